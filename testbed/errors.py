@@ -33,7 +33,7 @@ class TestbedError(Exception):
         return "\n".join(lines)
 
 
-class PrerequisiteMissing(TestbedError):
+class PrerequisiteMissingError(TestbedError):
     """Something the machine lacks; the run is skipped, not failed."""
 
     exit_code = 13
