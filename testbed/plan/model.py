@@ -188,11 +188,11 @@ class Plan:
 
     def site(self, name: str) -> Site:
         """The site of that name; KeyError if there is none."""
-        return next_named(self.sites, name)
+        return {site.name: site for site in self.sites}[name]
 
     def guest(self, name: str) -> Guest:
         """The guest of that name; KeyError if there is none."""
-        return next_named(self.guests, name)
+        return {guest.name: guest for guest in self.guests}[name]
 
     def xen_host_of(self, site: str) -> XenHost:
         """The Xen host that stands at a site; KeyError if there is none."""
@@ -200,11 +200,3 @@ class Plan:
             if host.site == site:
                 return host
         raise KeyError(site)
-
-
-def next_named(items: tuple[Site, ...] | tuple[Guest, ...], name: str):  # type: ignore[no-untyped-def]
-    """The first of `items` called `name`; KeyError if none is."""
-    for item in items:
-        if item.name == name:
-            return item
-    raise KeyError(name)
