@@ -60,13 +60,17 @@ def notify_delays() -> Iterator[int]:
     yield 24 * SECOND_NS
 
 
+#: RFC 9301 §5.3: after so many retransmissions without an answer the sender waits 30 s.
+MAX_REQUEST_RETRANSMISSIONS = 10
+
+
 def request_delays() -> Iterator[int]:
     """Delays of a Map-Request: 1 s doubling to 8 s, ten times, then 30 s of silence (RFC 9301 §5.3).
 
     The RFC sets the floor (one a second per EID-Prefix), the number and the pause after it; the
     doubling below is this implementation's.
     """
-    for exponent in range(10):
+    for exponent in range(MAX_REQUEST_RETRANSMISSIONS):
         yield min(SECOND_NS << exponent, 8 * SECOND_NS)
     yield 30 * SECOND_NS
 
