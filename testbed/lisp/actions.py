@@ -88,6 +88,15 @@ class UnbindNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerNeighbour:
+    """Tell a host on the LAN that an EID elsewhere is reached through the gateway's MAC (proxy ARP/ND)."""
+
+    eid: Address
+    asker: Address
+    asker_mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inject:
     """Send a held inner packet through the forwarding entries again."""
 
@@ -120,6 +129,7 @@ Action: TypeAlias = (
     | ClearForwarding
     | BindNeighbour
     | UnbindNeighbour
+    | AnswerNeighbour
     | Inject
     | SaveNonce
     | Emit

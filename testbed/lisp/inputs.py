@@ -50,10 +50,11 @@ class PacketMissed:
 
 @dataclass(frozen=True, slots=True)
 class FirstPacketSent:
-    """The data plane encapsulated the first packet to a new locator."""
+    """The data plane encapsulated the first packet to a new locator; the old one if it knows it."""
 
     eid: Address
     rloc: Address
+    old_rloc: Address | None
     mono_ns: int
 
 

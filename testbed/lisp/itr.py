@@ -148,6 +148,10 @@ class Itr:
         actions: list[Action] = [emit("map_cache_miss", eid=destination)]
         return actions + self._ask(eid, now)
 
+    def want(self, eid: Address, now: int) -> list[Action]:
+        """Somebody will need the mapping of an EID soon: ask, unless that has been done."""
+        return self._ask(host_prefix(eid), now)
+
     def solicited(self, eid: Prefix, peer: Address, now: int) -> list[Action]:
         """A peer says that its mapping changed: ask the mapping system, if we use it (RFC 9301 §6.1)."""
         entry = self.cache.exact(eid) or self.cache.lookup(eid.network_address, now)

@@ -10,6 +10,7 @@ from testbed.lisp.actions import (
     CONTROL_PORT,
     Action,
     Address,
+    AnswerNeighbour,
     Forwarding,
     SendControl,
     SetForwarding,
@@ -122,8 +123,11 @@ class Xtr:
 
     def _sighted(self, event: HostSighted, now: int) -> list[Action]:
         actions: list[Action] = []
-        for eid in self._presence.eids_of(event.sighting):
-            arrived, local = self._presence.sight(eid, event.sighting, event.mono_ns, now)
+        sighting = event.sighting
+        if sighting.asked is not None and sighting.eid is not None:
+            actions += self._asked_for(sighting.asked, sighting.eid, sighting.mac, now)
+        for eid in self._presence.eids_of(sighting):
+            arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
             actions += local
             if arrived:
                 prefix = host_prefix(eid)
@@ -134,6 +138,19 @@ class Xtr:
                     for peer in self._peers():
                         actions += self._solicitor.solicit(eid, peer, now)
         return actions
+
+    def _asked_for(self, eid: Address, asker: Address, asker_mac: str, now: int) -> list[Action]:
+        """A host asks who has an EID of the dynamic prefix: the gateway, if the EID is elsewhere.
+
+        Whether it is elsewhere is the mapping system's to say. Until it has, nobody answers here: the
+        EID may be a silent neighbour on this LAN. The host asks again within a second.
+        """
+        if not self._config.is_dynamic(eid) or self._presence.state_of(eid) is PresenceState.LOCAL:
+            return []
+        entry = self._itr.cache.lookup(eid, now)
+        if entry is not None and entry.forwarding is Forwarding.REMOTE:
+            return [AnswerNeighbour(eid, asker, asker_mac)]
+        return self._itr.want(eid, now) if entry is None else []
 
     def _peers(self) -> list[Address]:
         """The locators of every mapping that is cached: whom this site has been sending to."""
@@ -157,7 +174,9 @@ class Xtr:
         return actions
 
     def _first_packet(self, event: FirstPacketSent, now: int) -> list[Action]:
-        old, self._last_rloc[event.eid] = self._last_rloc.get(event.eid), event.rloc
+        # An entry that expired in between is new to the data plane; what matters is the flow's last locator.
+        old = event.old_rloc or self._last_rloc.get(event.eid)
+        self._last_rloc[event.eid] = event.rloc
         return [
             emit("first_packet_new_rloc", eid=event.eid, rloc=event.rloc, old_rloc=old, mono_ns=event.mono_ns)
         ]

@@ -1,6 +1,6 @@
 """Namespaces for the data plane's tests: sites 1, 2, 3, each a host behind an xTR, around one router.
 
-    host n  192.168.n.10, fd0e:n::10  -  xTR n  .1 | 10.0.n.2, fd00:n::2  -  router  10.0.n.1, fd00:n::1
+host n  192.168.n.10, fd0e:n::10  -  xTR n  .1 | 10.0.n.2, fd00:n::2  -  router  10.0.n.1, fd00:n::1
 """
 
 from __future__ import annotations

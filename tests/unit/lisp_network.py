@@ -54,6 +54,7 @@ MS_NS = 1_000_000
 MOBILE = IPv4Network("192.168.0.0/24")
 FIXED = IPv4Network("192.168.3.0/24")
 EID = ip_address("192.168.0.10")
+CORRESPONDENT = ip_address("192.168.3.10")
 MAC = "00:16:3e:00:00:0a"
 MAP_SERVER = ip_address("10.0.0.2")
 RLOCS = {"xtr-a": ip_address("10.0.1.2"), "xtr-b": ip_address("10.0.2.2"), "xtr-c": ip_address("10.0.3.2")}
@@ -97,8 +98,8 @@ class Network:
         mechanism: str = "smr-old-xtr",
         *,
         delay_ns: int = 10 * MS_NS,
-        xtr_options: XtrOptions = XtrOptions(),
-        map_server_options: MapServerOptions = MapServerOptions(),
+        xtr_options: XtrOptions | None = None,
+        map_server_options: MapServerOptions | None = None,
         start: bool = True,
     ) -> None:
         self.now = 1_000 * SECOND_NS
@@ -127,10 +128,12 @@ class Network:
                 map_resolvers=(MAP_SERVER,),
                 secret=site_secret(name),
                 mechanism=treatment,
-                options=xtr_options,
+                options=xtr_options or XtrOptions(),
             )
             self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
-        server_config = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options)
+        server_config = MapServerConfig(
+            MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions()
+        )
         self._add("ms", MAP_SERVER, MapServer(server_config, saved={}, random64=self.random64))
         if start:
             for name in RLOCS:
@@ -261,7 +264,7 @@ class Network:
         rloc = entry.locators[0].rloc
         if node.last_rloc.get(eid) != rloc:
             node.last_rloc[eid] = rloc
-            self.give(node.name, FirstPacketSent(eid, rloc, self.now))
+            self.give(node.name, FirstPacketSent(eid, rloc, None, self.now))
         source = next(address for address, each in self.by_rloc.items() if each is node)
         self.at(self.now + 5 * MS_NS, lambda: self._forward(self.by_rloc[rloc], eid, packet, source))
 
@@ -271,4 +274,15 @@ def packet_to(eid: Address, payload: bytes = b"") -> bytes:
     return eid.packed + payload
 
 
-__all__ = ["EID", "MAC", "MAP_SERVER", "MINUTE_NS", "MS_NS", "RLOCS", "SECOND_NS", "Network", "packet_to"]
+__all__ = [
+    "CORRESPONDENT",
+    "EID",
+    "MAC",
+    "MAP_SERVER",
+    "MINUTE_NS",
+    "MS_NS",
+    "RLOCS",
+    "SECOND_NS",
+    "Network",
+    "packet_to",
+]

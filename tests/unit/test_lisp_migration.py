@@ -13,6 +13,7 @@ from testbed.lisp.actions import Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
 from tests.unit.lisp_network import (
+    CORRESPONDENT,
     EID,
     MAP_SERVER,
     MINUTE_NS,
@@ -128,9 +129,7 @@ def test_rfc9301_6_1_mechanism_smr_map_server_needs_no_stale_packet() -> None:
 
 def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_the_peers_it_knows() -> None:
     network = settled(Network("smr-new-xtr"))
-    network.send(
-        "xtr-b", packet_to(EID), eid=list(network.nodes["xtr-c"].machine._config.eid_prefixes)[0][10]
-    )
+    network.send("xtr-b", packet_to(CORRESPONDENT), eid=CORRESPONDENT)
     network.run_for(1 * SECOND_NS)
     moved = network.now
     network.sight("xtr-b")
