@@ -115,7 +115,8 @@ class SaveNonce:
 class Emit:
     """Something happened that the timeline should say.
 
-    `mono_ns` is when, if that was before now (a kernel's stamp).
+    `mono_ns` is when, if that was before now (a kernel's stamp). Without it the event happened when
+    the action before it in the list was begun.
     """
 
     kind: str

@@ -13,7 +13,6 @@ from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from testbed.lisp.actions import (
-    MINUTE_NS,
     SECOND_NS,
     Action,
     Address,
@@ -272,17 +271,3 @@ class Network:
 def packet_to(eid: Address, payload: bytes = b"") -> bytes:
     """What stands for an inner packet here: the destination and some text."""
     return eid.packed + payload
-
-
-__all__ = [
-    "CORRESPONDENT",
-    "EID",
-    "MAC",
-    "MAP_SERVER",
-    "MINUTE_NS",
-    "MS_NS",
-    "RLOCS",
-    "SECOND_NS",
-    "Network",
-    "packet_to",
-]

@@ -9,17 +9,15 @@ from itertools import pairwise
 
 import pytest
 
-from testbed.lisp.actions import Address
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
 from tests.unit.lisp_network import (
     CORRESPONDENT,
     EID,
     MAP_SERVER,
-    MINUTE_NS,
     MS_NS,
     RLOCS,
-    SECOND_NS,
     Network,
     packet_to,
 )
