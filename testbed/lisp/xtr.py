@@ -28,7 +28,8 @@ from testbed.lisp.inputs import (
     StaleReceived,
     Started,
 )
-from testbed.lisp.itr import Itr, usable_locators
+from testbed.lisp.itr import Itr
+from testbed.lisp.mapping import usable_locators
 from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
@@ -247,10 +248,14 @@ class Xtr:
             return actions
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
-        if self._config.options.ordered_notifies:
-            actions = self._registrar.observe(notify.nonce)
-        for record in notify.records:
-            actions += self._learn(record, notify.nonce, event.source, now)
+        published = self._itr.notified(notify, event.source, now)
+        if published is not None:
+            actions = published
+        else:
+            if self._config.options.ordered_notifies:
+                actions = self._registrar.observe(notify.nonce)
+            for record in notify.records:
+                actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
         actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
         return actions

@@ -271,3 +271,13 @@ class Network:
 def packet_to(eid: Address, payload: bytes = b"") -> bytes:
     """What stands for an inner packet here: the destination and some text."""
     return eid.packed + payload
+
+
+def settled(network: Network) -> Network:
+    """The guest lives at A and the correspondent's ITR has its mapping."""
+    network.sight("xtr-a")
+    network.run_for(1 * SECOND_NS)
+    network.send("xtr-c", packet_to(EID))
+    network.run_for(10 * SECOND_NS)
+    assert network.nodes["xtr-a"].delivered
+    return network

@@ -20,17 +20,8 @@ from tests.unit.lisp_network import (
     RLOCS,
     Network,
     packet_to,
+    settled,
 )
-
-
-def settled(network: Network) -> Network:
-    """The guest lives at A and the correspondent's ITR has its mapping."""
-    network.sight("xtr-a")
-    network.run_for(1 * SECOND_NS)
-    network.send("xtr-c", packet_to(EID))
-    network.run_for(10 * SECOND_NS)
-    assert network.nodes["xtr-a"].delivered
-    return network
 
 
 def test_first_packet_is_held_until_the_mapping_comes_and_is_then_delivered() -> None:
