@@ -26,6 +26,7 @@ from testbed.lisp.machine import Machine
 from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.mapping import belonging, best_rloc, cache_entry, first_rloc
 from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
+from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
 from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
 from testbed.lisp.wire import (
@@ -122,6 +123,13 @@ class Itr:
                 )
             )  # fmt: skip
         for record in records:
+            actions += self.install(record, now)
+        return actions
+
+    def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
+        """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
+        actions: list[Action] = []
+        for record in belonging(records, probe.eid):
             actions += self.install(record, now)
         return actions
 
