@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Address, ip_address, ip_network
-from typing import Any
+from ipaddress import IPv4Network, IPv6Address, ip_address
 
 import pytest
 
-from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, Emit, SaveNonce, SendControl
-from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig
-from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.map_server import MapServer
-from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, SaveNonce, SendControl
+from testbed.lisp.config import MapServerOptions
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
@@ -26,7 +22,6 @@ from testbed.lisp.wire import (
     MapNotifyAck,
     MapRegister,
     MapRegisterFlag,
-    MapReply,
     MapRequest,
     MapRequestFlag,
     RequestedEid,
@@ -34,79 +29,7 @@ from testbed.lisp.wire import (
     XtrIdentity,
     decode_control,
 )
-
-MAP_SERVER = ip_address("10.0.0.2")
-RLOC_A, RLOC_B, RLOC_C = (ip_address(f"10.0.{n}.2") for n in (1, 2, 3))
-MOBILE, FIXED = IPv4Network("192.168.0.0/24"), IPv4Network("192.168.3.0/24")
-SECRETS = {name: Secret(0, f"secret of {name}".encode()) for name in "abc"}
-SITES = (
-    SiteConfig("a", (), (MOBILE,), SECRETS["a"]),
-    SiteConfig("b", (), (MOBILE,), SECRETS["b"]),
-    SiteConfig("c", (FIXED,), (), SECRETS["c"]),
-)
-PORT = 34567
-
-
-class Server:
-    """A Map-Server and what it answered."""
-
-    def __init__(
-        self,
-        options: MapServerOptions | None = None,
-        saved: dict[str, int] | None = None,
-        mechanism: str = "ttl",
-    ) -> None:
-        config = MapServerConfig(
-            MAP_SERVER, SITES, mechanism_named(mechanism), options or MapServerOptions(map_reply_interval_s=0)
-        )
-        self.machine = MapServer(config, saved=saved or {}, random64=lambda: 7)
-        self.now = 0
-
-    def receive(self, payload: bytes, source: Any = RLOC_A) -> list[Action]:
-        return self.machine.handle(ControlReceived(payload, source, 4342), self.now)
-
-    def register(
-        self,
-        eid: str = "192.168.0.10/32",
-        *,
-        nonce: int = 1,
-        site: str = "a",
-        source: Any = RLOC_A,
-        ttl_minutes: int = 1440,
-        proxy: bool = True,
-        flags: MapRegisterFlag = MapRegisterFlag.WANT_MAP_NOTIFY,
-        rlocs: tuple[str, ...] = (),
-        secret: Secret | None = None,
-    ) -> list[Action]:
-        locators = tuple(RlocRecord(ip_address(each)) for each in rlocs) or (
-            RlocRecord(source, flags=LocatorFlag.REACHABLE | LocatorFlag.LOCAL),
-        )
-        record = EidRecord(EidPrefix(ip_network(eid)), ttl_minutes, locators)
-        if proxy:
-            flags |= MapRegisterFlag.PROXY_REPLY
-        message = MapRegister(nonce, (record,), flags=flags, xtr=XtrIdentity(int(source)))
-        return self.receive((secret or SECRETS[site]).seal(message), source)
-
-    def request(self, eid: str, *, flags: MapRequestFlag = MapRequestFlag.NONE) -> list[Action]:
-        request = MapRequest(99, (RLOC_C,), (RequestedEid(EidPrefix(ip_network(eid))),), flags=flags)
-        destination = ip_network(eid).network_address
-        return self.receive(EncapsulatedControl(RLOC_C, destination, PORT, request.encode()).encode(), RLOC_C)
-
-    def records(self, eid: str) -> tuple[EidRecord, ...]:
-        """The records of the one Map-Reply to a request."""
-        (sent,) = sends(self.request(eid))
-        reply = decode_control(sent.payload)
-        assert isinstance(reply, MapReply)
-        assert (reply.nonce, sent.destination, sent.port) == (99, RLOC_C, PORT)
-        return reply.records
-
-
-def sends(actions: list[Action]) -> list[SendControl]:
-    return [action for action in actions if isinstance(action, SendControl)]
-
-
-def events(actions: list[Action], kind: str) -> list[dict[str, Any]]:
-    return [dict(action.fields) for action in actions if isinstance(action, Emit) and action.kind == kind]
+from tests.unit.lisp_server import PORT, RLOC_A, RLOC_B, RLOC_C, SECRETS, SITES, Server, events, sends
 
 
 def test_rfc9301_5_7_a_map_notify_copies_nonce_and_records_and_is_authentic() -> None:
@@ -225,7 +148,7 @@ def test_rfc9301_5_4_ttl_0_withdraws_only_what_is_ones_own() -> None:
 
 def test_rfc9301_8_3_a_proxy_answer_is_not_authoritative_and_has_no_local_locator() -> None:
     server = Server()
-    server.register(ttl_minutes=7)
+    server.register(ttl_minutes=7, record_flags=EidRecordFlag.AUTHORITATIVE)
     (record,) = server.records("192.168.0.10/32")
     assert not record.flags & EidRecordFlag.AUTHORITATIVE
     assert [locator.flags for locator in record.locators] == [LocatorFlag.REACHABLE]

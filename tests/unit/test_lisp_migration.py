@@ -5,13 +5,27 @@ Real state machines on a network in memory; every number here is a delay that th
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from itertools import pairwise
 
 import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
+from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    MapNotify,
+    MapNotifyAck,
+    MapRegister,
+    MapReply,
+    MapReplyFlag,
+    MapRequest,
+    MapRequestFlag,
+    RlocRecord,
+    decode_control,
+)
 from tests.unit.lisp_network import (
     CORRESPONDENT,
     EID,
@@ -304,3 +318,26 @@ def test_rfc9301_7_1_mechanism_rloc_probe_learns_the_mapping_from_the_old_locato
     rounds = [event.at_ns for event in network.saw("rloc_probe_sent", "xtr-c", since_ns=moved)]
     assert all(9 * SECOND_NS <= later - earlier <= 11 * SECOND_NS for earlier, later in pairwise(rounds))
     assert {event.fields["peer"] for event in network.saw("rloc_probe_sent", "xtr-c")[-3:]} == {"10.0.2.2"}
+
+
+def test_rfc9301_5_4_a_probe_reply_without_the_a_bit_is_discarded() -> None:
+    network = settled(Network("rloc-probe"))
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        message = decode_control(payload)
+        if isinstance(message, MapReply) and source == RLOCS["xtr-a"]:
+            return []
+        if isinstance(message, MapRequest) and message.flags & MapRequestFlag.PROBE:
+            record = EidRecord(EidPrefix(IPv4Network("192.168.0.10/32")), 5, (RlocRecord(RLOCS["xtr-b"]),))
+            bare = MapReply(message.nonce, (record,), MapReplyFlag.PROBE).encode()
+            network.at(
+                network.now + MS_NS,
+                lambda: network.give("xtr-c", ControlReceived(bare, RLOCS["xtr-a"], 4342)),
+            )
+        return [10 * MS_NS]
+
+    network.faults = faults
+    network.run_for(12 * SECOND_NS)
+    dropped = [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")]
+    assert dropped == ["answers no probe, or without the A-bit"]
+    assert network.saw("map_cache_changed", "xtr-c")[-1].fields["rloc"] == "10.0.1.2"
