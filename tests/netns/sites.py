@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,12 @@ class Lab:
         self._ip(f"lan-{source}", f"link set guest netns {self._ns(f'lan-{destination}')}")
         self._ip(f"lan-{destination}", "link set guest master site", "link set guest up")
 
-    def announce_guest(self) -> None:
-        """Send what a resumed guest sends: one gratuitous ARP, broadcast."""
+    def announce_guest(self, *, rarp: bool = False) -> None:
+        """Send what a resumed guest sends, one gratuitous ARP; or a RARP, as hypervisors do for it."""
         mac, address = bytes.fromhex(GUEST_MAC.replace(":", "")), socket.inet_aton(GUEST)
         frame = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + address + bytes(6) + address
+        if rarp:
+            frame = b"\xff" * 6 + mac + bytes.fromhex("80350001080006040003") + (mac + bytes(4)) * 2
         code = (
             "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW);"
             "s.bind(('eth0', 0)); s.send(bytes.fromhex(sys.argv[1]))"
@@ -134,11 +137,16 @@ class Lab:
 
     def start(self) -> None:
         """Start every agent and wait until each is ready."""
-        self.start_agent("ms")
-        for site in SITES:
-            self.start_agent(f"xtr-{site}")
+        nodes = ["ms", *(f"xtr-{site}" for site in SITES)]
+        for wait in [self._launch(node) for node in nodes]:
+            wait()
 
     def start_agent(self, node: str) -> None:
+        """Start one agent and wait until it is ready."""
+        self._launch(node)()
+
+    def _launch(self, node: str) -> Callable[[], object]:
+        """Start an agent; what is returned waits for it."""
         kind = "mapserver" if node == "ms" else "xtr"
         path = self.folder / f"{node}.json"
         path.write_text(json.dumps(self._map_server() if node == "ms" else self._xtr(node[-1])))
@@ -153,7 +161,7 @@ class Lab:
             assert process.poll() is None, (self.folder / f"{node}.log").read_text()
             return bool(self.saw("agent_ready", node, since_ns=since_ns))
 
-        wait_until(ready, f"{node} is ready", deadline_s=30)
+        return lambda: wait_until(ready, f"{node} is ready", deadline_s=30)
 
     def stop_agent(self, node: str) -> int:
         process = self.processes.pop(node)
