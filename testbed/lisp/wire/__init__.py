@@ -38,6 +38,7 @@ from testbed.lisp.wire.codes import (
 )
 from testbed.lisp.wire.control import EncapsulatedControl, Message, OpaqueMessage, decode_control
 from testbed.lisp.wire.data import DATA_HEADER_OCTETS, DataHeader
+from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest, RequestedEid, XtrIdentity
 from testbed.lisp.wire.reader import Reader, WireError
 from testbed.lisp.wire.record import (
@@ -49,6 +50,7 @@ from testbed.lisp.wire.record import (
     host_eid,
     in_wire_order,
 )
+from testbed.lisp.wire.referral import MapReferral, ReferralRecord, ReferralSignature
 from testbed.lisp.wire.registration import Authentication, MapNotify, MapNotifyAck, MapRegister
 
 __all__ = [
@@ -72,11 +74,13 @@ __all__ = [
     "EncapsulatedControlFlag",
     "ExplicitLocatorPath",
     "HopFlag",
+    "Info",
     "InstanceId",
     "LcafType",
     "LocatorFlag",
     "MapNotify",
     "MapNotifyAck",
+    "MapReferral",
     "MapRegister",
     "MapRegisterFlag",
     "MapReply",
@@ -93,6 +97,8 @@ __all__ = [
     "Reader",
     "ReencapsulationHop",
     "ReferralAction",
+    "ReferralRecord",
+    "ReferralSignature",
     "ReplicationEntry",
     "ReplicationList",
     "RequestedEid",

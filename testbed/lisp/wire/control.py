@@ -13,8 +13,10 @@ from testbed.lisp.wire.codes import (
     known,
 )
 from testbed.lisp.wire.inet import PROTOCOL_UDP, IpAddress, build_udp_packet, parse_ip, parse_udp
+from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest
 from testbed.lisp.wire.reader import Reader, packed
+from testbed.lisp.wire.referral import MapReferral
 from testbed.lisp.wire.registration import MapNotify, MapNotifyAck, MapRegister
 
 #: The one kind of Authentication Data whose length is known (RFC 9303 §8.1).
@@ -128,7 +130,17 @@ class OpaqueMessage:
         return self.data
 
 
-Message = MapRequest | MapReply | MapRegister | MapNotify | MapNotifyAck | EncapsulatedControl | OpaqueMessage
+Message = (
+    MapRequest
+    | MapReply
+    | MapRegister
+    | MapNotify
+    | MapNotifyAck
+    | MapReferral
+    | Info
+    | EncapsulatedControl
+    | OpaqueMessage
+)
 
 _DECODERS: dict[int, tuple[str, Callable[[Reader], Message]]] = {
     MessageType.MAP_REQUEST: ("map_request", MapRequest.decode),
@@ -136,6 +148,8 @@ _DECODERS: dict[int, tuple[str, Callable[[Reader], Message]]] = {
     MessageType.MAP_REGISTER: ("map_register", MapRegister.decode),
     MessageType.MAP_NOTIFY: ("map_notify", MapNotify.decode),
     MessageType.MAP_NOTIFY_ACK: ("map_notify_ack", MapNotifyAck.decode),
+    MessageType.MAP_REFERRAL: ("map_referral", MapReferral.decode),
+    MessageType.INFO: ("info", Info.decode),
     MessageType.ENCAPSULATED_CONTROL: ("encapsulated_control", EncapsulatedControl.decode),
 }
 

@@ -82,14 +82,18 @@ class Reader:
         start, self.offset = self.offset, self.end
         return self.data[start : self.end]
 
+    def window(self, start: int, end: int) -> Reader:
+        """A reader of the octets from `start` to `end` of the same message, with the same path."""
+        inner = Reader(self.data, start, end)
+        inner._path = self._path.copy()
+        inner.depth = self.depth
+        return inner
+
     def bounded(self, octets: int, name: str) -> Reader:
         """A reader of the next `octets` octets only, with the same offsets and path; skips them here."""
         start = self.offset
         self.take(octets, name)
-        inner = Reader(self.data, start, start + octets)
-        inner._path = self._path.copy()
-        inner.depth = self.depth
-        return inner
+        return self.window(start, self.offset)
 
     def expect_end(self, name: str = "") -> None:
         """Fail if anything is left."""
