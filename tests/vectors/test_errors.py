@@ -35,7 +35,7 @@ ERRORS = [
         REQUEST + "0000 0001 0a000302",
         20,
         "map_request.requests[0].flags",
-        "needs 1 octets, 0 left",
+        "needs 1 octet, 0 left",
     ),
     (
         "mask longer than the address",
@@ -70,14 +70,14 @@ ERRORS = [
         REPLY + "0000000f 0018 2000 0000 0001 0a000000 00",
         28,
         "map_reply",
-        "1 octets too many",
+        "1 octet too many",
     ),
     (
         "a locator less than announced",
         REPLY + MAPPING_HEX.replace("01 20 1000", "02 20 1000"),
         40,
         "map_reply.records[0].locators[1].priority",
-        "needs 1 octets, 0 left",
+        "needs 1 octet, 0 left",
     ),
     (
         "a locator of an unknown family",
@@ -229,11 +229,18 @@ ERRORS = [
         "11, of 10",
     ),
     (
+        "an inner UDP length short of the packet",
+        ECM + "4500 001e 0000 4000 20 11 8d1b 0a000302 c0a8000a 0fa0 10f6 0009 2182 f00d",
+        28,
+        "encapsulated_control.inner.udp.length",
+        "9, of 10",
+    ),
+    (
         "octets after the inner packet",
         ECM + "4500 001e 0000 4000 20 11 8d1b 0a000302 c0a8000a 0fa0 10f6 000a 2182 f00d 00",
         34,
         "encapsulated_control",
-        "1 octets too many",
+        "1 octet too many",
     ),
     (
         "authentication data of an unknown type",

@@ -12,7 +12,7 @@ from testbed.lisp.wire.codes import (
     flags_in,
     known,
 )
-from testbed.lisp.wire.inet import PROTOCOL_UDP, IpAddress, build_udp_packet, parse_ip, parse_udp
+from testbed.lisp.wire.inet import PROTOCOL_UDP, UDP_HEADER, IpAddress, build_udp_packet, parse_ip, parse_udp
 from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest
 from testbed.lisp.wire.reader import Reader, packed
@@ -75,6 +75,9 @@ class EncapsulatedControl:
             if packet.protocol != PROTOCOL_UDP:
                 raise reader.error("ip", f"protocol {packet.protocol}, not UDP", offset=start)
             udp = parse_udp(packet, reader)
+            if UDP_HEADER + len(udp.payload) != len(packet.payload):
+                why = f"{UDP_HEADER + len(udp.payload)}, of {len(packet.payload)}"
+                raise reader.error("udp.length", why, offset=packet.payload_offset + 4)
             if not udp.checksum_ok:
                 why = "must not be zero" if udp.checksum == 0 else "wrong"
                 raise reader.error("udp.checksum", why, offset=packet.payload_offset + 6)

@@ -69,7 +69,7 @@ class Reader:
         """The next `octets` octets."""
         start, stop = self.offset, self.offset + octets
         if stop > self.end:
-            raise self.error(name, f"needs {octets} octets, {self.end - start} left")
+            raise self.error(name, f"needs {_octets(octets)}, {self.end - start} left")
         self.offset = stop
         return self.data[start:stop]
 
@@ -98,7 +98,11 @@ class Reader:
     def expect_end(self, name: str = "") -> None:
         """Fail if anything is left."""
         if self.offset != self.end:
-            raise self.error(name, f"{self.end - self.offset} octets too many")
+            raise self.error(name, f"{_octets(self.remaining)} too many")
+
+
+def _octets(count: int) -> str:
+    return "1 octet" if count == 1 else f"{count} octets"
 
 
 def packed(value: int, octets: int, name: str) -> bytes:
