@@ -210,7 +210,11 @@ def _interface(body: bytes, order: str, index: int) -> CaptureInterface:
     interface = CaptureInterface(str(index), struct.unpack_from(order + "H", body)[0])
     for code, value in _options(body[8:], order):
         if code == 2:  # if_name
-            interface.name = value.decode(errors="replace")
+            text = value.decode(errors="replace")
+            # Names end up on terminals, and captures come from strangers.
+            interface.name = "".join(
+                letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+            )
         elif code == 9 and value:  # if_tsresol: a power of 2 or of 10
             exponent = value[0] & 0x7F
             interface.ticks_per_second = 2**exponent if value[0] & 0x80 else 10**exponent

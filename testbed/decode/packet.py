@@ -15,6 +15,7 @@ from testbed.lisp.wire import (
     DATA_PORT,
     DataHeader,
     EncapsulatedControl,
+    Message,
     MessageType,
     Reader,
     WireError,
@@ -181,7 +182,21 @@ def _control(payload: bytes, depth: int) -> tuple[Fields, Malformed | None]:
     try:
         message = decode_control(payload)
     except WireError as error:
+        return _forbidden_but_readable(payload, depth, error)
+    return _opened(message, payload, depth)
+
+
+def _forbidden_but_readable(payload: bytes, depth: int, error: WireError) -> tuple[Fields, Malformed]:
+    """What can be shown beside the error: all of an ECM whose one fault is a zero checksum, or the type."""
+    try:
+        message = decode_control(payload, allow_zero_checksum=True)
+    except WireError:
         return {"type": _type_name(payload)}, Malformed.of(error)
+    return _opened(message, payload, depth)[0], Malformed.of(error)
+
+
+def _opened(message: Message, payload: bytes, depth: int) -> tuple[Fields, Malformed | None]:
+    """The fields of a message and of those in it."""
     fields = message_fields(message)
     if not isinstance(message, EncapsulatedControl):
         return fields, None

@@ -9,6 +9,9 @@ from typing import Any
 from testbed.decode.fields import Fields
 from testbed.decode.packet import LispPacket
 
+#: 10000-01-01T00:00:00Z.
+_YEAR_10000_NS = 253_402_300_800_000_000_000
+
 
 def render(packet: LispPacket) -> str:
     """The packet as text, several lines without the last line's end."""
@@ -30,6 +33,8 @@ def _time(wall_ns: int) -> str:
     """UTC with nanoseconds, which datetime does not hold."""
     if not wall_ns:
         return "-"
+    if not 0 < wall_ns < _YEAR_10000_NS:
+        return f"{wall_ns}ns"  # damage, or a clock of its own; datetime ends here
     moment = datetime.fromtimestamp(wall_ns // 1_000_000_000, tz=timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ns % 1_000_000_000:09d}Z"
 

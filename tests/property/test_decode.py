@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.decode import CaptureError, Frame, frames, lisp_packet, render
+from testbed.decode import CaptureError, Frame, frames, lisp_packet, lisp_packets, render
 from tests.captures import (
     control,
     enhanced_packet,
@@ -68,7 +68,9 @@ def test_no_mutated_capture_raises_another_error(tmp_path: Path) -> None:
     for _ in range(MUTATIONS):
         path.write_bytes(mutated(chance.choice([pcap(FRAMES[:3]), pcapng]), chance))
         try:
-            outcomes.add(len(list(frames(path))))
+            read = list(frames(path))
+            outcomes.add(len(read))
+            assert all(render(packet) for packet in lisp_packets(read))
         except CaptureError:
             outcomes.add(-1)
     assert {-1, 0, 1, 2, 3} <= outcomes

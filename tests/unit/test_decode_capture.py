@@ -84,6 +84,11 @@ def test_pcapng_clock_of_binary_fractions_and_an_offset(tmp_path: Path) -> None:
     assert next(frames(written(tmp_path, data))).wall_ns == 1_795_338_900_500_000_000
 
 
+def test_interface_name_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    data = section_header() + interface("\x1b[2Jcore") + enhanced_packet(0, 1, b"")
+    assert next(frames(written(tmp_path, data))).interface == "\N{REPLACEMENT CHARACTER}[2Jcore"
+
+
 def test_pcapng_sections_number_interfaces_anew(tmp_path: Path) -> None:
     first = section_header() + interface("a") + enhanced_packet(0, 1, b"x")
     second = section_header(">") + interface("b", order=">") + enhanced_packet(0, 1, b"y", ">")
@@ -99,11 +104,13 @@ def test_pcapng_drop_counts(tmp_path: Path) -> None:
         + interface("c")
         + statistics(0, option(4, struct.pack("<Q", 100)), option(5, struct.pack("<Q", 3)))
         + statistics(1, option(5, struct.pack("<Q", 1)), option(7, struct.pack("<Q", 2)), option(0, b""))
+        + interface("d")
+        + statistics(3, option(7, struct.pack("<Q", 4)))
     )
     capture = Capture(written(tmp_path, data))
     assert list(capture.frames()) == []
     counts = [(interface.name, interface.received, interface.dropped) for interface in capture.interfaces]
-    assert counts == [("a", 100, 3), ("b", None, 3), ("c", None, None)]
+    assert counts == [("a", 100, 3), ("b", None, 3), ("c", None, None), ("d", None, 4)]
 
 
 def test_pcapng_simple_and_obsolete_packets(tmp_path: Path) -> None:

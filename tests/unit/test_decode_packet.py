@@ -13,7 +13,14 @@ import pytest
 
 from testbed.decode import Frame, LispPacket, lisp_packet, lisp_packets, render
 from testbed.lisp.wire import DataHeader, EncapsulatedControl, Message
-from testbed.lisp.wire.inet import build_icmp_echo, build_ip, build_udp, build_udp_packet, checksum
+from testbed.lisp.wire.inet import (
+    build_icmp_echo,
+    build_ip,
+    build_too_big,
+    build_udp,
+    build_udp_packet,
+    checksum,
+)
 from tests.captures import ITR, MAP_SERVER, WALL_NS, control, ethernet, pcap
 from tests.vectors.tables import MESSAGES, RLOC_A, RLOC_C, octets
 
@@ -145,6 +152,15 @@ def test_malformed_inside_an_encapsulation_counts_from_the_outer_message() -> No
     assert packet.message["inner"] == {"type": "Map-Request"}
 
 
+def test_an_inner_checksum_of_zero_is_told_and_the_message_shown() -> None:
+    inner = build_udp_packet(RLOC_C, GUEST, 4000, 4342, REQUEST, with_checksum=False)
+    packet = found(ethernet(control(octets("80000000") + inner)))
+    assert str(packet.malformed) == (
+        "MALFORMED at byte 30: encapsulated_control.inner.udp.checksum: must not be zero"
+    )
+    assert packet.message["inner"]["itr_rlocs"] == ["10.0.3.2"]
+
+
 def test_encapsulations_in_one_another_end() -> None:
     data = REQUEST
     for _ in range(40):
@@ -247,6 +263,23 @@ def test_data_packet_of_mixed_families() -> None:
     packet = found(data_packet(DataHeader(source_map_version=1, destination_map_version=2), inner))
     assert packet.message["dest_map_version"] == 2
     assert "[2001:db8:e::10]:5 > [2001:db8:c::10]:6 udp" in render(packet)
+
+
+def test_data_packet_with_icmpv6() -> None:
+    router, guest, peer = (IPv6Address(f"2001:db8:{end}") for end in ("c::1", "e::10", "c::10"))
+    error = build_too_big(router, build_udp_packet(guest, peer, 5, 6, b"probe"), 1280)
+    inner = found(data_packet(DataHeader(), error)).message["inner"]
+    assert (inner["protocol"], inner["icmp_type"], inner["icmp_code"]) == ("icmpv6", 2, 0)
+    assert "icmp_sequence" not in inner
+    inner = found(data_packet(DataHeader(), build_icmp_echo(peer, guest, 8, 9, b""))).message["inner"]
+    assert (inner["icmp_type"], inner["icmp_identifier"], inner["icmp_sequence"]) == (128, 8, 9)
+
+
+@pytest.mark.parametrize("wall_ns", [-1, 1 << 90])
+def test_a_clock_beyond_the_calendar_is_shown_as_it_is(wall_ns: int) -> None:
+    packet = lisp_packet(Frame(1, wall_ns, ethernet(control(REQUEST)), 1))
+    assert packet is not None
+    assert render(packet).startswith(f"1 {wall_ns}ns 10.0.3.2:4000")
 
 
 def test_malformed_data_packets() -> None:

@@ -24,6 +24,7 @@ from testbed.lisp.wire import (
     ReplicationList,
     RlocRecord,
     SourceDestination,
+    host_eid,
     in_wire_order,
 )
 from testbed.lisp.wire.address import decode_address, encode_address
@@ -146,3 +147,9 @@ def test_wire_order_is_by_family_and_numeric() -> None:
         IPV6,
         InstanceId(1, IPV4),
     ]
+
+
+def test_host_eid() -> None:
+    assert host_eid(IPV4) == EidPrefix(IPv4Network("10.0.0.1/32"), 0)
+    assert str(host_eid(IPV6, 7)) == "[7]2001:db8::1/128"
+    assert str(host_eid(IPV4)) == "10.0.0.1/32"

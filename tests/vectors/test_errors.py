@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.lisp.wire import MapRequest, Reader, WireError, decode_control
+from testbed.lisp.wire import EncapsulatedControl, MapRequest, Reader, WireError, decode_control
 from testbed.lisp.wire.data import DataHeader
 from tests.vectors.tables import IDENTITY_HEX, MAPPING_HEX, MESSAGES, octets
 
@@ -299,3 +299,14 @@ def test_the_request_s_trailer_is_read_after_its_mapping() -> None:
     assert isinstance(decoded, MapRequest)
     assert decoded.map_reply_record is not None
     assert decoded.xtr is not None
+
+
+def test_zero_inner_checksum_is_accepted_on_demand_only() -> None:
+    data = octets(ECM + "4500 001e 0000 4000 20 11 8d1b 0a000302 c0a8000a 0fa0 10f6 000a 0000 f00d")
+    decoded = decode_control(data, allow_zero_checksum=True)
+    assert isinstance(decoded, EncapsulatedControl)
+    assert decoded.payload == octets("f00d")
+    wrong = data[:-1] + b"!"
+    wrong = wrong[:30] + b"\0\1" + wrong[32:]
+    with pytest.raises(WireError, match="checksum: wrong"):
+        decode_control(wrong, allow_zero_checksum=True)

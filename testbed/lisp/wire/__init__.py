@@ -2,6 +2,15 @@
 
 `decode_control(data)` and `message.encode()` are the control plane, `DataHeader` the data plane. The
 one error on receipt is `WireError`; a record that cannot be encoded raises ValueError.
+
+Where the RFCs leave room:
+
+- Reserved bits are ignored on receipt and zero on transmit. Unassigned code points (actions, algorithms,
+  types of LCAFs and messages) survive a round trip.
+- Octets after the end of a message are an error, and so is an AFI whose length nobody knows.
+- Bits of an EID-prefix beyond its mask are cleared silently.
+- The mask length of an EID in an instance is that of the address alone.
+- An inner UDP checksum of zero in an ECM is an error, unless `allow_zero_checksum` is given.
 """
 
 from testbed.lisp.wire.address import (

@@ -59,8 +59,13 @@ class EncapsulatedControl:
         return decode_control(self.payload)
 
     @classmethod
-    def decode(cls, reader: Reader) -> EncapsulatedControl:
+    def decode(cls, reader: Reader, *, allow_zero_checksum: bool = False) -> EncapsulatedControl:
         """Read one, from its first word.
+
+        Args:
+            reader: of the message.
+            allow_zero_checksum: accept an inner UDP checksum of zero, which RFC 9301 §5.8 forbids and
+                some peers send.
 
         Raises:
             WireError: no whole UDP datagram in IP inside, or one without a right checksum.
@@ -78,7 +83,7 @@ class EncapsulatedControl:
             if UDP_HEADER + len(udp.payload) != len(packet.payload):
                 why = f"{UDP_HEADER + len(udp.payload)}, of {len(packet.payload)}"
                 raise reader.error("udp.length", why, offset=packet.payload_offset + 4)
-            if not udp.checksum_ok:
+            if not udp.checksum_ok and not (allow_zero_checksum and udp.checksum == 0):
                 why = "must not be zero" if udp.checksum == 0 else "wrong"
                 raise reader.error("udp.checksum", why, offset=packet.payload_offset + 6)
         reader.expect_end()
@@ -157,11 +162,12 @@ _DECODERS: dict[int, tuple[str, Callable[[Reader], Message]]] = {
 }
 
 
-def decode_control(data: bytes) -> Message:
+def decode_control(data: bytes, *, allow_zero_checksum: bool = False) -> Message:
     """Decode the payload of a UDP datagram from or to port 4342.
 
     Args:
         data: one whole message; octets after it are an error.
+        allow_zero_checksum: as in `EncapsulatedControl.decode`.
 
     Raises:
         WireError: malformed; offset and path say where.
@@ -175,4 +181,6 @@ def decode_control(data: bytes) -> Message:
         return OpaqueMessage(known(MessageType, message_type), data)
     name, decode = entry
     with reader.at(name):
+        if message_type == MessageType.ENCAPSULATED_CONTROL:
+            return EncapsulatedControl.decode(reader, allow_zero_checksum=allow_zero_checksum)
         return decode(reader)
