@@ -1,6 +1,6 @@
 """Namespaces for the data plane's tests: sites 1, 2, 3, each a host behind an xTR, around one router.
 
-    host n  192.168.n.10, fd0e:n::10  -  xTR n  .1 | 10.0.n.2, fd00:n::2  -  router  10.0.n.1, fd00:n::1
+host n  192.168.n.10, fd0e:n::10  -  xTR n  .1 | 10.0.n.2, fd00:n::2  -  router  10.0.n.1, fd00:n::1
 """
 
 from __future__ import annotations
@@ -86,13 +86,12 @@ class Network:
             )
         self._configure("router", {f"to{n}": (f"10.0.{n}.1/24", f"fd00:{n}::1/64") for n in SITES}, ())
 
-    def _configure(
-        self, name: str, addresses: dict[str, tuple[str, ...]], gateways: tuple[str, ...]
-    ) -> None:
+    def _configure(self, name: str, addresses: dict[str, tuple[str, ...]], gateways: tuple[str, ...]) -> None:
         with inside(self.names[name]):
             settings = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
             for conf in ("all", "default", *addresses):
                 settings[f"ipv4/conf/{conf}/rp_filter"] = "0"
+                settings[f"ipv6/conf/{conf}/accept_dad"] = "0"  # link-local addresses at once
             for key, value in settings.items():
                 Path("/proc/sys/net", key).write_text(value)
             lines = ["link set lo up"]

@@ -164,9 +164,7 @@ def test_resolve_hands_over_and_inject_takes_back(
     assert seen.inner.payload == PACKET[20:]
 
 
-def test_inject_for_an_eid_that_has_come_here(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_inject_for_an_eid_that_has_come_here(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.1.10/32", EntryKind.LOCAL))
     plane.inject(ipv4(PEER, EID, udp(1, 9, b"come home"), ttl=9))
     frame = site_wire.expect(lambda f: f.endswith(b"come home"))
@@ -263,9 +261,7 @@ def test_discovery(plane: EbpfDataPlane, site_wire: Wire, frame: bytes, eid: str
     assert (eid, mac_text(GUEST_MAC)) in seen_eids(plane)
 
 
-def test_discovery_knows_what_is_local_and_what_is_not_dynamic(
-    plane: EbpfDataPlane, site_wire: Wire
-) -> None:
+def test_discovery_knows_what_is_local_and_what_is_not_dynamic(plane: EbpfDataPlane, site_wire: Wire) -> None:
     plane.set_entry(entry("192.168.1.70/32", EntryKind.LOCAL))
     plane.set_entry(entry("192.168.1.71/32", EntryKind.AWAY, NEW_RLOC))
     quiet = ("192.168.1.70", "172.16.0.9", "0.0.0.0", "192.168.1.1")

@@ -156,7 +156,8 @@ def test_ttl_at_decapsulation(
 @pytest.mark.parametrize(
     ("inner", "outer", "expected"),
     [
-        (NOT_ECT, NOT_ECT, NOT_ECT), (NOT_ECT, ECT_0, NOT_ECT), (NOT_ECT, ECT_1, NOT_ECT), (NOT_ECT, CE, None),
+        (NOT_ECT, NOT_ECT, NOT_ECT), (NOT_ECT, ECT_0, NOT_ECT), (NOT_ECT, ECT_1, NOT_ECT),
+        (NOT_ECT, CE, None),
         (ECT_0, NOT_ECT, ECT_0), (ECT_0, ECT_0, ECT_0), (ECT_0, ECT_1, ECT_1), (ECT_0, CE, CE),
         (ECT_1, NOT_ECT, ECT_1), (ECT_1, ECT_0, ECT_1), (ECT_1, ECT_1, ECT_1), (ECT_1, CE, CE),
         (CE, NOT_ECT, CE), (CE, ECT_0, CE), (CE, ECT_1, CE), (CE, CE, CE),
@@ -164,7 +165,13 @@ def test_ttl_at_decapsulation(
 )  # fmt: skip
 @pytest.mark.parametrize("version", [4, 6])
 def test_ecn_at_decapsulation(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire, inner: int, outer: int, expected: int | None, version: int
+    plane: EbpfDataPlane,
+    site_wire: Wire,
+    core_wire: Wire,
+    inner: int,
+    outer: int,
+    expected: int | None,
+    version: int,
 ) -> None:
     """RFC 6040 figure 4; the DSCP is the outer's (RFC 9300 §5.3)."""
     plane.set_entry(local("fd0e:1::/64"))
