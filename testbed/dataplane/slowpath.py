@@ -132,7 +132,9 @@ class SlowPath:
             reason = HOLD_REASONS[frame[5]]
             if reason == "resolve":
                 return packet
-            if reason == "exceeds-mtu":
+            if reason == "again":
+                self._tap.write(packet)
+            elif reason == "exceeds-mtu":
                 self._exceeds_mtu(packet, self._mtu - frame[4])
             else:
                 self._ttl_expired(packet, arrived=reason == "arrived-ttl-expired")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.netns
 
 Planes = dict[int, EbpfDataPlane]
 RLOCS = {4: "10.0.{}.2", 6: "fd00:{}::2"}
+UDP_SEGMENT = 103  # linux/udp.h
 STREAM = bytes(range(256)) * (16 * 1024 * 4)  # 16 MiB
 
 
@@ -64,15 +65,14 @@ def test_echoes_both_ways(network: Network, planes: Planes, eid: str) -> None:
     assert drops_of(planes) == {}
 
 
-@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
-def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> None:
-    """TCP with segmentation and checksum offload on everywhere, its path MTU found on the way."""
+def stream(network: Network, host: str, eid: str) -> bytes:
+    """What arrives at an EID of `host` of a TCP stream that host 1 sends there."""
     received = bytearray()
     with ExitStack() as stack:
-        with inside(network.names["host2"]):
-            listener = stack.enter_context(socket.create_server((eid.format(2), 7777), family=family_of(eid)))
+        with inside(network.names[host]):
+            listener = stack.enter_context(socket.create_server((eid, 7777), family=family_of(eid)))
         with inside(network.names["host1"]):
-            client = stack.enter_context(socket.create_connection((eid.format(2), 7777), timeout=20))
+            client = stack.enter_context(socket.create_connection((eid, 7777), timeout=20))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(20)
 
@@ -85,7 +85,13 @@ def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> Non
         while chunk := server.recv(1 << 20):
             received += chunk
         sender.join()
-    assert bytes(received) == STREAM
+    return bytes(received)
+
+
+@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
+def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> None:
+    """TCP with segmentation and checksum offload on everywhere, its path MTU found on the way."""
+    assert stream(network, "host2", eid.format(2)) == STREAM
     assert set(drops_of(planes)) <= {"held-too-big", "icmp-rate-limited"}
 
 
@@ -136,6 +142,63 @@ def test_an_eid_that_moves(network: Network, planes: Planes, open_plane: OpenPla
     finally:
         network.run("host3", "ip", "addr", "del", f"{eid}/32", "dev", "lan")
         network.run("xtr3", "ip", "route", "del", f"{eid}/32", "dev", "eid")
+
+
+@pytest.mark.parametrize("new_family", [4, 6])
+def test_stream_through_the_old_xtr(
+    network: Network, planes: Planes, open_plane: OpenPlane, rloc: str, new_family: int
+) -> None:
+    """Super-packets are re-encapsulated whole, between address families too."""
+    with inside(network.names["xtr2"]):
+        planes[2].close()
+    rlocs = [ip_address(pattern.format(2)) for pattern in RLOCS.values()]
+    old = open_plane(2, rloc=rlocs[0], other_rlocs=rlocs[1:])
+    new_rloc = ip_address(RLOCS[new_family].format(3))
+    third = open_plane(3, rloc=new_rloc, other_rlocs=[ip_address(RLOCS[10 - new_family].format(3))])
+    eid = ip_network("192.168.3.10/32")
+    back = (Locator(ip_address(rloc.format(1))),)
+    third.set_entry(Entry(eid, EntryKind.LOCAL))
+    third.set_entry(Entry(ip_network("192.168.1.0/24"), EntryKind.REMOTE, back))
+    old.set_entry(Entry(eid, EntryKind.AWAY, (Locator(new_rloc),)))
+    # The ITR leaves room for the family that the old xTR may have to change to (RFC 9300 §7.1's L).
+    with inside(network.names["xtr1"]):
+        planes[1].close()
+    first = open_plane(1, rloc=ip_address(rloc.format(1)), mtu=1400)
+    first.set_entry(Entry(ip_network("192.168.1.0/24"), EntryKind.LOCAL))
+    first.set_entry(Entry(eid, EntryKind.REMOTE, (Locator(ip_address(rloc.format(2))),)))
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            for plane in (first, old, third):
+                if wait_for(plane.miss_fd(), 0.01):
+                    plane.read_missed()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert stream(network, "host3", "192.168.3.10") == STREAM
+    finally:
+        stop.set()
+        server.join()
+    assert {reason for reason, n in old.drops().items() if n} == set()
+
+
+@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
+def test_segmented_datagrams_arrive_whole(network: Network, planes: Planes, eid: str) -> None:
+    """UDP segmentation offload (UDP_SEGMENT): ten datagrams in one super-packet, as QUIC sends."""
+    with ExitStack() as stack:
+        ends = []
+        for n in (1, 2):
+            with inside(network.names[f"host{n}"]):
+                end = stack.enter_context(socket.socket(family_of(eid), socket.SOCK_DGRAM))
+                end.bind((eid.format(n), 8889))
+                end.settimeout(2)
+                ends.append(end)
+        ends[0].setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+        datagrams = [bytes([n]) * 1000 for n in range(10)]
+        ends[0].sendto(b"".join(datagrams), (eid.format(2), 8889))
+        assert [ends[1].recv(65536) for _ in datagrams] == datagrams
 
 
 def family_of(eid: str) -> socket.AddressFamily:
