@@ -97,6 +97,7 @@ class Tap:
         """Remove the interface."""
         self._statistics.close()
         os.close(self.fd)
+        self.fd = -1  # never what the number is given to next
 
 
 class SlowPath:
