@@ -18,12 +18,12 @@
 	X(NEGATIVE, "negative-entry")                     /* an entry whose action is drop */            \
 	X(NO_LOCATOR, "no-locator")                       /* no locator of a family that we have */      \
 	X(TTL, "ttl")                                     /* expired while being re-encapsulated */      \
-	X(TOO_BIG, "too-big")                             /* grew beyond the MTU when re-encapsulated */ \
 	X(ADJUST_ROOM, "adjust-room")                     /* the kernel refused to make or take room */
 
 #define HOLD_REASONS(X)                                                                              \
 	X(RESOLVE, "resolve")                             /* EID space without a mapping */              \
 	X(EXCEEDS_MTU, "exceeds-mtu")                     /* RFC 9300 §7.1 */                            \
+	X(AGAIN, "again")                                 /* to be injected as it is, as new packets */  \
 	X(TTL_EXPIRED, "ttl-expired")                     /* ICMP time exceeded is due to the site */    \
 	X(ARRIVED_TTL_EXPIRED, "arrived-ttl-expired")     /* the same, to a source at another site */
 /* clang-format on */
