@@ -37,6 +37,7 @@ from testbed.lisp.config import XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
     FirstPacketSent,
     HostExpected,
+    HostGone,
     HostSighted,
     PacketMissed,
     StaleReceived,
@@ -130,6 +131,7 @@ class XtrAgent:
         runtime.on("inspect", self._inspect)
         runtime.on("hint", self._hint)
         runtime.on("expect", self._expect)
+        runtime.on("gone", self._gone)
         self._readers: dict[int, Callable[[], None]] = {
             lan.fileno(): self._read_lan,
             plane.event_fd(): self._read_reports,
@@ -192,6 +194,11 @@ class XtrAgent:
         """The orchestrator says which MAC an EID has, wherever it is."""
         expected = HostExpected(ip_address(request["eid"]), str(request["mac"]).lower())
         self._driver.feed(expected, time.monotonic_ns())
+        return {}
+
+    def _gone(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The orchestrator says that a guest of this site was destroyed."""
+        self._driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
     # --- actions -----------------------------------------------------------------------------------
