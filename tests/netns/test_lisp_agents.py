@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.sites import GUEST, GUEST_MAC, PEER, Lab
+from tests.netns.sites import GUEST, GUEST6, GUEST_MAC, PEER, PEER6, Lab
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -101,6 +101,21 @@ def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> Non
     assert lab.saw("publication_received", "xtr-c", since_ns=moved_ns)
     assert not lab.saw("smr_received", "xtr-c")
     assert ping(lab, "peer", GUEST, count=5) == 5
+
+
+def test_an_ipv6_eid_moves_over_ipv4_locators(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER6, count=5) >= 4
+    assert lab.saw("eid_detected", "xtr-a")
+    assert ping(lab, "peer", GUEST6, count=5) == 5
+    lab.move_guest("a", "b")
+    moved_ns = time.monotonic_ns()
+    # Nothing announces it: the first packet of its own does (or its kernel's neighbour discovery).
+    assert ping(lab, "guest", PEER6, count=10) >= 8
+    detected = [event["eid"] for event in lab.saw("eid_detected", "xtr-b", since_ns=moved_ns)]
+    assert GUEST6 in detected
+    assert ping(lab, "peer", GUEST6, count=10) >= 9
+    registered = {row["eid"]: row["locators"] for row in lab.ask("ms", op="inspect")["registrations"]}
+    assert registered[f"{GUEST6}/128"] == ["10.0.2.2"]
 
 
 def test_a_killed_xtr_goes_on_with_its_nonces(lab: Lab) -> None:

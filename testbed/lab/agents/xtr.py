@@ -168,6 +168,9 @@ class XtrAgent:
             self._driver.feed(_input_of(report), time.monotonic_ns())
 
     def _read_missed(self) -> None:
+        # A packet without a mapping may be the first of its source. Who that is comes first, so that
+        # its registration reaches the Map-Server before its question does.
+        self._read_reports()
         for _ in range(BATCH):
             packet = self._plane.read_missed()
             if packet is None:
