@@ -75,7 +75,8 @@ class MapServer:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        return earliest((self._registry.next_deadline(), self._notifier.next_deadline()))
+        parts = (self._registry, self._notifier, self._solicitor)
+        return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Repeat notifications, end registrations that nobody refreshed."""
@@ -83,6 +84,7 @@ class MapServer:
         for key in abandoned:
             if isinstance(key, PublicationKey):
                 actions += self._publisher.abandoned(key, now)
+        actions += self._solicitor.handle_timer(now)
         for registration in self._registry.expire(now):
             actions.append(
                 emit(
@@ -231,7 +233,7 @@ class MapServer:
         if self._config.mechanism.smr_from_map_server:
             for itr_rloc in self._resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
-                    actions += self._solicitor.solicit(eid.network_address, itr_rloc, now)
+                    actions += self._solicitor.solicit(eid.network_address, itr_rloc, now, defer=True)
         return actions
 
     def _remind(self, claimant: Claimant, eid: Prefix) -> bool:

@@ -80,6 +80,7 @@ class Resolver:
                     actions += self._replier.reply(request, (denied,), event.source, port, now)
                 continue
             if found is not None and not (self._config.options.proxy_reply and found.proxy):
+                self._note(request, (found.record,), now)
                 actions += self._forward(outer, found)
                 continue
             records = self.records(requested.eid.prefix)

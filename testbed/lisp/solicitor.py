@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
-from testbed.lisp.timing import RateLimiter
+from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import MapRequest, MapRequestFlag, RequestedEid, host_eid
 
 
@@ -24,14 +24,27 @@ class Solicitor:
         self._limit: RateLimiter[tuple[Address, Address]] = RateLimiter(interval_ns)
         #: What the limit held back since the last SMR that went, to be told with the next.
         self._held_back: set[tuple[Address, Address]] = set()
+        #: What goes as soon as it may.
+        self._deferred: dict[tuple[Address, Address], int] = {}
 
-    def solicit(self, eid: Address, peer: Address, now: int) -> list[Action]:
-        """Send an SMR about an EID to a peer, unless one went within the interval."""
+    def solicit(self, eid: Address, peer: Address, now: int, *, defer: bool = False) -> list[Action]:
+        """Send an SMR about an EID to a peer, unless one went within the interval.
+
+        Args:
+            eid: whose mapping changed.
+            peer: locator of the ITR.
+            now: nanoseconds.
+            defer: send one that the limit holds back when the interval is over. Not for those that
+                packets trigger: the next packet will, if it is still needed.
+        """
         key = (peer, eid)
         if not self._limit.allow(key, now):
             self._held_back.add(key)
+            if defer:
+                self._deferred[key] = self._limit.ready_at(key, now)
             return []
         self._limit.forget_before(now)
+        self._deferred.pop(key, None)
         limiter = "smr_interval_s" if key in self._held_back else None
         self._held_back.discard(key)
         nonce = self._random64()
@@ -48,3 +61,15 @@ class Solicitor:
             SendControl(message.encode(), peer, CONTROL_PORT),
             emit("smr_sent", eid=eid, peer=peer, rloc=self._rloc, nonce=hex(nonce), limiter=limiter),
         ]
+
+    def next_deadline(self) -> int | None:
+        """When an SMR that was deferred may go."""
+        return earliest(self._deferred.values())
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """Send what was deferred and is due."""
+        actions: list[Action] = []
+        for (peer, eid), deadline in list(self._deferred.items()):
+            if deadline <= now:
+                actions += self.solicit(eid, peer, now, defer=True)
+        return actions

@@ -99,13 +99,13 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        parts = (self._registrar, self._itr, self._prober)
+        parts = (self._registrar, self._itr, self._prober, self._solicitor)
         return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
-        actions += self._prober.handle_timer(now)
+        actions += self._prober.handle_timer(now) + self._solicitor.handle_timer(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -166,7 +166,7 @@ class Xtr:
                 actions += self._registrar.register(prefix, now)
                 if self._config.mechanism.smr_on_discovery:
                     for peer in self._peers():
-                        actions += self._solicitor.solicit(eid, peer, now)
+                        actions += self._solicitor.solicit(eid, peer, now, defer=True)
         return actions
 
     def _asked_for(self, eid: Address, asker: Address, asker_mac: str, now: int) -> list[Action]:
@@ -210,11 +210,10 @@ class Xtr:
         actions: list[Action] = [
             emit("first_packet_new_rloc", eid=event.eid, rloc=event.rloc, old_rloc=old, mono_ns=event.mono_ns)
         ]
-
         if self._config.mechanism.smr_on_discovery:
             # A peer that was not known when the EID came is known with the first packet to it.
             for eid in self._presence.arrived_since(now - RECENTLY_NS):
-                actions += self._solicitor.solicit(eid, event.rloc, now)
+                actions += self._solicitor.solicit(eid, event.rloc, now, defer=True)
         return actions
 
     # --- the control plane -------------------------------------------------------------------------
@@ -255,6 +254,8 @@ class Xtr:
                 if isinstance(requested.eid, EidPrefix):
                     actions += self._itr.solicited(requested.eid.prefix, peer, now)
             return actions
+        if request.flags & MapRequestFlag.DONT_MAP_REPLY:  # RFC 9301 §5.2
+            return self._dropped("map-request", "wants no reply", peer)
         if encapsulated and request.flags & MapRequestFlag.PROBE:  # RFC 9301 §5.8: never inside an ECM
             return self._dropped("map-request", "an encapsulated probe", peer)
         records = [record for each in request.requests for record in self._answer(each.eid, now)]
@@ -330,14 +331,15 @@ class Xtr:
                 )
             ]
             self._registrar.lose(prefix)
-            actions += self._presence.depart(eid, now)
-            if self._probe_hosts.allow(eid, now):
-                # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
-                actions.append(ProbeNeighbour(eid, self._presence.mac_of(eid)))
+            unbind = self._presence.depart(eid, now)
             actions += self._itr.install(record, now)
             actions.append(
                 emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
             )
+            actions += unbind
+            if self._probe_hosts.allow(eid, now):
+                # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
+                actions.append(ProbeNeighbour(eid, self._presence.mac_of(eid)))
             return actions
         if self._presence.override(prefix) is Forwarding.AWAY and not ours:
             return self._itr.install(record, now)
