@@ -12,7 +12,7 @@ import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.inputs import ControlReceived, HostGone
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -140,6 +140,43 @@ def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_the_peers_it_knows() -> None:
     assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
         "10.0.2.2"
     ]
+
+
+def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_a_peer_with_the_first_packet_to_it() -> None:
+    network = settled(Network("smr-new-xtr"))
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    assert not network.saw("smr_sent")
+    network.send("xtr-b", packet_to(CORRESPONDENT), eid=CORRESPONDENT)
+    network.run_for(1 * SECOND_NS)
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
+        "10.0.2.2"
+    ]
+
+
+def test_a_guest_that_was_destroyed_is_deregistered_until_acknowledged() -> None:
+    network = settled(Network())
+    lost = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal lost
+        if source == RLOCS["xtr-a"] and not lost:
+            lost += 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    network.give("xtr-a", HostGone(EID))
+    network.run_for(100 * MS_NS)
+    assert network.owner() == "xtr-a"
+    network.run_for(1 * SECOND_NS)
+    assert network.owner() is None
+    assert network.saw("mapping_changed", "ms")[-1].fields["reason"] == "withdrawn"
+    assert network.host_state("xtr-a") is None
+    quiet_since = network.now
+    network.run_for(5 * MINUTE_NS)
+    assert not network.saw("map_register_sent", "xtr-a", since_ns=quiet_since)
 
 
 def test_ping_pong_within_five_seconds_ends_where_the_guest_is() -> None:

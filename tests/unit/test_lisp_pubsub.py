@@ -10,7 +10,7 @@ from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import MapNotify, MapNotifyAck, MapReply, XtrIdentity, decode_control
-from tests.unit.lisp_network import MAP_SERVER, MS_NS, RLOCS, Network, settled
+from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
 from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, Server, events, sends
 
 
@@ -183,3 +183,19 @@ def test_rfc9437_5_an_itr_rloc_of_afi_0_ends_the_subscription_and_its_nonce_stay
     moved = server.register(MOBILE_EID, site="b", source=RLOC_B)
     assert events(moved, "map_notify_sent")[0]["reason"] == "departure"
     assert "publication" not in [event["reason"] for event in events(moved, "map_notify_sent")]
+
+
+def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> None:
+    """An xTR that has registered nothing has no security association yet."""
+    network = Network("pubsub")
+    network.sight("xtr-a")
+    network.run_for(1 * SECOND_NS)
+    asked = network.now
+    network.send("xtr-b", packet_to(EID))
+    network.run_for(2 * SECOND_NS)
+    assert len(network.saw("subscription_denied", "xtr-b")) == 1
+    changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
+    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [
+        ("10.0.1.2", SECOND_NS + 20 * MS_NS)
+    ]
+    assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]
