@@ -11,6 +11,7 @@ it is whole, so an interrupted build leaves no half image behind. What it holds:
     vmlinux          dom0's kernel, uncompressed (decompressing costs seconds under emulation)
     initrd.cpio      the few modules that mount the root
     root.erofs       dom0's root, uncompressed and read-only
+    guest.kernel     the guest's kernel
     guest.initrd     the guest's whole system
     manifest.json    digest, package versions, sizes
 
@@ -36,6 +37,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 XEN = HERE.parent / "xen"
 XZ_MAGIC = b"\xfd7zXZ\x00"
+LZ4_MAGIC = b"\x02\x21\x4c\x18"
 DEBIAN_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 
 BUSYBOX_GUEST = ("sh", "mount", "cat", "cut", "echo", "hostname", "insmod", "ip", "mkdir", "ping", "sleep", "usleep")
@@ -157,14 +159,27 @@ def initramfs(root: Path, release: str, init: str, modules: list[str], applets: 
 
 
 def extract_vmlinux(image: Path, output: Path) -> None:
-    """Take the uncompressed kernel out of a bzImage (Debian compresses with xz)."""
+    """Take the uncompressed kernel out of a bzImage (Debian compresses with xz, the cloud kernel with LZ4)."""
     data = image.read_bytes()
-    start = data.find(XZ_MAGIC)
-    if start < 0:
-        raise BuildError(f"{image.name}: no xz payload")
-    output.write_bytes(lzma.LZMADecompressor().decompress(data[start:]))
-    if output.read_bytes()[:4] != b"\x7fELF":
-        raise BuildError(f"{image.name}: the payload is not an ELF file")
+    for magic, unpack in ((XZ_MAGIC, unpack_xz), (LZ4_MAGIC, unpack_lz4)):
+        start = data.find(magic)
+        if start >= 0:
+            kernel = unpack(data[start:])
+            if kernel[:4] == b"\x7fELF":
+                output.write_bytes(kernel)
+                return
+    raise BuildError(f"{image.name}: no kernel in it that this knows how to unpack (xz, LZ4)")
+
+
+def unpack_xz(data: bytes) -> bytes:
+    """Decompress an xz stream, whatever follows it."""
+    return lzma.LZMADecompressor().decompress(data)
+
+
+def unpack_lz4(data: bytes) -> bytes:
+    """Decompress a legacy LZ4 stream; lz4 complains of what follows it and has written all by then."""
+    done = subprocess.run(["lz4", "-d", "-c"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return done.stdout
 
 
 def install_busybox(root: Path) -> None:
@@ -213,8 +228,8 @@ def furnish_dom0(root: Path, release: str, recipe: dict[str, list[str]], out: Pa
     index.write_text(index.read_text().replace(first, f"{first}\n    <include filename='x86_testbed-tcg64.xml'/>"))
     static_program(XEN / "vif-bridge.c", root / "etc/xen/scripts/vif-bridge")
     static_program(XEN / "xenstore-events.c", root / "usr/sbin/xenstore-events")
-    shutil.copy(out / "vmlinux", root / "images/guest.kernel")
-    shutil.copy(out / "guest.initrd", root / "images/guest.initrd")
+    for name in ("guest.kernel", "guest.initrd"):
+        shutil.copy(out / name, root / "images" / name)
     run("/usr/sbin/ldconfig", "-r", root)
 
 
@@ -224,21 +239,25 @@ def build(out: Path, work: Path) -> dict[str, object]:
     root = work / "root"
     say(f"1/4 unpacking {len(recipe['packages'])} packages and what they need (mmdebstrap, {recipe['suite']})")
     versions = bootstrap_root(recipe, root)
-    release = next((root / "lib/modules").iterdir()).name
-    run("depmod", "-b", root, release)
-    say(f"2/4 kernel {release} and hypervisor")
-    extract_vmlinux(root / f"boot/vmlinuz-{release}", out / "vmlinux")
+    # The guest takes Debian's cloud kernel (front ends only, half the size and boot time); dom0 needs the full one.
+    releases = sorted(path.name for path in (root / "lib/modules").iterdir())
+    guest_release = next(name for name in releases if "-cloud-" in name)
+    release = next(name for name in releases if "-cloud-" not in name)
+    say(f"2/4 kernels {release} and {guest_release}, hypervisor")
+    for name, target in ((release, "vmlinux"), (guest_release, "guest.kernel")):
+        run("depmod", "-b", root, name)
+        extract_vmlinux(root / f"boot/vmlinuz-{name}", out / target)
     with gzip.open(root / "boot/xen-4.17-amd64.gz") as packed:
         (out / "xen.elf").write_bytes(packed.read())
     say("3/4 guest")
     static_program(HERE / "guest/services.c", work / "guest-services")
-    initramfs(root, release, (HERE / "guest/init").read_text(), recipe["guest_modules"], BUSYBOX_GUEST,
+    initramfs(root, guest_release, (HERE / "guest/init").read_text(), recipe["guest_modules"], BUSYBOX_GUEST,
               out / "guest.initrd", {"bin/guest-services": work / "guest-services"})
     initramfs(root, release, INITRD_INIT, recipe["initrd_modules"], BUSYBOX_INITRD, out / "initrd.cpio")
     say("4/4 dom0's root")
     furnish_dom0(root, release, recipe, out)
     run("mkfs.erofs", "-T0", "--all-root", out / "root.erofs", root)
-    return {"kernel": release, "packages": versions, "sizes": {p.name: p.stat().st_size for p in sorted(out.iterdir())}}
+    return {"dom0_kernel": release, "guest_kernel": guest_release, "packages": versions, "sizes": {p.name: p.stat().st_size for p in sorted(out.iterdir())}}
 
 
 def main() -> int:

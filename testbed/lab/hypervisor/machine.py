@@ -23,6 +23,8 @@ Accelerator = Literal["kvm", "tcg"]
 #: CPU models: under TCG nested paging and a random generator on the plainest model is what works and was fastest.
 CPU = {"kvm": "host", "tcg": "qemu64,+npt,+rdrand"}
 ACCEL = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
+#: What a kernel can leave out in an emulated lab: memory zeroed on allocation, mitigations, auditing, self-tests.
+LEAN_LINUX = "mitigations=off init_on_alloc=0 audit=0 apparmor=0 cryptomgr.notests nowatchdog random.trust_cpu=on"
 #: QEMU's niceness: the agents and probers must not be starved by the emulation (design: measurement, rule 5).
 NICE = 5
 #: How much longer than under KVM things take, for deadlines.
@@ -57,10 +59,10 @@ def command_line(spec: MachineSpec, images: ImageSet, folder: Path, *, incoming:
     dom0 = f"max:{spec.dom0_memory_mib}M"
     hypervisor = (
         f"dom0_mem={spec.dom0_memory_mib}M,{dom0} dom0_max_vcpus=1 console=com1 com1=115200 "
-        "loglvl=info guest_loglvl=info vga=none"
+        "loglvl=info guest_loglvl=info vga=none spec-ctrl=no xpti=no"
     )
     words = " ".join(f"testbed.{key}={value}" for key, value in spec.parameters)
-    kernel = f"{images.file('vmlinux')} console=hvc0 quiet net.ifnames=0 ipv6.disable_ipv6=1 {words}"
+    kernel = f"{images.file('vmlinux')} console=hvc0 quiet net.ifnames=0 ipv6.disable_ipv6=1 {LEAN_LINUX} {words}"
     command = [
         "qemu-system-x86_64", "-name", spec.name, "-nodefaults", "-no-reboot", "-display", "none",
         "-machine", "q35", "-accel", ACCEL[spec.accelerator], "-cpu", CPU[spec.accelerator],
