@@ -84,8 +84,12 @@ def digest() -> str:
 def run(*command: str | Path, **options: object) -> str:
     """Run a command and return its output; BuildError carries the end of it when it fails."""
     done = subprocess.run(  # type: ignore[call-overload]
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        stdin=subprocess.DEVNULL, **options,
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **options,
     )
     if done.returncode:
         raise BuildError(f"{command[0]} failed ({done.returncode}):\n" + "\n".join(done.stdout.splitlines()[-15:]))
@@ -133,14 +137,24 @@ def cpio_archive(tree: Path, output: Path) -> None:
     with output.open("wb") as out:
         packed = subprocess.run(
             ["cpio", "-o", "-H", "newc", "--quiet", "--owner", "0:0", "--reproducible"],
-            cwd=tree, input="\n".join(names).encode(), stdout=out, check=False,
+            cwd=tree,
+            input="\n".join(names).encode(),
+            stdout=out,
+            check=False,
         )
     if packed.returncode:
         raise BuildError(f"cpio failed ({packed.returncode})")
 
 
-def initramfs(root: Path, release: str, init: str, modules: list[str], applets: tuple[str, ...], output: Path,
-              extra: dict[str, Path] | None = None) -> None:
+def initramfs(
+    root: Path,
+    release: str,
+    init: str,
+    modules: list[str],
+    applets: tuple[str, ...],
+    output: Path,
+    extra: dict[str, Path] | None = None,
+) -> None:
     """Build an initramfs of busybox, modules, an init and extra programs."""
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         tree = Path(folder)
@@ -251,13 +265,25 @@ def build(out: Path, work: Path) -> dict[str, object]:
         (out / "xen.elf").write_bytes(packed.read())
     say("3/4 guest")
     static_program(HERE / "guest/services.c", work / "guest-services")
-    initramfs(root, guest_release, (HERE / "guest/init").read_text(), recipe["guest_modules"], BUSYBOX_GUEST,
-              out / "guest.initrd", {"bin/guest-services": work / "guest-services"})
+    initramfs(
+        root,
+        guest_release,
+        (HERE / "guest/init").read_text(),
+        recipe["guest_modules"],
+        BUSYBOX_GUEST,
+        out / "guest.initrd",
+        {"bin/guest-services": work / "guest-services"},
+    )
     initramfs(root, release, INITRD_INIT, recipe["initrd_modules"], BUSYBOX_INITRD, out / "initrd.cpio")
     say("4/4 dom0's root")
     furnish_dom0(root, release, recipe, out)
     run("mkfs.erofs", "-T0", "--all-root", out / "root.erofs", root)
-    return {"dom0_kernel": release, "guest_kernel": guest_release, "packages": versions, "sizes": {p.name: p.stat().st_size for p in sorted(out.iterdir())}}
+    return {
+        "dom0_kernel": release,
+        "guest_kernel": guest_release,
+        "packages": versions,
+        "sizes": {p.name: p.stat().st_size for p in sorted(out.iterdir())},
+    }
 
 
 def main() -> int:

@@ -50,7 +50,7 @@ class MachineSpec:
     accelerator: Accelerator
     memory_mib: int
     dom0_memory_mib: int
-    taps: tuple[str, str, str]
+    taps: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
 
 

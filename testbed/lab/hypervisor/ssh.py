@@ -107,10 +107,10 @@ class Shell:
             status = channel.recv_exit_status()
             channel.close()
         except (OSError, paramiko.SSHException, EOFError) as error:
-            raise TestbedError("ssh-broken", f"{self.address}: SSH broke during `{text[:80]}`", why=str(error)) from error
-        return Completed(
-            status, streams["output"].decode(errors="replace"), streams["error"].decode(errors="replace")
-        )
+            raise TestbedError(
+                "ssh-broken", f"{self.address}: SSH broke during `{text[:80]}`", why=str(error)
+            ) from error
+        return Completed(status, streams["output"].decode(errors="replace"), streams["error"].decode(errors="replace"))
 
     def check(self, command: str | list[str], *, deadline_s: float = 30.0, stdin: bytes = b"") -> str:
         """Run a command and return its output; TestbedError if it fails."""
