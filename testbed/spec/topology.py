@@ -24,6 +24,7 @@ class LinkSpec(Model):
         jitter_ms: standard deviation of the delay; packets may overtake each other.
         loss_percent: independent loss probability, per cent.
         rate_mbit: rate limit; none if left out.
+        queue_ms: length of the queue in front of the rate limit; what does not fit is dropped.
         mtu: bytes, 1280 or more so that IPv6 works.
     """
 
@@ -31,6 +32,7 @@ class LinkSpec(Model):
     jitter_ms: Milliseconds = 0.0
     loss_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
     rate_mbit: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    queue_ms: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] = 20.0
     mtu: Mtu = 1500
 
 

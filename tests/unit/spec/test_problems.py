@@ -35,7 +35,7 @@ migrations:
 probes: {interval_ms: 10}
 """
 
-LINK_KEYS = "delay_ms, jitter_ms, loss_percent, rate_mbit, mtu"
+LINK_KEYS = "delay_ms, jitter_ms, loss_percent, rate_mbit, queue_ms, mtu"
 A_PREFIX = "allowed: network/length, as 192.168.0.0/24"
 A_NAME = (
     "allowed: lower-case letters, digits, single hyphens, a letter first, "
