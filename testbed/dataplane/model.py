@@ -74,6 +74,7 @@ class DataPlaneEvent:
     rloc: Address | None = None
     peer: Address | None = None
     mac: str | None = None
+    old_rloc: Address | None = None  # of FIRST_PACKET_NEW_RLOC: where this prefix pointed before
 
 
 class DataPlane(Protocol):

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The ETR's half of lisp.bpf.c: what arrives in UDP 4341 at our RLOC. */
+#ifndef TESTBED_ETR_H
+#define TESTBED_ETR_H
+
+#include "tunnel.h"
+
+struct arrival {
+	union address peer; /* the outer source */
+	__u32 family;       /* of the outer header */
+	__u32 length;       /* of the outer headers: IP, UDP and LISP */
+	__u32 instance_id;
+	__u8 ttl;
+	__u8 tos;
+};
+
+static __always_inline void report_stale(const struct locator *locator, const struct arrival *arrival,
+					 const struct inner *inner, __u64 now)
+{
+	struct report_key key = {};
+	struct report *report;
+
+	set_destination(&key.eid, inner);
+	key.peer = arrival->peer;
+	if (!report_is_due(&key, now))
+		return;
+	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+	if (!report)
+		return;
+	__builtin_memset(report, 0, sizeof(*report));
+	report->mono_ns = now;
+	report->kind = REPORT_STALE;
+	report->eid_family = inner->family;
+	report->rloc_family = locator->family;
+	report->peer_family = arrival->family;
+	report->instance_id = arrival->instance_id;
+	report->eid = key.eid;
+	report->rloc = locator->rloc;
+	report->peer = key.peer;
+	bpf_ringbuf_submit(report, 0);
+}
+
+/*
+ * Send on to where the EID now lives. With both outer headers of one family they are rewritten where
+ * they stand; else they are taken off and put on. Net effect on the TTL: one less (RFC 9300 §5.3).
+ */
+static __always_inline int reencapsulate(struct __sk_buff *skb, const struct config *config,
+					 struct entry *entry, const struct arrival *arrival,
+					 struct inner *inner, __u64 now)
+{
+	struct locator locator;
+	__u32 plain = arrival->family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
+
+	if (choose_locator(entry, inner, &locator))
+		return drop(DROP_NO_LOCATOR);
+	report_stale(&locator, arrival, inner, now);
+	if (inner->ttl <= 1)
+		return drop(DROP_TTL);
+	if (locator.family != arrival->family || arrival->length != plain) {
+		if (strip(skb, arrival->length, arrival->family, inner))
+			return drop(DROP_ADJUST_ROOM);
+		inner->transport_offset -= arrival->length;
+		return encapsulate_to(skb, config, entry, inner, arrival->instance_id, now);
+	}
+	account(skb, entry, now);
+	if (write_inner(skb, ETH_HLEN + plain, inner, inner->ttl - 1, inner->tos))
+		return drop(DROP_TRUNCATED);
+	announce(entry, &locator, inner, arrival->instance_id, now);
+	return send_outer(skb, config, &locator, inner,
+			  lisp_header(config, entry, arrival->instance_id, inner));
+}
+
+/* Read the outer IP and UDP headers. Returns TC_ACT_PIPE if the packet is a LISP data packet to us. */
+static __always_inline int read_outer(struct __sk_buff *skb, const struct config *config,
+				      struct arrival *arrival)
+{
+	struct udphdr udp;
+	__u64 pseudo = 0;
+	__u32 offset;
+	int fragment = 0;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP) && config->has_rloc_v4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+			return TC_ACT_OK;
+		if (ip.protocol != IPPROTO_UDP || ip.daddr != config->rloc_v4.v4 ||
+		    ip.frag_off & bpf_htons(0x1fff))
+			return TC_ACT_OK;
+		fragment = ip.frag_off & bpf_htons(0x2000);
+		offset = ETH_HLEN + ip.ihl * 4;
+		arrival->family = 4;
+		arrival->ttl = ip.ttl;
+		arrival->tos = ip.tos;
+		arrival->peer.v4 = ip.saddr;
+		pseudo = (__u64)ip.saddr + ip.daddr;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6) && config->has_rloc_v6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+			return TC_ACT_OK;
+		if (ip.nexthdr != IPPROTO_UDP)
+			return TC_ACT_OK;
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			if (ip.daddr.s6_addr32[i] != config->rloc_v6.words[i])
+				return TC_ACT_OK;
+			pseudo += (__u64)ip.saddr.s6_addr32[i] + ip.daddr.s6_addr32[i];
+		}
+		offset = ETH_HLEN + sizeof(ip);
+		arrival->family = 6;
+		arrival->ttl = ip.hop_limit;
+		arrival->tos = ip.priority << 4 | ip.flow_lbl[0] >> 4;
+		__builtin_memcpy(&arrival->peer, &ip.saddr, sizeof(arrival->peer));
+	} else {
+		return TC_ACT_OK;
+	}
+	if (bpf_skb_load_bytes(skb, offset, &udp, sizeof(udp)))
+		return TC_ACT_OK;
+	if (udp.dest != bpf_htons(LISP_DATA_PORT))
+		return TC_ACT_OK;
+	if (fragment)
+		return drop(DROP_OUTER_FRAGMENT);
+	if (!skb->gso_size && (bpf_ntohs(udp.len) > skb->len - offset ||
+			       bpf_ntohs(udp.len) < sizeof(udp) + sizeof(struct lisp_header)))
+		return drop(DROP_TRUNCATED);
+	if (!udp_checksum_is_right(skb, offset, &udp, pseudo))
+		return drop(DROP_UDP_CHECKSUM);
+	arrival->length = offset - ETH_HLEN + sizeof(udp) + sizeof(struct lisp_header);
+	return TC_ACT_PIPE;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the programs share with the loader: configuration, entries, reports. Every structure here has
+ * its twin in `testbed/dataplane/layout.py`; multi-byte fields are in host order unless typed __be.
+ */
+#ifndef TESTBED_STATE_H
+#define TESTBED_STATE_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "reasons.h"
+
+#define MAX_ENTRIES 65536
+#define MAX_LOCATORS 8
+#define MAX_REMEMBERED 8192
+#define REPORT_INTERVAL_NS 10000000ULL /* one report per EID (and peer) in 10 ms */
+
+union address {
+	__u8 bytes[16];
+	__be32 words[4];
+	__be32 v4;
+};
+
+enum kind {
+	KIND_LOCAL = 1,
+	KIND_REMOTE = 2,
+	KIND_AWAY = 3,
+	KIND_RESOLVE = 4,
+	KIND_DROP = 5,
+	KIND_NATIVE = 6,
+	KIND_OWN = 7, /* an address of the xTR itself: always the kernel's */
+};
+
+struct config {
+	__u32 core_ifindex;
+	__u32 eid_ifindex;
+	__u32 slow_path_ifindex;
+	__u32 instance_id;
+	__u32 mtu; /* of the core, octets of IP */
+	__u32 locator_status_bits;
+	__u8 has_locator_status_bits;
+	__u8 has_rloc_v4;
+	__u8 has_rloc_v6;
+	__u8 unused;
+	union address rloc_v4;
+	union address rloc_v6;
+};
+
+struct locator {
+	union address rloc;
+	__u32 family;    /* 4 or 6 */
+	__u32 threshold; /* taken if the flow hash's upper 16 bits are below; ascending, last 65536 */
+};
+
+struct entry {
+	__u64 expires_ns; /* CLOCK_MONOTONIC; 0 = never */
+	__u64 packets;
+	__u64 bytes;
+	__u64 last_used_ns;
+	__u32 generation; /* changes when the locators do */
+	__u32 announced;  /* the generation whose first packet was reported */
+	__u16 map_version;
+	__u8 kind;
+	__u8 locator_count;
+	__u32 unused;
+	struct locator locators[MAX_LOCATORS];
+};
+
+struct key_v4 {
+	__u32 prefix_length; /* including the 32 bits of the instance-ID */
+	__be32 instance_id;
+	__be32 address;
+};
+
+struct key_v6 {
+	__u32 prefix_length;
+	__be32 instance_id;
+	__u8 address[16];
+};
+
+enum report_kind {
+	REPORT_FIRST_PACKET = 1,
+	REPORT_STALE = 2,
+	REPORT_EID_SEEN = 3,
+};
+
+struct report {
+	__u64 mono_ns;
+	__u32 kind;
+	__u32 generation;
+	__u8 eid_family;
+	__u8 rloc_family;
+	__u8 peer_family;
+	__u8 unused;
+	__u8 mac[6];
+	__u8 unused2[2];
+	__u32 instance_id;
+	union address eid;
+	union address rloc;
+	union address peer;
+};
+
+/* Whom a report was about, so that it is not repeated for every packet. */
+struct report_key {
+	union address eid;
+	union address peer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} configuration SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ENTRIES);
+	__type(key, struct key_v4);
+	__type(value, struct entry);
+} entries_v4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ENTRIES);
+	__type(key, struct key_v6);
+	__type(value, struct entry);
+} entries_v6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 256);
+	__type(key, struct key_v4);
+	__type(value, __u32);
+} dynamic_v4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 256);
+	__type(key, struct key_v6);
+	__type(value, __u32);
+} dynamic_v6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_REMEMBERED);
+	__type(key, struct report_key);
+	__type(value, __u64);
+} reported SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DROP_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} drop_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} reports SEC(".maps");
+
+#define CHUNK 512 /* the most that bpf_csum_diff takes at once on old kernels */
+
+struct chunk {
+	__u8 bytes[CHUNK + 4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct chunk);
+} chunks SEC(".maps");
+
+#endif

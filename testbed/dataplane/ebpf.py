@@ -1,0 +1,260 @@
+"""The eBPF data plane: loads the programs, keeps their maps, and speaks the protocol of the model."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from testbed.dataplane import interface, layout
+from testbed.dataplane.compiler import compiled_object
+from testbed.dataplane.libbpf import BpfObject, RingBuffer
+from testbed.dataplane.model import (
+    Address,
+    DataPlaneEvent,
+    DataPlaneEventKind,
+    Entry,
+    Locator,
+    Prefix,
+)
+from testbed.dataplane.slowpath import SlowPath, Tap
+from testbed.errors import TestbedError
+
+MAX_INSTANCE_ID = (1 << 24) - 1
+#: Generations whose first packet may still be on its way in the ring buffer.
+REMEMBERED_GENERATIONS = 4096
+
+
+@dataclass(slots=True)
+class _Generation:
+    """The locators that an entry got at one moment, and those that it had before."""
+
+    locators: tuple[Locator, ...]
+    old_rloc: Address | None
+    announced: bool = False
+
+
+class EbpfDataPlane:
+    """`testbed.dataplane.model.DataPlane` in the kernel. Made by `open_ebpf`."""
+
+    def __init__(
+        self,
+        program: BpfObject,
+        reports: RingBuffer,
+        slow_path: SlowPath,
+        tap: Tap,
+        families: frozenset[int],
+    ) -> None:
+        self._reports, self._slow_path, self._tap = reports, slow_path, tap
+        self._families = families
+        self._entries = {
+            4: program.map("entries_v4", layout.ENTRY_SIZE),
+            6: program.map("entries_v6", layout.ENTRY_SIZE),
+        }
+        self._drops = program.per_cpu_map("drop_counters", 8)
+        self._installed: dict[tuple[Prefix, int], int] = {}
+        self._generations: OrderedDict[int, _Generation] = OrderedDict()
+        self._last_generation = 0
+        self._own: set[tuple[Prefix, int]] = set()
+        self._resources = ExitStack()
+
+    def take_over(self, resources: ExitStack) -> None:
+        """Make `close` release these."""
+        self._resources.push(resources)
+
+    def set_own_addresses(self, addresses: Iterable[Address], instance_id: int) -> None:
+        """Leave these addresses to the kernel, whatever else is installed."""
+        for address in addresses:
+            prefix = ip_network(address)
+            self._own.add((prefix, instance_id))
+            self._entries[prefix.version][layout.encode_key(prefix, instance_id)] = layout.encode_entry(
+                layout.KernelKind.OWN
+            )
+
+    def set_entry(self, entry: Entry) -> None:
+        """Install or replace the entry of exactly this prefix; its counters begin at 0.
+
+        Raises TestbedError if the prefix is one of the xTR's own addresses.
+        """
+        place = (entry.eid, entry.instance_id)
+        if place in self._own:
+            raise TestbedError(
+                "eid-is-own-address",
+                f"{entry.eid} is an address of this xTR and cannot be a mapping.",
+                next_command="testbed validate TOPOLOGY",
+            )
+        key = layout.encode_key(entry.eid, entry.instance_id)
+        table = self._entries[entry.eid.version]
+        locators = layout.usable_locators(entry, self._families)
+        generation = self._generation_of(place, locators)
+        known = self._generations.get(generation)
+        table[key] = layout.encode_entry(
+            layout.kernel_kind(entry.kind),
+            locators,
+            expires_ns=entry.expires_ns,
+            generation=generation,
+            # Announced by an earlier value of the entry, or nothing to announce: keep the kernel quiet.
+            announced=generation if known is None or known.announced else 0,
+            map_version=entry.map_version,
+        )
+        self._installed[place] = generation
+
+    def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
+        """Remove the entry of exactly this prefix; nothing happens if there is none."""
+        if self._installed.pop((eid, instance_id), None) is not None:
+            del self._entries[eid.version][layout.encode_key(eid, instance_id)]
+
+    def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
+        """(packets, bytes, last_used_ns or None) of an entry since it was installed."""
+        if (eid, instance_id) not in self._installed:
+            return 0, 0, None
+        value = self._entries[eid.version][layout.encode_key(eid, instance_id)]
+        counters = layout.decode_counters(value)
+        return counters.packets, counters.bytes, counters.last_used_ns
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped since start, by reason; reasons that never came about are 0."""
+        counted = {}
+        for number, reason in enumerate(layout.DROP_REASONS):
+            value = self._drops[struct.pack("=I", number)]
+            counted[reason] = sum(struct.unpack(f"={len(value) // 8}Q", value))
+        counted.update(self._slow_path.dropped)
+        counted["slow-path-full"] = self._tap.overflowed()
+        return counted
+
+    def event_fd(self) -> int:
+        """A descriptor that is readable when `read_events` has something."""
+        return self._reports.fd
+
+    def read_events(self) -> list[DataPlaneEvent]:
+        """All reports since the last call, oldest first; never blocks."""
+        events = []
+        for sample in self._reports.read():
+            event, number = layout.decode_report(sample)
+            if event.kind is DataPlaneEventKind.FIRST_PACKET_NEW_RLOC:
+                generation = self._generations.get(number)
+                # A refresh of the entry can race with its announcement; one is enough.
+                if generation is None or generation.announced:
+                    continue
+                generation.announced = True
+                event = replace(event, old_rloc=generation.old_rloc)
+            events.append(event)
+        return events
+
+    def miss_fd(self) -> int:
+        """A descriptor that is readable when a packet without a mapping waits."""
+        return self._tap.fd
+
+    def read_missed(self) -> bytes | None:
+        """The next inner IP packet that met RESOLVE, or None; never blocks.
+
+        Packets that were held for another reason (beyond the MTU, TTL run out) are answered or
+        fragmented on the way, so call it whenever `miss_fd` is readable.
+        """
+        return self._slow_path.next_missed()
+
+    def inject(self, packet: bytes) -> None:
+        """Send an inner IP packet through the entries again, as if it came from the EID LAN."""
+        self._tap.write(packet)
+
+    def close(self) -> None:
+        """Detach and free; idempotent. Call it in the namespace where it was opened."""
+        self._resources.close()
+
+    def _generation_of(self, place: tuple[Prefix, int], locators: tuple[Locator, ...]) -> int:
+        """The generation of these locators at a place: the present one if they are the same."""
+        if not locators:
+            return 0
+        present = self._generations.get(self._installed.get(place, 0))
+        if present is not None and _rlocs(present.locators) == _rlocs(locators):
+            return self._installed[place]
+        self._last_generation += 1
+        old = present.locators[0].rloc if present is not None else None
+        self._generations[self._last_generation] = _Generation(locators, old)
+        self._forget_generations()
+        return self._last_generation
+
+    def _forget_generations(self) -> None:
+        """Drop the oldest generations that no entry uses, once there are many."""
+        if len(self._generations) <= REMEMBERED_GENERATIONS + len(self._installed):
+            return
+        used = set(self._installed.values())
+        for number in list(self._generations):
+            if len(self._generations) <= REMEMBERED_GENERATIONS // 2 + len(used):
+                return
+            if number not in used:
+                del self._generations[number]
+
+
+def _rlocs(locators: tuple[Locator, ...]) -> frozenset[Address]:
+    return frozenset(locator.rloc for locator in locators)
+
+
+def open_ebpf(
+    *,
+    rloc: Address,
+    core_interface: str,
+    eid_interface: str,
+    dynamic_eid_prefixes: Iterable[Prefix] = (),
+    instance_id: int = 0,
+    mtu: int | None = None,
+    other_rlocs: Iterable[Address] = (),
+    locator_status_bits: int | None = None,
+) -> EbpfDataPlane:
+    """Load the data plane and attach it, in the caller's network namespace.
+
+    The interfaces must be up and have their addresses: those are left to the kernel, and the EID
+    interface's are the gateway that ICMP errors come from.
+
+    Args:
+        rloc: our locator; the source of what we encapsulate, and what we decapsulate for.
+        core_interface: towards the other RLOCs.
+        eid_interface: on the site's LAN.
+        dynamic_eid_prefixes: under these a source without a LOCAL entry is reported as EID_SEEN.
+        instance_id: of what comes from the EID interface (24 bits).
+        mtu: of the core in octets of IP; None takes the core interface's.
+        other_rlocs: a locator of the other address family, if the core has both.
+        locator_status_bits: sent with the L-bit if given; off by default (RFC 9300 §4.1: only where
+            all xTRs are trusted).
+
+    Raises:
+        TestbedError: what is missing or was refused, and the next command.
+    """
+    if not 0 <= instance_id <= MAX_INSTANCE_ID:
+        raise ValueError(f"instance-ID {instance_id} does not fit into 24 bits")
+    rlocs = (rloc, *other_rlocs)
+    families = frozenset(address.version for address in rlocs)
+    if len(families) != len(rlocs):
+        raise ValueError("one RLOC of each address family")
+    core_ifindex, eid_ifindex = interface.index_of(core_interface), interface.index_of(eid_interface)
+    mtu = interface.mtu_of(core_interface) if mtu is None else mtu
+    own = interface.addresses()
+    gateways = tuple(address for name, address in own if name == eid_interface)
+    with ExitStack() as stack:
+        program = BpfObject(compiled_object())
+        stack.callback(program.close)
+        tap = Tap()
+        slow_path = SlowPath(tap, gateways, mtu)
+        stack.callback(slow_path.close)
+        slow_path.open_sockets()
+        config = layout.KernelConfig(
+            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits
+        )
+        program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
+        for prefix in dynamic_eid_prefixes:
+            program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)
+        reports = program.ring_buffer("reports")
+        stack.callback(reports.close)
+        plane = EbpfDataPlane(program, reports, slow_path, tap, families)
+        plane.set_own_addresses((address for _, address in own), instance_id)
+        for name, ifindex in (
+            ("encapsulate_injected", tap.ifindex),
+            ("encapsulate", eid_ifindex),
+            ("decapsulate", core_ifindex),
+        ):
+            stack.callback(program.attach_ingress(name, ifindex))
+        plane.take_over(stack.pop_all())
+        return plane

@@ -1,0 +1,90 @@
+"""Interfaces of the caller's network namespace, by ioctl: no event loop, so usable inside anyone's."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import socket
+import struct
+import subprocess
+from ipaddress import ip_address
+
+from testbed.dataplane.model import Address
+from testbed.errors import TestbedError
+
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
+SIOCGIFMTU, SIOCSIFMTU = 0x8921, 0x8922
+SIOCSIFHWADDR = 0x8924
+SIOCSIFTXQLEN = 0x8943
+SIOCETHTOOL = 0x8946
+ARPHRD_ETHER = 1
+IFF_UP = 0x1
+
+#: ethtool's "set" commands of the offloads that change what is on a wire (linux/ethtool.h).
+ETHTOOL_SET_OFFLOAD = {"rx": 0x15, "tx": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
+
+
+def index_of(name: str) -> int:
+    """The index of an interface; TestbedError if there is none of that name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise TestbedError(
+            "interface-missing", f"There is no interface {name} here.", next_command="ip -brief link"
+        ) from error
+
+
+def mtu_of(name: str) -> int:
+    """The MTU of an interface, octets of IP."""
+    mtu: int = struct.unpack_from("i", _ioctl(SIOCGIFMTU, name, b""))[0]
+    return mtu
+
+
+def configure(name: str, *, mac: bytes, mtu: int, queue_frames: int) -> None:
+    """Give an Ethernet interface its MAC, MTU and transmit queue's length, and set it up."""
+    _ioctl(SIOCSIFHWADDR, name, struct.pack("H", ARPHRD_ETHER) + mac)
+    _ioctl(SIOCSIFMTU, name, struct.pack("i", mtu))
+    _ioctl(SIOCSIFTXQLEN, name, struct.pack("i", queue_frames))
+    (flags,) = struct.unpack_from("h", _ioctl(SIOCGIFFLAGS, name, b""))
+    _ioctl(SIOCSIFFLAGS, name, struct.pack("h", flags | IFF_UP))
+
+
+def addresses() -> list[tuple[str, Address]]:
+    """(interface, address) of every address that is neither loopback nor link-local."""
+    shown = subprocess.run(["ip", "-json", "address", "show"], capture_output=True, text=True, check=True)
+    found = []
+    for link in json.loads(shown.stdout):
+        for info in link.get("addr_info", ()):
+            address = ip_address(info["local"])
+            if not address.is_loopback and not address.is_link_local:
+                found.append((str(link["ifname"]), address))
+    return found
+
+
+def prepare_interface(name: str, *, off: tuple[str, ...] = ("tx", "tso", "gso", "gro")) -> None:
+    """Turn offloads off, so that every packet on this interface is a whole one with its checksum.
+
+    The data plane does not need it: it carries super-packets and checksums that are still to be
+    computed. It is for links whose frames are looked at (captures), or whose other end computes nothing.
+
+    Args:
+        name: of the interface.
+        off: keys of ETHTOOL_SET_OFFLOAD; what a driver does not know is left as it is.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for offload in off:
+            value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_SET_OFFLOAD[offload], 0))
+            request = struct.pack("16sP", name.encode(), ctypes.addressof(value)).ljust(40, b"\0")
+            try:
+                fcntl.ioctl(control, SIOCETHTOOL, request)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+
+
+def _ioctl(request: int, name: str, argument: bytes) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control, request, struct.pack("16s", name.encode()) + argument.ljust(24, b"\0"))
+        return answer[16:]

@@ -1,0 +1,189 @@
+"""The octets of the kernel's structures: the Python twin of bpf/state.h and bpf/reasons.h."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from testbed.dataplane.model import (
+    Address,
+    DataPlaneEvent,
+    DataPlaneEventKind,
+    Entry,
+    EntryKind,
+    Locator,
+    Prefix,
+)
+
+MAX_LOCATORS = 8
+UNUSABLE_PRIORITY = 255  # RFC 9300 §9
+THRESHOLDS = 65536
+
+_CONFIG = struct.Struct("=IIIIIIBBBx16s16s")
+_ENTRY = struct.Struct("=QQQQIIHBBI")
+_LOCATOR = struct.Struct("=16sII")
+_REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
+CONFIG_SIZE = _CONFIG.size
+ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
+
+
+class KernelKind(IntEnum):
+    """`enum kind` of state.h: the kinds of the model, and the xTR's own addresses."""
+
+    LOCAL = 1
+    REMOTE = 2
+    AWAY = 3
+    RESOLVE = 4
+    DROP = 5
+    NATIVE = 6
+    OWN = 7
+
+
+_REPORT_KINDS = {
+    1: DataPlaneEventKind.FIRST_PACKET_NEW_RLOC,
+    2: DataPlaneEventKind.STALE_PACKET,
+    3: DataPlaneEventKind.EID_SEEN,
+}
+
+
+def _reasons(table: str) -> tuple[str, ...]:
+    text = (Path(__file__).parent / "bpf" / "reasons.h").read_text()
+    body = text.split(f"#define {table}(X)")[1].split("\n\n")[0]
+    return tuple(re.findall(r'X\([A-Z_]+, "([a-z0-9-]+)"\)', body))
+
+
+#: Why packets are dropped, in the order of the kernel's counters.
+DROP_REASONS = _reasons("DROP_REASONS")
+#: Why packets are handed to the slow path, by the number in the frame's destination MAC.
+HOLD_REASONS = _reasons("HOLD_REASONS")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    """What the programs are told once; MTU in octets of IP."""
+
+    core_ifindex: int
+    eid_ifindex: int
+    slow_path_ifindex: int
+    instance_id: int
+    mtu: int
+    rlocs: tuple[Address, ...]
+    locator_status_bits: int | None = None
+
+    def encode(self) -> bytes:
+        """As `struct config`."""
+        by_family = {address.version: address for address in self.rlocs}
+        bits = self.locator_status_bits
+        return _CONFIG.pack(
+            self.core_ifindex,
+            self.eid_ifindex,
+            self.slow_path_ifindex,
+            self.instance_id,
+            self.mtu,
+            bits or 0,
+            bits is not None,
+            4 in by_family,
+            6 in by_family,
+            by_family[4].packed.ljust(16, b"\0") if 4 in by_family else bytes(16),
+            by_family[6].packed if 6 in by_family else bytes(16),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the kernel counted for an entry."""
+
+    packets: int
+    bytes: int
+    last_used_ns: int | None
+    announced: int
+
+
+def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ...]:
+    """The locators that traffic goes to: those of the best priority that we can reach (RFC 9300 §9)."""
+    usable = [
+        locator
+        for locator in entry.locators
+        if locator.priority != UNUSABLE_PRIORITY and locator.rloc.version in families
+    ]
+    best = min((locator.priority for locator in usable), default=UNUSABLE_PRIORITY)
+    chosen = [locator for locator in usable if locator.priority == best]
+    # Weight 0 takes no traffic beside others; all zero leaves the split to us (RFC 9300 §9): even.
+    if any(locator.weight for locator in chosen):
+        chosen = [locator for locator in chosen if locator.weight]
+    return tuple(chosen[:MAX_LOCATORS])
+
+
+def encode_key(prefix: Prefix, instance_id: int) -> bytes:
+    """As `struct key_v4` or `key_v6`: the instance-ID is the trie's first 32 bits."""
+    head = struct.pack("=I", 32 + prefix.prefixlen) + struct.pack("!I", instance_id)
+    return head + prefix.network_address.packed
+
+
+def encode_entry(
+    kind: KernelKind,
+    locators: tuple[Locator, ...] = (),
+    *,
+    expires_ns: int | None = None,
+    generation: int = 0,
+    announced: int = 0,
+    map_version: int = 0,
+) -> bytes:
+    """As `struct entry`; the locators must be those that `usable_locators` chose."""
+    head = _ENTRY.pack(
+        # 0 means never, and a moment that has passed is as good as the first nanosecond.
+        0 if expires_ns is None else max(1, expires_ns),
+        0,
+        0,
+        0,
+        generation,
+        announced,
+        map_version,
+        kind,
+        len(locators),
+        0,
+    )
+    total = sum(locator.weight for locator in locators)
+    tail = b""
+    taken = 0
+    for count, locator in enumerate(locators, start=1):
+        taken += locator.weight
+        threshold = THRESHOLDS * taken // total if total else THRESHOLDS * count // len(locators)
+        tail += _LOCATOR.pack(locator.rloc.packed.ljust(16, b"\0"), locator.rloc.version, threshold)
+    return (head + tail).ljust(ENTRY_SIZE, b"\0")
+
+
+def kernel_kind(kind: EntryKind) -> KernelKind:
+    """The kernel's number of a kind."""
+    return KernelKind[kind.name]
+
+
+def decode_counters(value: bytes) -> Counters:
+    """The counters in a `struct entry`."""
+    _, packets, octets, last_used_ns, _, announced, *_ = _ENTRY.unpack_from(value)
+    return Counters(packets, octets, last_used_ns or None, announced)
+
+
+def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
+    """The event in a `struct report`, and the generation of the entry that it is about."""
+    mono_ns, kind, generation, eid_family, rloc_family, peer_family, mac, _iid, eid, rloc, peer = (
+        _REPORT.unpack_from(sample)
+    )
+    sender = ":".join(f"{octet:02x}" for octet in mac) if any(mac) else None
+    seen = _address(eid_family, eid)
+    if seen is None:
+        raise ValueError(f"report without an EID: {sample.hex()}")
+    event = DataPlaneEvent(
+        _REPORT_KINDS[kind], mono_ns, seen, _address(rloc_family, rloc), _address(peer_family, peer), sender
+    )
+    return event, generation
+
+
+def _address(family: int, octets: bytes) -> Address | None:
+    if family == 4:
+        return IPv4Address(octets[:4])
+    return IPv6Address(octets) if family == 6 else None

@@ -1,0 +1,197 @@
+"""The slow path: a private TAP on which the kernel hands over what it does not forward by itself."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from testbed.dataplane import icmp, interface
+from testbed.dataplane.layout import HOLD_REASONS
+from testbed.dataplane.model import Address
+from testbed.errors import TestbedError
+
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+TAP_MAC = bytes.fromhex("0200000000fe")
+TAP_MTU = 65521  # the most that a TAP takes
+#: Frames that wait for the agent; more are dropped and counted.
+TAP_QUEUE_FRAMES = 512
+PEER_MAC = bytes.fromhex("0200000000fd")
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
+ETHERNET_HEADER = 14
+LONGEST_FRAME = 65536 + ETHERNET_HEADER
+#: Frames looked at in one call, so that a flood of errors does not starve the caller's loop.
+FRAMES_A_CALL = 64
+#: ICMP errors sent in a second, and at once (RFC 1812 §4.3.2.8 asks for a limit and leaves its value).
+ERRORS_PER_S = 100.0
+ERRORS_AT_ONCE = 20.0
+
+
+class Tap:
+    """A TAP interface without addresses, in the caller's network namespace; gone when closed."""
+
+    def __init__(self) -> None:
+        try:
+            self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise TestbedError(
+                "tap-unavailable",
+                "The slow path's TAP cannot be made.",
+                why=f"/dev/net/tun: {error.strerror}",
+                next_command="testbed doctor",
+            ) from error
+        request = struct.pack("16sH22x", b"lisp%d", IFF_TAP | IFF_NO_PI)
+        try:
+            answer = fcntl.ioctl(self.fd, TUNSETIFF, request)
+        except OSError:
+            os.close(self.fd)
+            raise
+        self.name = answer[:16].rstrip(b"\0").decode()
+        self.ifindex = socket.if_nametoindex(self.name)
+        # Nothing of the kernel's own may come out of it, and what goes in is filtered by the entries.
+        for setting in ("ipv6/conf/{}/disable_ipv6=1", "ipv4/conf/{}/rp_filter=0"):
+            path, value = setting.format(self.name).split("=")
+            target = Path("/proc/sys/net") / path
+            if target.exists():
+                target.write_text(value)
+        interface.configure(self.name, mac=TAP_MAC, mtu=TAP_MTU, queue_frames=TAP_QUEUE_FRAMES)
+        # Stays with this namespace, wherever the reader goes.
+        self._statistics = open("/proc/thread-self/net/dev")  # noqa: SIM115
+
+    def read(self) -> bytes | None:
+        """The next frame, or None; never blocks."""
+        try:
+            return os.read(self.fd, LONGEST_FRAME)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.EBADFD, errno.EIO):  # the interface was taken down under us
+                return None
+            raise
+
+    def write(self, packet: bytes) -> None:
+        """Let an IP packet enter the kernel on this interface; dropped silently if it has no room."""
+        frame = TAP_MAC + PEER_MAC + ETHERTYPES[packet[0] >> 4] + packet
+        try:
+            os.write(self.fd, frame)
+        except BlockingIOError:
+            return
+
+    def overflowed(self) -> int:
+        """Frames that the kernel dropped because too many waited to be read."""
+        self._statistics.seek(0)
+        for line in self._statistics:
+            name, _, counters = line.partition(":")
+            if name.strip() == self.name:
+                return int(counters.split()[11])  # transmit: bytes packets errs drop
+        return 0
+
+    def close(self) -> None:
+        """Remove the interface."""
+        self._statistics.close()
+        os.close(self.fd)
+
+
+class SlowPath:
+    """Sorts what the kernel held: packets to resolve for the agent, the rest answered or fragmented here.
+
+    Args:
+        tap: where packets come from, and go in again.
+        gateways: the site's gateway addresses, that ICMP errors come from.
+        mtu: of the core, octets of IP.
+        clock: seconds, monotonic; limits the rate of ICMP errors.
+    """
+
+    def __init__(
+        self, tap: Tap, gateways: tuple[Address, ...], mtu: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tap, self._mtu, self._clock = tap, mtu, clock
+        self._router: dict[int, Address] = {address.version: address for address in reversed(gateways)}
+        self._sockets: dict[int, socket.socket] = {}
+        self._budget, self._budget_at = ERRORS_AT_ONCE, clock()
+        self.dropped = {"malformed-held": 0, "icmp-rate-limited": 0, "held-ttl-expired": 0, "held-too-big": 0}
+
+    def next_missed(self) -> bytes | None:
+        """The next inner packet without a mapping, or None; errors met on the way are dealt with."""
+        for _ in range(FRAMES_A_CALL):
+            frame = self._tap.read()
+            if frame is None:
+                return None
+            packet = frame[ETHERNET_HEADER:]
+            # Anything not marked by the programs (02:00:00:00:overhead:reason) is not ours.
+            if frame[:4] != b"\x02\0\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
+                self.dropped["malformed-held"] += 1
+                continue
+            reason = HOLD_REASONS[frame[5]]
+            if reason == "resolve":
+                return packet
+            if reason == "exceeds-mtu":
+                self._exceeds_mtu(packet, self._mtu - frame[4])
+            else:
+                self._ttl_expired(packet, arrived=reason == "arrived-ttl-expired")
+        return None
+
+    def close(self) -> None:
+        """Close the TAP and the sockets of ICMP errors."""
+        for raw in self._sockets.values():
+            raw.close()
+        self._tap.close()
+
+    def _exceeds_mtu(self, packet: bytes, limit: int) -> None:
+        """RFC 9300 §7.1: fragment the inner packet where it allows it, else tell its source."""
+        if len(packet) <= limit:  # a segment of a super-packet that was too long as a whole
+            self._tap.write(packet)
+        elif packet[0] >> 4 == 4 and not packet[6] & 0x40:
+            for piece in icmp.fragments(packet, limit):
+                self._tap.write(piece)
+        else:
+            self.dropped["held-too-big"] += 1
+            router = self._may_answer(packet)
+            if router is not None:
+                self._send_to_site(icmp.too_big(packet, router, limit))
+
+    def _ttl_expired(self, packet: bytes, *, arrived: bool) -> None:
+        self.dropped["held-ttl-expired"] += 1
+        router = self._may_answer(packet)
+        if router is not None:
+            answer = icmp.time_exceeded(packet, router)
+            if arrived:  # its source is at another site: through the entries
+                self._tap.write(answer)
+            else:
+                self._send_to_site(answer)
+
+    def _may_answer(self, packet: bytes) -> Address | None:
+        router = self._router.get(packet[0] >> 4)
+        if router is None or not icmp.may_be_answered(packet):
+            return None
+        now = self._clock()
+        self._budget = min(ERRORS_AT_ONCE, self._budget + (now - self._budget_at) * ERRORS_PER_S)
+        self._budget_at = now
+        if self._budget < 1:
+            self.dropped["icmp-rate-limited"] += 1
+            return None
+        self._budget -= 1
+        return router
+
+    def open_sockets(self) -> None:
+        """Open the raw sockets of ICMP errors; call it in the xTR's network namespace."""
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            if version in self._router:
+                raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+                raw.setblocking(False)
+                self._sockets[version] = raw
+
+    def _send_to_site(self, packet: bytes) -> None:
+        version = packet[0] >> 4
+        destination = str(IPv4Address(packet[16:20]) if version == 4 else IPv6Address(packet[24:40]))
+        try:
+            self._sockets[version].sendto(packet, (destination, 0))
+        except OSError:  # no route back: an ICMP error is never worth one of ours
+            return

@@ -1,0 +1,141 @@
+"""Joins a state machine to an event loop: inputs in, actions out, one timer, nonces that persist."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from testbed.lab.agents.runtime import AgentConfigError, Runtime
+from testbed.lab.agents.sockets import ControlSocket
+from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
+from testbed.lisp.inputs import ControlReceived
+
+
+class Machine(Protocol):
+    """A control plane without I/O."""
+
+    def handle(self, event: Any, now: int) -> list[Action]:
+        """Take one input."""
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """Do what is due."""
+
+    def next_deadline(self) -> int | None:
+        """When something is due."""
+
+
+class NonceStore:
+    """Nonces that outlive the process: one line each time one is used (RFC 9301 §5.6).
+
+    A line is one write, so that a killed process loses none that it sent. The machine's crash may,
+    which ends the lab too.
+
+    Args:
+        path: of the file; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.saved: dict[str, int] = {}
+        try:
+            lines = path.read_text().splitlines() if path.exists() else []
+            for line in lines:
+                nonce, _, owner = line.partition(" ")
+                self.saved[owner] = max(int(nonce), self.saved.get(owner, 0))
+            compact = path.with_suffix(path.suffix + ".new")
+            compact.write_text("".join(f"{nonce} {owner}\n" for owner, nonce in self.saved.items()))
+            compact.replace(path)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise AgentConfigError("agent-state", f"Cannot keep nonces in {path}", why=str(error)) from error
+
+    def save(self, action: SaveNonce) -> None:
+        """Store a nonce before what was built with it leaves."""
+        os.write(self._fd, f"{action.nonce} {action.owner}\n".encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class Driver:
+    """Feeds a machine and carries out what it wants.
+
+    Args:
+        runtime: of the agent.
+        control: its control port.
+        nonces: its persistent nonces.
+        performers: how further kinds of action are carried out.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        control: ControlSocket,
+        nonces: NonceStore,
+        performers: Mapping[type, Callable[[Any], None]] | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._machine: Machine | None = None
+        self._performers: dict[type, Callable[[Any], None]] = {
+            SendControl: self._send,
+            Emit: self._emit,
+            SaveNonce: nonces.save,
+            **(performers or {}),
+        }
+
+    def start(self, machine: Machine) -> None:
+        """Begin to read the control port."""
+        self._machine = machine
+        self._loop.add_reader(self._control.fileno(), self._receive)
+
+    def stop(self) -> None:
+        """Take no input any more."""
+        self._loop.remove_reader(self._control.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def feed(self, event: object, now: int) -> None:
+        """Give the machine an input that came at `now`."""
+        assert self._machine is not None
+        self._perform(self._machine.handle(event, now))
+        self._schedule()
+
+    def _receive(self) -> None:
+        while (received := self._control.receive()) is not None:
+            payload, source, port, arrival_ns = received
+            self.feed(ControlReceived(payload, source, port), arrival_ns)
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            self._performers[type(action)](action)
+
+    def _send(self, action: SendControl) -> None:
+        reason = self._control.send(action.payload, action.destination, action.port)
+        if reason is not None:
+            self._runtime.log.emit("control_not_sent", peer=str(action.destination), reason=reason)
+
+    def _emit(self, action: Emit) -> None:
+        self._runtime.log.emit(action.kind, mono_ns=action.mono_ns, **action.fields)
+
+    def _schedule(self) -> None:
+        assert self._machine is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._machine.next_deadline()
+        if deadline is not None:
+            # asyncio's clock is time.monotonic(): the same clock, in seconds.
+            self._timer = self._loop.call_at(deadline / 1e9, self._fire)
+
+    def _fire(self) -> None:
+        assert self._machine is not None
+        self._timer = None
+        self._perform(self._machine.handle_timer(time.monotonic_ns()))
+        self._schedule()

@@ -1,0 +1,151 @@
+"""The sockets of an agent: UDP port 4342 and the frames of a LAN, both with the kernel's arrival stamp."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import time
+from ipaddress import ip_address
+
+from testbed.errors import TestbedError
+from testbed.lisp.actions import CONTROL_PORT, Address
+from testbed.lisp.sightings import ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_RARP
+
+_SO_TIMESTAMPNS = 35
+_SO_ATTACH_FILTER = 26
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP = 1
+_PACKET_IGNORE_OUTGOING = 23
+_PACKET_MR_ALLMULTI = 2
+_ETH_P_ALL = 0x0003
+_TIMESPEC = struct.Struct("@qq")
+_LONGEST_DATAGRAM = 65536
+#: Enough for a burst of a few hundred control messages while the process is off the CPU.
+_RECEIVE_BUFFER_OCTETS = 1 << 20
+
+
+def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """When the kernel received it, CLOCK_MONOTONIC; now, if the kernel does not say."""
+    now_ns = time.monotonic_ns()
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            # The kernel stamps with the wall clock; both clocks are read here, at once, for the difference.
+            age_ns = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+            return now_ns - max(0, age_ns)
+    return now_ns
+
+
+class ControlSocket:
+    """UDP port 4342 at one locator (RFC 9301 §5); sends from it too.
+
+    Args:
+        rloc: address to bind.
+    """
+
+    def __init__(self, rloc: Address) -> None:
+        family = socket.AF_INET if rloc.version == 4 else socket.AF_INET6
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        try:
+            self._socket.bind((str(rloc), CONTROL_PORT))
+        except OSError as error:
+            self._socket.close()
+            raise TestbedError(
+                "control-port",
+                f"Cannot serve {rloc} port {CONTROL_PORT}",
+                why=error.strerror or "",
+                next_command="ip -brief address; ss -lnup",
+            ) from error
+
+    def fileno(self) -> int:
+        """The descriptor, for an event loop."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, Address, int, int] | None:
+        """(payload, source, source port, arrival in nanoseconds) of the next datagram, or None."""
+        try:
+            payload, ancillary, _, peer = self._socket.recvmsg(_LONGEST_DATAGRAM, 64)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # An ICMP error of an earlier datagram; who sent it is not served by our stopping.
+            return None
+        return payload, ip_address(peer[0].split("%")[0]), peer[1], _arrival_ns(ancillary)
+
+    def send(self, payload: bytes, destination: Address, port: int) -> str | None:
+        """Send a datagram; the reason if it could not be sent."""
+        try:
+            self._socket.sendto(payload, (str(destination), port))
+        except OSError as error:
+            return error.strerror
+        return None
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
+
+
+#: Classic BPF: accept ARP, RARP, and ICMPv6 from neighbour solicitations on.
+_FILTER: tuple[tuple[int, int, int, int], ...] = (
+    # code, jump if true, jump if false (both counted from the next instruction), operand
+    (0x28, 0, 0, 12),  # ldh [12]: the EtherType
+    (0x15, 7, 0, ETHERTYPE_ARP),
+    (0x15, 6, 0, ETHERTYPE_RARP),
+    (0x15, 0, 4, ETHERTYPE_IPV6),
+    (0x30, 0, 0, 20),  # ldb [20]: the next header
+    (0x15, 0, 2, 58),  # ICMPv6
+    (0x30, 0, 0, 54),  # ldb [54]: its type
+    (0x35, 1, 0, 135),  # jge: a solicitation or later
+    (0x06, 0, 0, 0),  # reject
+    (0x06, 0, 0, 0xFFFF),  # accept
+)
+
+
+class LanSocket:
+    """Frames of a LAN that show who is there; sends frames too.
+
+    Args:
+        interface: on the LAN.
+    """
+
+    def __init__(self, interface: str) -> None:
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(0)
+        )
+        program = b"".join(struct.pack("@HBBI", *instruction) for instruction in _FILTER)
+        # Attached before it is bound, so that nothing else is ever queued.
+        code = ctypes.create_string_buffer(program)
+        descriptor = struct.pack("@HxxxxxxP", len(_FILTER), ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.bind((interface, _ETH_P_ALL))
+        # Solicitations go to multicast groups that this host is no member of.
+        membership = struct.pack("@iHH8s", socket.if_nametoindex(interface), _PACKET_MR_ALLMULTI, 0, b"")
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+
+    def fileno(self) -> int:
+        """The descriptor, for an event loop."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, int] | None:
+        """(frame, arrival in nanoseconds) of the next frame, or None."""
+        try:
+            frame, ancillary, _, _ = self._socket.recvmsg(2048, 64)
+        except (BlockingIOError, OSError):
+            return None
+        return frame, _arrival_ns(ancillary)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; one that finds no room is lost, as on any LAN."""
+        try:
+            self._socket.send(frame)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()

@@ -1,0 +1,260 @@
+"""An xTR's process: `python -m testbed.lab.agents.xtr CONFIG.json`.
+
+Joins the state machines of `testbed.lisp.xtr` to the control port, the site's LAN, the kernel's
+neighbour table and the eBPF data plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from testbed.dataplane import open_ebpf
+from testbed.dataplane.model import DataPlane, DataPlaneEvent, DataPlaneEventKind, Entry, EntryKind, Locator
+from testbed.lab.agents.driver import Driver, NonceStore
+from testbed.lab.agents.neighbours import NeighbourTable
+from testbed.lab.agents.runtime import Runtime, read_key, run_agent
+from testbed.lab.agents.sockets import ControlSocket, LanSocket
+from testbed.lisp.actions import (
+    Address,
+    AnswerNeighbour,
+    BindNeighbour,
+    ClearForwarding,
+    Inject,
+    SetForwarding,
+    UnbindNeighbour,
+)
+from testbed.lisp.config import XtrConfig, XtrOptions, options_from
+from testbed.lisp.inputs import (
+    FirstPacketSent,
+    HostExpected,
+    HostSighted,
+    PacketMissed,
+    StaleReceived,
+    Started,
+)
+from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.registrar import NONCE_OWNER
+from testbed.lisp.sealing import Secret
+from testbed.lisp.sightings import Sighting, SightingKind, arp_reply, neighbour_advertisement, read_frame
+from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.xtr import Xtr
+
+#: Datagrams, frames or packets taken from one source before the others get their turn.
+BATCH = 64
+
+
+def config_from(raw: Mapping[str, Any]) -> XtrConfig:
+    """The xTR's configuration; TestbedError, KeyError or ValueError if it is wrong."""
+    rloc = ip_address(raw["rloc"])
+    # RFC 9301 §5.6 wants 128 bits that no other xTR of the site has: the node's name and locator are.
+    derived = int.from_bytes(hashlib.sha256(f"{raw['node']} {rloc}".encode()).digest()[:16], "big")
+    return XtrConfig(
+        rloc=rloc,
+        identity=XtrIdentity(int(raw.get("xtr_id", derived)), int(raw.get("site_id", 0))),
+        eid_prefixes=tuple(ip_network(prefix) for prefix in raw["eid_prefixes"]),
+        dynamic_eid_prefixes=tuple(ip_network(prefix) for prefix in raw["dynamic_eid_prefixes"]),
+        eid_space=tuple(ip_network(prefix) for prefix in raw["eid_space"]),
+        gateways=tuple(ip_address(address.split("/")[0]) for address in _listed(raw["gateway"])),
+        map_servers=tuple(ip_address(address) for address in raw["map_servers"]),
+        map_resolvers=tuple(ip_address(address) for address in raw["map_resolvers"]),
+        secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
+        mechanism=mechanism_named(raw["mechanism"]),
+        options=options_from(XtrOptions, raw.get("options", {})),
+    )
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+class XtrAgent:
+    """The xTR's descriptors and what is done about each.
+
+    Args:
+        runtime: of the agent.
+        config: of the xTR.
+        plane: its data plane.
+        lan: the frames of its LAN.
+        neighbours: the kernel's table of that LAN.
+        control: its control port.
+        nonces: its persistent nonces.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: XtrConfig,
+        plane: DataPlane,
+        lan: LanSocket,
+        neighbours: NeighbourTable,
+        control: ControlSocket,
+        nonces: NonceStore,
+    ) -> None:
+        self._plane, self._lan = plane, lan
+        self._gateway_mac: str = runtime.config["gateway_mac"].lower()
+        # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
+        nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
+        self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
+        self._driver = Driver(
+            runtime,
+            control,
+            nonces,
+            {
+                SetForwarding: self._set_forwarding,
+                ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
+                BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
+                UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
+                AnswerNeighbour: self._answer_neighbour,
+                Inject: lambda action: plane.inject(action.packet),
+            },
+        )
+        runtime.on("inspect", self._inspect)
+        runtime.on("hint", self._hint)
+        runtime.on("expect", self._expect)
+        self._readers: dict[int, Callable[[], None]] = {
+            lan.fileno(): self._read_lan,
+            plane.event_fd(): self._read_reports,
+            plane.miss_fd(): self._read_missed,
+        }
+
+    def start(self) -> None:
+        """Register what is here, and begin to listen."""
+        self._driver.start(self._machine)
+        self._driver.feed(Started(), time.monotonic_ns())
+        for descriptor, reader in self._readers.items():
+            asyncio.get_running_loop().add_reader(descriptor, reader)
+
+    def stop(self) -> None:
+        """Take no input any more."""
+        for descriptor in self._readers:
+            asyncio.get_running_loop().remove_reader(descriptor)
+        self._driver.stop()
+
+    # --- inputs ------------------------------------------------------------------------------------
+
+    def _read_lan(self) -> None:
+        for _ in range(BATCH):
+            received = self._lan.receive()
+            if received is None:
+                return
+            frame, arrival_ns = received
+            sighting = read_frame(frame)
+            if sighting is not None and sighting.mac != self._gateway_mac:
+                self._driver.feed(HostSighted(sighting, arrival_ns), time.monotonic_ns())
+
+    def _read_reports(self) -> None:
+        for report in self._plane.read_events():
+            self._driver.feed(_input_of(report), time.monotonic_ns())
+
+    def _read_missed(self) -> None:
+        for _ in range(BATCH):
+            packet = self._plane.read_missed()
+            if packet is None:
+                return
+            self._driver.feed(PacketMissed(_destination(packet), packet), time.monotonic_ns())
+
+    # --- the control socket ------------------------------------------------------------------------
+
+    def _inspect(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        state = self._machine.inspect(time.monotonic_ns())
+        for row in state["map_cache"]:
+            packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]))
+            row.update(packets=packets, bytes=octets, last_used_ns=last_used_ns)
+        return {**state, "drops": {reason: count for reason, count in self._plane.drops().items() if count}}
+
+    def _hint(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The orchestrator says that a guest runs here now."""
+        now = time.monotonic_ns()
+        sighting = Sighting(SightingKind.HINT, str(request["mac"]).lower(), ip_address(request["eid"]))
+        self._driver.feed(HostSighted(sighting, now), now)
+        return {}
+
+    def _expect(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The orchestrator says which MAC an EID has, wherever it is."""
+        expected = HostExpected(ip_address(request["eid"]), str(request["mac"]).lower())
+        self._driver.feed(expected, time.monotonic_ns())
+        return {}
+
+    # --- actions -----------------------------------------------------------------------------------
+
+    def _set_forwarding(self, action: SetForwarding) -> None:
+        locators = tuple(Locator(each.rloc, each.priority, each.weight) for each in action.locators)
+        self._plane.set_entry(
+            Entry(
+                action.eid,
+                EntryKind(action.forwarding.value),
+                locators,
+                action.expires_ns,
+                action.instance_id,
+                action.map_version,
+            )
+        )
+
+    def _answer_neighbour(self, action: AnswerNeighbour) -> None:
+        if isinstance(action.eid, IPv4Address) and isinstance(action.asker, IPv4Address):
+            frame = arp_reply(
+                mac=self._gateway_mac, address=action.eid, to_mac=action.asker_mac, to_address=action.asker
+            )
+        elif isinstance(action.eid, IPv6Address) and isinstance(action.asker, IPv6Address):
+            frame = neighbour_advertisement(
+                mac=self._gateway_mac, address=action.eid, to_mac=action.asker_mac, to_address=action.asker
+            )
+        else:
+            return
+        self._lan.send(frame)
+
+
+def _input_of(report: DataPlaneEvent) -> HostSighted | StaleReceived | FirstPacketSent:
+    """A report of the data plane as an input."""
+    if report.kind is DataPlaneEventKind.EID_SEEN:
+        sighting = Sighting(SightingKind.PACKET, report.mac or "", report.eid)
+        return HostSighted(sighting, report.mono_ns)
+    if report.kind is DataPlaneEventKind.STALE_PACKET:
+        assert report.peer is not None
+        return StaleReceived(report.eid, report.peer, report.mono_ns)
+    assert report.rloc is not None
+    return FirstPacketSent(report.eid, report.rloc, report.old_rloc, report.mono_ns)
+
+
+def _destination(packet: bytes) -> Address:
+    """The destination of an inner IP packet; the data plane hands over none that is torn."""
+    return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+
+
+@asynccontextmanager
+async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
+    """An xTR in the node's network namespace, for as long as the context is open."""
+    config = config_from(runtime.config)
+    with ExitStack() as stack:
+        nonces = NonceStore(Path(runtime.config["state"]))
+        stack.callback(nonces.close)
+        control = ControlSocket(config.rloc)
+        stack.callback(control.close)
+        plane = open_ebpf(
+            rloc=config.rloc,
+            core_interface=runtime.config["core_interface"],
+            eid_interface=runtime.config["eid_interface"],
+            dynamic_eid_prefixes=config.dynamic_eid_prefixes,
+        )
+        stack.callback(plane.close)
+        lan = LanSocket(runtime.config["eid_interface"])
+        stack.callback(lan.close)
+        neighbours = NeighbourTable(runtime.config["eid_interface"])
+        stack.callback(neighbours.close)
+        agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces)
+        stack.callback(agent.stop)
+        agent.start()
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(run_agent("xtr", xtr_agent))

@@ -1,0 +1,160 @@
+"""What the state machines want done: plain data, carried out by whoever owns sockets and tables.
+
+The state machines do no I/O. Each returns a list of these in the order in which they are to be
+done, so that an event which reports a change follows the change. Times are nanoseconds of the
+caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Prefix: TypeAlias = IPv4Network | IPv6Network
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+
+#: Every control message goes to this port (RFC 9301 §5), and is sent from it too unless it must not be.
+CONTROL_PORT = 4342
+
+
+class Forwarding(Enum):
+    """What becomes of packets to an EID; the values are those of the data plane's entries."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    AWAY = "away"
+    RESOLVE = "resolve"
+    DROP = "drop"
+    NATIVE = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingLocator:
+    """A locator that packets may be sent to: up, and with a priority below 255."""
+
+    rloc: Address
+    priority: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendControl:
+    """Send one control message in a UDP datagram from port 4342."""
+
+    payload: bytes
+    destination: Address
+    port: int = CONTROL_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class SetForwarding:
+    """Install or replace the forwarding entry of exactly this prefix."""
+
+    eid: Prefix
+    forwarding: Forwarding
+    locators: tuple[ForwardingLocator, ...] = ()
+    expires_ns: int | None = None
+    instance_id: int = 0
+    map_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClearForwarding:
+    """Remove the forwarding entry of exactly this prefix, so that a shorter one counts again."""
+
+    eid: Prefix
+    instance_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BindNeighbour:
+    """Tell the kernel which MAC on the EID LAN has this EID."""
+
+    eid: Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnbindNeighbour:
+    """Take that back: the EID no longer lives on this LAN."""
+
+    eid: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerNeighbour:
+    """Tell a host on the LAN that an EID elsewhere is reached through the gateway's MAC (proxy ARP/ND)."""
+
+    eid: Address
+    asker: Address
+    asker_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Send a held inner packet through the forwarding entries again."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveNonce:
+    """Store a nonce before anything that was built with it leaves (RFC 9301 §5.6)."""
+
+    owner: str
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Something happened that the timeline should say.
+
+    `mono_ns` is when, if that was before now (a kernel's stamp).
+    """
+
+    kind: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    mono_ns: int | None = None
+
+
+Action: TypeAlias = (
+    SendControl
+    | SetForwarding
+    | ClearForwarding
+    | BindNeighbour
+    | UnbindNeighbour
+    | AnswerNeighbour
+    | Inject
+    | SaveNonce
+    | Emit
+)
+
+
+def emit(kind: str, *, mono_ns: int | None = None, **fields: Any) -> Emit:
+    """An event; addresses, prefixes and enums become their text, None is left out."""
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if isinstance(value, Enum):
+            plain[name] = value.value
+        elif isinstance(value, (str, int, float, bool)):
+            plain[name] = value
+        elif isinstance(value, (tuple, list)):
+            plain[name] = [str(item) for item in value]
+        else:
+            plain[name] = str(value)
+    return Emit(kind, plain, mono_ns)
+
+
+def host_prefix(address: Address) -> Prefix:
+    """The /32 or /128 of one address."""
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, 32))
+    return IPv6Network((address, 128))

@@ -1,0 +1,177 @@
+"""What an xTR and a Map-Server are told: identities, prefixes, secrets, and every limit as an option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from testbed.errors import TestbedError
+from testbed.lisp.actions import SECOND_NS, Address, Prefix
+from testbed.lisp.mechanisms import Mechanism
+from testbed.lisp.sealing import Secret
+from testbed.lisp.wire import XtrIdentity
+
+O = TypeVar("O")  # noqa: E741 - a class of options
+
+
+class OptionError(TestbedError):
+    """An option that does not exist or has a value of the wrong type."""
+
+
+@dataclass(frozen=True, slots=True)
+class XtrOptions:
+    """An xTR's knobs; a limit of 0 seconds is no limit.
+
+    Attributes:
+        registration_ttl_minutes: Record TTL of what it registers: how long ITRs may keep it.
+        refresh_s: between registrations of what stays (RFC 9301 §8.2).
+        proxy_reply: ask the Map-Server to answer for it (P-bit, RFC 9301 §5.6).
+        map_request_interval_s: shortest time between Map-Requests for one EID (RFC 9301 §5.3).
+        map_reply_interval_s: shortest time between Map-Replies to one ITR-RLOC for one EID (RFC 9301
+            §5.4 recommends 3 s for each RLOC whatever the EID, which would hold back the second
+            of two different answers).
+        smr_interval_s: shortest time between SMRs to one RLOC for one EID (RFC 9301 §6.1).
+        smr_invoked_interval_s: shortest time between SMR-invoked Map-Requests for one EID (RFC 9301 §6.1).
+        on_miss: what becomes of packets while their mapping is being resolved.
+        held_packets: at most, for each EID, with `hold`; the oldest go first.
+        local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
+        ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
+            (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
+    """
+
+    registration_ttl_minutes: int = 1440
+    refresh_s: float = 60.0
+    proxy_reply: bool = True
+    map_request_interval_s: float = 1.0
+    map_reply_interval_s: float = 0.5
+    smr_interval_s: float = 3.0
+    smr_invoked_interval_s: float = 3.0
+    on_miss: Literal["hold", "drop"] = "hold"
+    held_packets: int = 32
+    local_cache_ttl_s: float = 86400.0
+    ordered_notifies: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MapServerOptions:
+    """A Map-Server's knobs.
+
+    Attributes:
+        proxy_reply: answer for the ETRs that ask for it (P-bit, §8.3); otherwise forward requests to them.
+        registration_ttl_minutes: Record TTL in its answers; 0 = what the ETR registered.
+        registration_lifetime_s: without a refresh, a registration ends after this (RFC 9301 §8.2).
+        unregistered_ttl_minutes: of the negative reply for a delegated prefix that nobody registered (§8.3).
+        hole_ttl_minutes: of the negative reply for what is no LISP EID (§8.3).
+        map_reply_interval_s: as in `XtrOptions`.
+        smr_interval_s: as in `XtrOptions`.
+    """
+
+    proxy_reply: bool = True
+    registration_ttl_minutes: int = 0
+    registration_lifetime_s: float = 180.0
+    unregistered_ttl_minutes: int = 1
+    hole_ttl_minutes: int = 15
+    map_reply_interval_s: float = 0.5
+    smr_interval_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class XtrConfig:
+    """One xTR.
+
+    Attributes:
+        rloc: its locator.
+        identity: xTR-ID and Site-ID, which go into every registration.
+        eid_prefixes: registered whole from the start.
+        dynamic_eid_prefixes: whose single EIDs are registered when they are seen here.
+        eid_space: what is resolved through LISP.
+        gateways: its own addresses on the EID LAN; never a sighting.
+        map_servers: where it registers.
+        map_resolvers: where it asks; the first is used until it fails to answer, then the next.
+        secret: shared with the Map-Servers.
+        mechanism: of the experiment.
+        options: the knobs.
+    """
+
+    rloc: Address
+    identity: XtrIdentity
+    eid_prefixes: tuple[Prefix, ...]
+    dynamic_eid_prefixes: tuple[Prefix, ...]
+    eid_space: tuple[Prefix, ...]
+    gateways: tuple[Address, ...]
+    map_servers: tuple[Address, ...]
+    map_resolvers: tuple[Address, ...]
+    secret: Secret
+    mechanism: Mechanism
+    options: XtrOptions = XtrOptions()
+
+    def is_dynamic(self, eid: Address) -> bool:
+        """Whether an EID may come and go here."""
+        return eid not in self.gateways and any(eid in prefix for prefix in self.dynamic_eid_prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteConfig:
+    """What a Map-Server knows of a site.
+
+    Attributes:
+        name: in logs.
+        eid_prefixes: that it may register, whole or in parts.
+        dynamic_eid_prefixes: of which it may register single EIDs that live there at the time.
+        secret: the site's; unique to it (RFC 9301 §5.6), it is what tells sites apart.
+    """
+
+    name: str
+    eid_prefixes: tuple[Prefix, ...]
+    dynamic_eid_prefixes: tuple[Prefix, ...]
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class MapServerConfig:
+    """One Map-Server, which is a Map-Resolver too.
+
+    Attributes:
+        rloc: its address.
+        sites: who may register what.
+        mechanism: of the experiment.
+        options: the knobs.
+    """
+
+    rloc: Address
+    sites: tuple[SiteConfig, ...]
+    mechanism: Mechanism
+    options: MapServerOptions = MapServerOptions()
+
+
+def options_from(kind: type[O], given: Mapping[str, Any]) -> O:
+    """Options from a configuration file.
+
+    Raises OptionError for a name that does not exist, listing those that do, and for a value of
+    another type than the default's. Strings must be one of the Literal's words.
+    """
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        if name not in known:
+            raise OptionError(
+                "unknown-option", f"No option {name!r}", why=f"known: {', '.join(sorted(known))}"
+            )
+        default = known[name].default
+        fits = (
+            isinstance(value, bool)
+            if isinstance(default, bool)
+            else isinstance(value, (int, float)) and not isinstance(value, bool)
+            if isinstance(default, float)
+            else isinstance(value, type(default)) and not isinstance(value, bool)
+        )
+        if isinstance(default, str) and fits and f"'{value}'" not in str(known[name].type).replace('"', "'"):
+            fits = False
+        if not fits:
+            raise OptionError("option-value", f"Option {name} = {value!r} does not fit {known[name].type}")
+    return kind(**given)
+
+
+def ns(seconds: float) -> int:
+    """Seconds as nanoseconds."""
+    return round(seconds * SECOND_NS)

@@ -1,0 +1,71 @@
+"""What happens to an xTR or Map-Server from outside: the inputs of the state machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from testbed.lisp.actions import Address
+from testbed.lisp.sightings import Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The sockets are open: register what is here from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlReceived:
+    """A datagram came to port 4342."""
+
+    payload: bytes
+    source: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostSighted:
+    """A host showed itself on the EID LAN; `mono_ns` is when its frame came."""
+
+    sighting: Sighting
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaleReceived:
+    """A packet came encapsulated for an EID that has left; `peer` is its outer source."""
+
+    eid: Address
+    peer: Address
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PacketMissed:
+    """An inner packet has no mapping."""
+
+    destination: Address
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPacketSent:
+    """The data plane encapsulated the first packet to a new locator; the old one if it knows it."""
+
+    eid: Address
+    rloc: Address
+    old_rloc: Address | None
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostExpected:
+    """The orchestrator says which MAC an EID has, so that a RARP can be understood."""
+
+    eid: Address
+    mac: str
+
+
+Input: TypeAlias = (
+    Started | ControlReceived | HostSighted | StaleReceived | PacketMissed | FirstPacketSent | HostExpected
+)

@@ -1,0 +1,401 @@
+"""The ITR: asks the mapping system for what packets need, and keeps the answers in the map-cache.
+
+RFC 9301 §5.2, §5.3 (requests), §5.4, §5.5 (replies), §6.1 (solicitations), §8.1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from testbed.lisp.actions import (
+    MINUTE_NS,
+    Action,
+    Address,
+    ClearForwarding,
+    Forwarding,
+    ForwardingLocator,
+    Inject,
+    Prefix,
+    SendControl,
+    SetForwarding,
+    emit,
+    host_prefix,
+)
+from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.machine import Machine
+from testbed.lisp.map_cache import CacheEntry, MapCache
+from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest, request_delays
+from testbed.lisp.wire import (
+    CONTROL_PORT,
+    PRIORITY_UNUSABLE,
+    TTL_LOCAL_DECISION,
+    EidPrefix,
+    EidRecord,
+    EncapsulatedControl,
+    LocatorFlag,
+    MapReply,
+    MapRequest,
+    MapRequestFlag,
+    RequestedEid,
+)
+from testbed.lisp.wire import Action as MappingAction
+
+
+class ResolutionState(Enum):
+    """How far a question to the mapping system has come."""
+
+    HELD_BACK = "held-back"  # a limiter makes it wait
+    ASKED = "asked"
+    PAUSED = "paused"  # ten retransmissions without an answer: silence for 30 s (RFC 9301 §5.3)
+
+
+class ResolutionInput(Enum):
+    """What can happen to one."""
+
+    SEND = auto()
+    HOLD = auto()
+    EXHAUSTED = auto()
+
+
+TRANSITIONS: dict[tuple[ResolutionState, ResolutionInput], ResolutionState] = {
+    (ResolutionState.HELD_BACK, ResolutionInput.SEND): ResolutionState.ASKED,
+    (ResolutionState.HELD_BACK, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
+    (ResolutionState.ASKED, ResolutionInput.SEND): ResolutionState.ASKED,
+    (ResolutionState.ASKED, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
+    (ResolutionState.ASKED, ResolutionInput.EXHAUSTED): ResolutionState.PAUSED,
+    (ResolutionState.PAUSED, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
+}
+
+#: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
+NEGATIVE: dict[int, Forwarding] = {
+    MappingAction.NO_ACTION: Forwarding.DROP,
+    MappingAction.NATIVELY_FORWARD: Forwarding.NATIVE,
+    MappingAction.SEND_MAP_REQUEST: Forwarding.RESOLVE,
+}
+
+
+@dataclass(slots=True)
+class Resolution:
+    """One open question.
+
+    Attributes:
+        eid: the prefix asked for.
+        machine: where it stands.
+        deadline: of the next transmission, or of the end of the pause.
+        smr_invoked: asked because of an SMR: the s-bit.
+        limiter: the name of the limit that held it back, for its event.
+        nonces: of all transmissions; a reply to any of them will do.
+        delays: of the retransmissions.
+        transmissions: so far.
+    """
+
+    eid: Prefix
+    machine: Machine[ResolutionState, ResolutionInput]
+    deadline: int
+    smr_invoked: bool = False
+    limiter: str | None = None
+    nonces: set[int] = field(default_factory=set)
+    delays: Iterator[int] = field(default_factory=request_delays)
+    transmissions: int = 0
+
+
+class Itr:
+    """Resolves EIDs and programs what it learns.
+
+    Args:
+        config: of the xTR.
+        random64: gives 64 random bits, from a properly seeded source (RFC 9301 §5.2).
+        override: what this xTR knows better of a prefix: LOCAL, AWAY or None.
+    """
+
+    def __init__(
+        self,
+        config: XtrConfig,
+        random64: Callable[[], int],
+        override: Callable[[Prefix], Forwarding | None],
+    ) -> None:
+        self._config = config
+        self._random64 = random64
+        self._override = override
+        self.cache = MapCache()
+        self.counters: Counter[str] = Counter()
+        self._resolutions: dict[Prefix, Resolution] = {}
+        self._held: dict[Address, deque[bytes]] = {}
+        options = config.options
+        self._request_limit: RateLimiter[Prefix] = RateLimiter(ns(options.map_request_interval_s))
+        self._solicited_limit: RateLimiter[Prefix] = RateLimiter(ns(options.smr_invoked_interval_s))
+
+    def miss(self, destination: Address, packet: bytes, now: int) -> list[Action]:
+        """A packet waits for a mapping: resolve it, and hold the packet if so configured."""
+        entry = self.cache.lookup(destination, now)
+        if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
+            return [Inject(packet)]  # resolved while it was on its way here
+        if self._config.options.on_miss == "hold":
+            held = self._held.setdefault(destination, deque())
+            held.append(packet)
+            if len(held) > self._config.options.held_packets:
+                held.popleft()
+                self.counters["held_packets_overflowed"] += 1
+        else:
+            self.counters["missed_packets_dropped"] += 1
+        eid = host_prefix(destination)
+        if eid in self._resolutions:
+            return []
+        actions: list[Action] = [emit("map_cache_miss", eid=destination)]
+        return actions + self._ask(eid, now)
+
+    def want(self, eid: Address, now: int) -> list[Action]:
+        """Somebody will need the mapping of an EID soon: ask, unless that has been done."""
+        return self._ask(host_prefix(eid), now)
+
+    def solicited(self, eid: Prefix, peer: Address, now: int) -> list[Action]:
+        """A peer says that its mapping changed: ask the mapping system, if we use it (RFC 9301 §6.1)."""
+        entry = self.cache.exact(eid) or self.cache.lookup(eid.network_address, now)
+        known = entry is not None and entry.expires_ns > now
+        actions: list[Action] = [emit("smr_received", mono_ns=now, eid=eid, peer=peer, cached=known)]
+        if entry is None or not known:
+            return actions
+        # The entry's own prefix is what is asked about (RFC 9301 §5.2), unless the SMR is narrower.
+        asked = eid if eid.prefixlen > entry.eid.prefixlen else entry.eid
+        return actions + self._ask(asked, now, smr_invoked=True)
+
+    def reply(self, message: MapReply, peer: Address, now: int) -> list[Action]:
+        """A Map-Reply: accepted if its nonce is that of an open question, else dropped (RFC 9301 §5.3)."""
+        for resolution in self._resolutions.values():
+            if message.nonce in resolution.nonces:
+                break
+        else:
+            self.counters["replies_with_unknown_nonce"] += 1
+            return [emit("control_dropped", message="map-reply", reason="unknown nonce", peer=peer)]
+        del self._resolutions[resolution.eid]
+        # A mapping of something that was not asked for would be an injection (RFC 9301 §9).
+        records = _belonging(message.records, resolution.eid)
+        actions: list[Action] = []
+        for record in records:
+            actions.append(
+                emit(
+                    "map_reply_received", mono_ns=now, eid=record.eid, nonce=hex(message.nonce), peer=peer,
+                    ttl_minutes=record.ttl_minutes, rloc=_first_rloc(record),
+                    transmissions=resolution.transmissions,
+                )
+            )  # fmt: skip
+        for record in records:
+            actions += self.install(record, now)
+        return actions
+
+    def install(self, record: EidRecord, now: int) -> list[Action]:
+        """Take a mapping from a reply, a publication or a notification into the cache and program it."""
+        if not isinstance(record.eid, EidPrefix) or record.eid.instance_id != 0:
+            self.counters["records_of_other_instances"] += 1
+            return []
+        eid = record.eid.prefix
+        override = self._override(eid)
+        if override is Forwarding.LOCAL:
+            self.counters["records_of_local_eids"] += 1
+            return []
+        old = self.cache.exact(eid)
+        if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
+            return self._remove(eid)
+        entry = self.cache.insert(self._entry(record, eid, now))
+        actions: list[Action] = [self._program(entry, override)]
+        if not entry.same_mapping(old):
+            actions.append(
+                emit(
+                    "map_cache_changed", eid=eid, rloc=_best_rloc(entry), old_rloc=old and _best_rloc(old),
+                    forwarding=entry.forwarding, ttl_minutes=record.ttl_minutes,
+                    locators=[each.rloc for each in entry.locators],
+                )
+            )  # fmt: skip
+        return actions + self._release(eid, now)
+
+    def forget(self, eid: Prefix) -> None:
+        """Drop a mapping and its open question because the EID is local now; programs nothing."""
+        self.cache.remove(eid)
+        self._resolutions.pop(eid, None)
+
+    def next_deadline(self) -> int | None:
+        """When an entry ends or a question has to be repeated."""
+        return earliest([self.cache.next_deadline(), *(each.deadline for each in self._resolutions.values())])
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """End what has ended, repeat what was not answered."""
+        actions: list[Action] = []
+        for entry in self.cache.expire(now):
+            actions.append(ClearForwarding(entry.eid, entry.instance_id))
+            actions.append(emit("map_cache_expired", eid=entry.eid, old_rloc=_best_rloc(entry)))
+        for resolution in list(self._resolutions.values()):
+            if resolution.deadline <= now:
+                actions += self._due(resolution, now)
+        return actions
+
+    def inspect(self, now: int) -> dict[str, Any]:
+        """Cache and open questions, for people."""
+        return {
+            "map_cache": [
+                {
+                    "eid": str(entry.eid),
+                    "forwarding": entry.forwarding.value,
+                    "locators": [
+                        {"rloc": str(each.rloc), "priority": each.priority, "weight": each.weight}
+                        for each in entry.locators
+                    ],
+                    "remaining_s": round((entry.expires_ns - now) / 1e9, 3),
+                    "map_version": entry.map_version,
+                }
+                for entry in self.cache
+            ],
+            "resolutions": [
+                {
+                    "eid": str(each.eid),
+                    "state": each.machine.state.value,
+                    "transmissions": each.transmissions,
+                    "next_s": round((each.deadline - now) / 1e9, 3),
+                }
+                for each in self._resolutions.values()
+            ],
+            "held_packets": {str(eid): len(packets) for eid, packets in self._held.items()},
+        }
+
+    def _ask(self, eid: Prefix, now: int, *, smr_invoked: bool = False) -> list[Action]:
+        resolution = self._resolutions.get(eid)
+        if resolution is not None and not smr_invoked:
+            return []
+        # An SMR supersedes an open question: its answer may be on its way with the old mapping.
+        if resolution is None or resolution.machine.state is not ResolutionState.HELD_BACK:
+            resolution = Resolution(eid, Machine(TRANSITIONS, ResolutionState.HELD_BACK), now)
+            self._resolutions[eid] = resolution
+        resolution.smr_invoked |= smr_invoked
+        return self._due(resolution, now)
+
+    def _due(self, resolution: Resolution, now: int) -> list[Action]:
+        """Send, wait for a limiter, or end the pause; sets the next deadline."""
+        if resolution.machine.state is ResolutionState.PAUSED:
+            del self._resolutions[resolution.eid]
+            dropped = [self._held.pop(eid) for eid in list(self._held) if eid in resolution.eid]
+            self.counters["held_packets_given_up"] += sum(map(len, dropped))
+            return []
+        ready = self._request_limit.ready_at(resolution.eid, now)
+        limiter = "map_request_interval_s"
+        if resolution.smr_invoked and not resolution.transmissions:
+            solicited_ready = self._solicited_limit.ready_at(resolution.eid, now)
+            if solicited_ready > ready:
+                ready, limiter = solicited_ready, "smr_invoked_interval_s"
+        if ready > now:
+            resolution.machine.feed(ResolutionInput.HOLD)
+            resolution.deadline, resolution.limiter = ready, limiter
+            return []
+        return self._send(resolution, now)
+
+    def _send(self, resolution: Resolution, now: int) -> list[Action]:
+        self._request_limit.allow(resolution.eid, now)
+        if resolution.smr_invoked and not resolution.transmissions:
+            self._solicited_limit.allow(resolution.eid, now)
+        nonce = self._random64()
+        resolution.nonces.add(nonce)
+        resolvers = self._config.map_resolvers
+        resolver = resolvers[resolution.transmissions % len(resolvers)]
+        resolution.machine.feed(ResolutionInput.SEND)
+        resolution.transmissions += 1
+        resolution.deadline = now + next(resolution.delays)
+        if resolution.transmissions > MAX_REQUEST_RETRANSMISSIONS:
+            resolution.machine.feed(ResolutionInput.EXHAUSTED)
+        request = MapRequest(
+            nonce,
+            (self._config.rloc,),
+            (RequestedEid(EidPrefix(resolution.eid)),),
+            flags=MapRequestFlag.SMR_INVOKED if resolution.smr_invoked else MapRequestFlag.NONE,
+        )
+        limiter, resolution.limiter = resolution.limiter, None
+        return [
+            SendControl(self.encapsulated(request, resolution.eid.network_address), resolver),
+            emit(
+                "map_request_sent", eid=resolution.eid, nonce=hex(nonce), peer=resolver,
+                smr_invoked=resolution.smr_invoked, transmission=resolution.transmissions, limiter=limiter,
+            ),
+        ]  # fmt: skip
+
+    def encapsulated(self, request: MapRequest, destination: Address) -> bytes:
+        """A Map-Request in an ECM to the mapping system; the inner destination is the EID (RFC 9301 §5.8)."""
+        source = self._config.rloc
+        if source.version != destination.version:
+            # The inner header is of one family, and then only an address of the EID's can be its source.
+            source = next(
+                (each for each in self._config.gateways if each.version == destination.version), destination
+            )
+        return EncapsulatedControl(source, destination, CONTROL_PORT, request.encode()).encode()
+
+    def _entry(self, record: EidRecord, eid: Prefix, now: int) -> CacheEntry:
+        lifetime_ns = record.ttl_minutes * MINUTE_NS
+        if record.ttl_minutes == TTL_LOCAL_DECISION:
+            lifetime_ns = ns(self._config.options.local_cache_ttl_s)
+        locators = usable_locators(record)
+        if record.locators:
+            # Locators that are all down leave nothing to do but drop, until the mapping ends.
+            forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
+        else:
+            forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
+        return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
+
+    @staticmethod
+    def _program(entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
+        kind = entry.forwarding
+        if override is Forwarding.AWAY and kind is Forwarding.REMOTE:
+            kind = Forwarding.AWAY
+        return SetForwarding(
+            entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version
+        )
+
+    def _remove(self, eid: Prefix) -> list[Action]:
+        old = self.cache.remove(eid)
+        if old is None:
+            return []
+        return [
+            ClearForwarding(eid),
+            emit("map_cache_changed", eid=eid, old_rloc=_best_rloc(old), forwarding="removed", ttl_minutes=0),
+        ]
+
+    def _release(self, eid: Prefix, now: int) -> list[Action]:
+        actions: list[Action] = []
+        for destination in [each for each in self._held if each in eid]:
+            entry = self.cache.lookup(destination, now)
+            packets = self._held.pop(destination)
+            if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
+                actions += [Inject(packet) for packet in packets]
+            else:
+                self.counters["held_packets_dropped_by_mapping"] += len(packets)
+        return actions
+
+
+def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
+    """The locators that packets may be sent to: R-bit set and priority below 255 (RFC 9301 §5.4)."""
+    return tuple(
+        ForwardingLocator(locator.rloc, locator.priority, locator.weight)
+        for locator in record.locators
+        if isinstance(locator.rloc, Address)
+        and locator.flags & LocatorFlag.REACHABLE
+        and locator.priority < PRIORITY_UNUSABLE
+    )
+
+
+def _belonging(records: tuple[EidRecord, ...], asked: Prefix) -> list[EidRecord]:
+    """The records that answer a question: what covers it, and more-specifics of that (RFC 9301 §5.5)."""
+    prefixes = [
+        (record, record.eid.prefix)
+        for record in records
+        if isinstance(record.eid, EidPrefix) and record.eid.prefix.version == asked.version
+    ]
+    covering = [prefix for _, prefix in prefixes if prefix.overlaps(asked)]
+    return [record for record, prefix in prefixes if any(prefix.overlaps(each) for each in covering)]
+
+
+def _best_rloc(entry: CacheEntry) -> Address | None:
+    best = min(entry.locators, key=lambda locator: locator.priority, default=None)
+    return best.rloc if best else None
+
+
+def _first_rloc(record: EidRecord) -> Address | None:
+    return next((each.rloc for each in usable_locators(record)), None)

@@ -1,0 +1,311 @@
+"""A Map-Server that is a Map-Resolver too: registrations in, answers out (RFC 9301 §8.2-8.4). No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit
+from testbed.lisp.config import MapServerConfig, SiteConfig, ns
+from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.notifier import Notifier
+from testbed.lisp.ownership import Claimant, Ownership
+from testbed.lisp.registry import Registration, Registry
+from testbed.lisp.resolver import Resolver
+from testbed.lisp.solicitor import Solicitor
+from testbed.lisp.timing import earliest
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    EncapsulatedControl,
+    MapNotify,
+    MapNotifyAck,
+    MapRegister,
+    MapRegisterFlag,
+    MapRequest,
+    WireError,
+    decode_control,
+    in_wire_order,
+)
+
+
+class MapServer:
+    """One Map-Server and Map-Resolver.
+
+    Args:
+        config: what it is told.
+        saved: nonces by owner, from persistent storage (RFC 9301 §5.6).
+        random64: gives 64 random bits from a properly seeded source.
+    """
+
+    def __init__(
+        self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]
+    ) -> None:
+        self._config = config
+        self._ownership = Ownership(dict(saved))
+        self._registry = Registry()
+        self._notifier = Notifier()
+        self._resolver = Resolver(config, self._registry)
+        self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
+        self._counters: Counter[str] = Counter()
+        #: Where an xTR was last heard, and the site whose secret it has.
+        self._heard: dict[Claimant, tuple[Address, SiteConfig]] = {}
+
+    def handle(self, event: ControlReceived, now: int) -> list[Action]:
+        """Take one datagram and return what is to be done, in this order."""
+        try:
+            message = decode_control(event.payload)
+            if isinstance(message, EncapsulatedControl):
+                inner = message.message
+                if isinstance(inner, MapRequest):
+                    return self._resolver.request(inner, message, event, now)
+                return self._dropped("encapsulated", f"a {type(inner).__name__} inside", event.source)
+        except WireError as error:
+            return self._dropped("control", f"malformed: {error}", event.source)
+        if isinstance(message, MapRegister):
+            return self._register(message, event, now)
+        if isinstance(message, MapNotifyAck):
+            return self._acknowledged(message, event, now)
+        return self._dropped("control", f"not for a Map-Server: {type(message).__name__}", event.source)
+
+    def next_deadline(self) -> int | None:
+        """When `handle_timer` has something to do, or None."""
+        return earliest((self._registry.next_deadline(), self._notifier.next_deadline()))
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """Repeat notifications, end registrations that nobody refreshed."""
+        _, actions = self._notifier.handle_timer(now)
+        for registration in self._registry.expire(now):
+            actions.append(
+                emit(
+                    "mapping_changed", eid=registration.eid, old_rloc=_rloc(registration.record),
+                    owner=registration.owner, reason="registration expired",
+                )
+            )  # fmt: skip
+        return actions
+
+    def inspect(self, now: int) -> dict[str, Any]:
+        """The whole state, for people and tests; no secrets."""
+        return {
+            "rloc": str(self._config.rloc),
+            "mechanism": self._config.mechanism.name,
+            "registrations": [
+                {
+                    "eid": str(each.eid),
+                    "site": each.site.name,
+                    "owner": str(each.owner),
+                    "locators": [str(locator.rloc) for locator in each.record.locators],
+                    "ttl_minutes": each.record.ttl_minutes,
+                    "proxy": each.proxy,
+                    "nonce": hex(each.nonce),
+                    "registered_s_ago": round((now - each.registered_ns) / 1e9, 3),
+                    "remaining_s": round((each.expires_ns - now) / 1e9, 3),
+                }
+                for each in self._registry
+            ],
+            "unacknowledged": self._notifier.inspect(now),
+            "counters": dict(sorted((self._counters + self._resolver.counters).items())),
+        }
+
+    # --- registration ------------------------------------------------------------------------------
+
+    def _register(self, message: MapRegister, event: ControlReceived, now: int) -> list[Action]:
+        site = self._site_of(event.payload)
+        if site is None:
+            return self._refused(message, event, "authentication")
+        claimant = Claimant(site.name, message.xtr or event.source)
+        if self._ownership.is_replay(claimant, message.nonce):
+            last = self._ownership.last_nonce(claimant)
+            return self._refused(message, event, "replay", site=site, last_nonce=last and hex(last))
+        actions: list[Action] = self._ownership.register(claimant, message.nonce)
+        self._heard[claimant] = (event.source, site)
+        accepted: list[EidRecord] = []
+        lost = False
+        for record in message.records:
+            received = emit(
+                "map_register_received", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
+                rloc=_rloc(record), ttl_minutes=record.ttl_minutes, site=site.name, mono_ns=now,
+            )  # fmt: skip
+            actions.append(received)
+            if not isinstance(record.eid, EidPrefix) or not may_register(site, record.eid):
+                actions += self._refused_record(record, message, event, "not an EID of this site", site=site)
+                continue
+            eid = record.eid.prefix
+            if not self._ownership.admits(claimant, eid, message.nonce):
+                fence = self._ownership.fence(claimant, eid)
+                actions += self._refused_record(
+                    record,
+                    message,
+                    event,
+                    "registered elsewhere since",
+                    site=site,
+                    fence=fence and hex(fence),
+                )
+                lost |= self._remind(claimant, eid)
+                continue
+            actions += self._accept(record, message, claimant, site, event, now)
+            accepted.append(record)
+        if lost:
+            # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
+            actions += self._tell_losses(claimant, now)
+        if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
+            # RFC 9301 §5.7: the fields are copied, the authentication data made anew.
+            notify = MapNotify(message.nonce, tuple(accepted), xtr=message.xtr)
+            actions.append(SendControl(site.secret.seal(notify), event.source))
+            actions += [
+                emit(
+                    "map_notify_sent", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
+                    reason="registration", ttl_minutes=record.ttl_minutes, rloc=_rloc(record),
+                )
+                for record in accepted
+            ]  # fmt: skip
+        return actions
+
+    def _accept(
+        self, record: EidRecord, message: MapRegister, claimant: Claimant, site: SiteConfig,
+        event: ControlReceived, now: int,
+    ) -> list[Action]:  # fmt: skip
+        assert isinstance(record.eid, EidPrefix)
+        eid = record.eid.prefix
+        old = self._registry.get(eid)
+        if record.ttl_minutes == 0:  # RFC 9301 §5.4: withdrawn; only what is its own
+            if old is None or old.owner != claimant:
+                return []
+            self._registry.remove(eid)
+            changed = emit(
+                "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
+                nonce=hex(message.nonce),
+            )  # fmt: skip
+            return [changed]
+        stored = replace(record, locators=in_wire_order(record.locators))
+        same_owner = old is not None and old.owner == claimant
+        lifetime_ns = ns(self._config.options.registration_lifetime_s)
+        if message.flags & MapRegisterFlag.USE_TTL:
+            lifetime_ns = record.ttl_minutes * MINUTE_NS
+        self._registry.put(
+            Registration(
+                eid, claimant, site, event.source, stored,
+                proxy=bool(message.flags & MapRegisterFlag.PROXY_REPLY),
+                nonce=message.nonce,
+                registered_ns=old.registered_ns if old is not None and same_owner else now,
+                expires_ns=now + lifetime_ns,
+            )
+        )  # fmt: skip
+        self._ownership.claim(claimant, eid)
+        if old is not None and same_owner and old.record == stored:
+            return []
+        actions: list[Action] = [
+            emit(
+                "mapping_changed", eid=eid, rloc=_rloc(stored), old_rloc=old and _rloc(old.record),
+                owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
+                reason="moved" if old and not same_owner else "changed" if old else "registered",
+                ttl_minutes=record.ttl_minutes,
+            )
+        ]  # fmt: skip
+        return actions + self._tell(eid, stored, old if not same_owner else None, claimant, now)
+
+    def _tell(
+        self, eid: Prefix, record: EidRecord, previous: Registration | None, owner: Claimant, now: int
+    ) -> list[Action]:
+        """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
+        actions: list[Action] = []
+        losers = set(self._ownership.ignorant_of(eid)) - {owner}
+        # A static prefix may have several xTRs of one site, which agree; only single EIDs move.
+        if previous is not None and (is_dynamic(previous.site, eid) or previous.site.name != owner.site):
+            losers.add(previous.owner)
+        for loser in sorted(losers, key=str):
+            _, saved = self._ownership.depart(loser, record, eid)
+            actions += saved
+            actions += self._tell_losses(loser, now)
+        if self._config.mechanism.smr_from_map_server:
+            for itr_rloc in self._resolver.askers(eid, now):
+                if itr_rloc not in {locator.rloc for locator in record.locators}:
+                    actions += self._solicitor.solicit(eid.network_address, itr_rloc, now)
+        return actions
+
+    def _remind(self, claimant: Claimant, eid: Prefix) -> bool:
+        """An xTR registers what it has lost: whether there is something to tell it (again)."""
+        current = self._registry.get(eid)
+        return current is not None and self._ownership.remind(claimant, current.record, eid)
+
+    def _tell_losses(self, claimant: Claimant, now: int) -> list[Action]:
+        records = self._ownership.untold(claimant)
+        if not records or claimant not in self._heard:
+            return []
+        destination, site = self._heard[claimant]
+        nonce = self._ownership.latest_fence(claimant)
+        return self._notifier.notify(
+            claimant, nonce, records, secret=site.secret, destination=destination, reason="departure", now=now
+        )
+
+    def _acknowledged(self, message: MapNotifyAck, event: ControlReceived, now: int) -> list[Action]:
+        key = self._notifier.acknowledge(message, event.payload, event.source)
+        if key is None:
+            return self._dropped("map-notify-ack", "answers nothing, or authentication", event.source)
+        actions: list[Action] = []
+        if isinstance(key, Claimant):
+            for eid in self._ownership.acknowledge(key, message.nonce):
+                actions.append(
+                    emit(
+                        "departure_acknowledged",
+                        eid=eid,
+                        peer=event.source,
+                        nonce=hex(message.nonce),
+                        mono_ns=now,
+                    )
+                )
+        return actions
+
+    # --- refusals ----------------------------------------------------------------------------------
+
+    def _site_of(self, payload: bytes) -> SiteConfig | None:
+        """The site whose secret a Map-Register was made with."""
+        return next((site for site in self._config.sites if site.secret.vouches_for(payload)), None)
+
+    def _refused(
+        self, message: MapRegister, event: ControlReceived, reason: str, *, site: SiteConfig | None = None,
+        **fields: Any,
+    ) -> list[Action]:  # fmt: skip
+        actions: list[Action] = []
+        for record in message.records:
+            actions += self._refused_record(record, message, event, reason, site=site, **fields)
+        return actions
+
+    def _refused_record(
+        self, record: EidRecord, message: MapRegister, event: ControlReceived, reason: str, *,
+        site: SiteConfig | None = None, **fields: Any,
+    ) -> list[Action]:  # fmt: skip
+        self._counters[f"registrations_refused: {reason}"] += 1
+        return [
+            emit(
+                "registration_refused", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
+                reason=reason, site=site and site.name, **fields,
+            )
+        ]  # fmt: skip
+
+    def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
+        self._counters[f"{message}_dropped"] += 1
+        return [emit("control_dropped", message=message, reason=reason, peer=peer)]
+
+
+def may_register(site: SiteConfig, eid: EidPrefix) -> bool:
+    """Whether an EID-prefix is within what a site is authoritative for (RFC 9301 §8.2)."""
+    if eid.instance_id != 0:
+        return False
+    return is_dynamic(site, eid.prefix) or any(_within(eid.prefix, each) for each in site.eid_prefixes)
+
+
+def is_dynamic(site: SiteConfig, eid: Prefix) -> bool:
+    """Whether a prefix is a single EID that may come to a site and go from it."""
+    single = eid.prefixlen == eid.max_prefixlen
+    return single and any(_within(eid, each) for each in site.dynamic_eid_prefixes)
+
+
+def _within(inner: Prefix, outer: Prefix) -> bool:
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
+
+
+def _rloc(record: EidRecord) -> Any:
+    return record.locators[0].rloc if record.locators else None

@@ -1,0 +1,235 @@
+"""The ETR's registrations: authenticated, repeated until notified, refreshed (RFC 9301 §5.6, §5.7, §8.2).
+
+One registration is one prefix at one Map-Server. Its nonce is a logical clock: each message takes the
+next value, and a nonce from the Map-Server that is ahead moves it forward, so that what is sent after
+hearing from the Map-Server is always greater than what the Map-Server had said
+(docs/adr/0003-who-owns-a-moving-eid.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl, emit
+from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.machine import Machine
+from testbed.lisp.timing import earliest, register_delays
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    EidRecordFlag,
+    LocatorFlag,
+    MapNotify,
+    MapRegister,
+    MapRegisterFlag,
+    RlocRecord,
+)
+
+#: The owner under which the register nonce is stored.
+NONCE_OWNER = "map-register"
+
+
+class RegistrationState(Enum):
+    """How far a registration has come."""
+
+    REGISTERING = "registering"  # sent, not yet acknowledged
+    REGISTERED = "registered"
+    WITHDRAWING = "withdrawing"  # TTL 0 sent, not yet acknowledged
+    GONE = "gone"
+
+
+class RegistrationInput(Enum):
+    """What can happen to one."""
+
+    REFRESH = auto()
+    NOTIFIED = auto()
+    WITHDRAW = auto()
+    LOST = auto()
+
+
+TRANSITIONS: dict[tuple[RegistrationState, RegistrationInput], RegistrationState] = {
+    (RegistrationState.REGISTERING, RegistrationInput.NOTIFIED): RegistrationState.REGISTERED,
+    (RegistrationState.REGISTERING, RegistrationInput.WITHDRAW): RegistrationState.WITHDRAWING,
+    (RegistrationState.REGISTERING, RegistrationInput.LOST): RegistrationState.GONE,
+    (RegistrationState.REGISTERED, RegistrationInput.REFRESH): RegistrationState.REGISTERING,
+    (RegistrationState.REGISTERED, RegistrationInput.WITHDRAW): RegistrationState.WITHDRAWING,
+    (RegistrationState.REGISTERED, RegistrationInput.LOST): RegistrationState.GONE,
+    (RegistrationState.WITHDRAWING, RegistrationInput.NOTIFIED): RegistrationState.GONE,
+    (RegistrationState.WITHDRAWING, RegistrationInput.LOST): RegistrationState.GONE,
+}
+
+
+@dataclass(slots=True)
+class Registration:
+    """One prefix at one Map-Server.
+
+    Attributes:
+        eid: the prefix.
+        map_server: its address.
+        claim_nonce: of the first message of this stay: what the Map-Server said before is older news.
+        machine: where it stands.
+        deadline: of the retransmission or the refresh.
+        outstanding: nonces sent since the last acknowledgement; any of them will do.
+        delays: of the retransmissions.
+        transmissions: since the last acknowledgement.
+    """
+
+    eid: Prefix
+    map_server: Address
+    claim_nonce: int
+    machine: Machine[RegistrationState, RegistrationInput]
+    deadline: int
+    outstanding: set[int] = field(default_factory=set)
+    delays: Iterator[int] = field(default_factory=register_delays)
+    transmissions: int = 0
+
+
+class Registrar:
+    """Registers prefixes at every Map-Server and keeps them registered.
+
+    Args:
+        config: of the xTR.
+        nonce: the last one that was used, from persistent storage.
+    """
+
+    def __init__(self, config: XtrConfig, nonce: int) -> None:
+        self._config = config
+        self._nonce = nonce
+        self._registrations: dict[tuple[Prefix, Address], Registration] = {}
+
+    def register(self, eid: Prefix, now: int) -> list[Action]:
+        """Start to register a prefix at every Map-Server, at once; a registration that exists starts anew."""
+        actions: list[Action] = []
+        for map_server in self._config.map_servers:
+            machine = Machine(TRANSITIONS, RegistrationState.REGISTERING)
+            registration = Registration(eid, map_server, self._nonce + 1, machine, now)
+            self._registrations[eid, map_server] = registration
+            actions += self._transmit(registration, now)
+        return actions
+
+    def withdraw(self, eid: Prefix, now: int) -> list[Action]:
+        """Deregister a prefix that is gone and that nobody else has claimed: TTL 0 (RFC 9301 §5.4)."""
+        actions: list[Action] = []
+        for registration in self._of(eid):
+            if registration.machine.accepts(RegistrationInput.WITHDRAW):
+                registration.machine.feed(RegistrationInput.WITHDRAW)
+                self._restart(registration)
+                actions += self._transmit(registration, now)
+        return actions
+
+    def lose(self, eid: Prefix) -> None:
+        """Forget a prefix that is registered by somebody else now; nothing is sent for it any more."""
+        for registration in self._of(eid):
+            registration.machine.feed(RegistrationInput.LOST)
+            del self._registrations[eid, registration.map_server]
+
+    def claim_of(self, eid: Prefix, map_server: Address) -> int | None:
+        """The nonce with which the present stay of a prefix was first registered, or None."""
+        registration = self._registrations.get((eid, map_server))
+        return registration.claim_nonce if registration else None
+
+    def observe(self, nonce: int) -> list[Action]:
+        """Move the clock past a nonce that the Map-Server chose."""
+        if nonce <= self._nonce:
+            return []
+        self._nonce = nonce
+        return [SaveNonce(NONCE_OWNER, nonce)]
+
+    def acknowledge(self, notify: MapNotify, map_server: Address, now: int) -> tuple[bool, list[Action]]:
+        """Take a verified Map-Notify that may answer a Map-Register.
+
+        Returns whether it did, and what to do.
+        """
+        for key, registration in list(self._registrations.items()):
+            if registration.map_server != map_server or notify.nonce not in registration.outstanding:
+                continue
+            registration.machine.feed(RegistrationInput.NOTIFIED)
+            transmissions = registration.transmissions
+            self._restart(registration)
+            registration.deadline = now + ns(self._config.options.refresh_s)
+            event = emit(
+                "map_notify_received", mono_ns=now, eid=registration.eid, rloc=self._config.rloc,
+                peer=map_server, nonce=hex(notify.nonce), transmissions=transmissions,
+            )  # fmt: skip
+            if registration.machine.state is RegistrationState.GONE:
+                del self._registrations[key]
+            return True, [event]
+        return False, []
+
+    def next_deadline(self) -> int | None:
+        """When the next message is due."""
+        return earliest(registration.deadline for registration in self._registrations.values())
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """Retransmit and refresh what is due."""
+        actions: list[Action] = []
+        for registration in list(self._registrations.values()):
+            if registration.deadline > now:
+                continue
+            if registration.machine.state is RegistrationState.REGISTERED:
+                registration.machine.feed(RegistrationInput.REFRESH)
+            actions += self._transmit(registration, now)
+        return actions
+
+    def inspect(self, now: int) -> list[dict[str, Any]]:
+        """The registrations, for people."""
+        return [
+            {
+                "eid": str(registration.eid),
+                "map_server": str(registration.map_server),
+                "state": registration.machine.state.value,
+                "transmissions": registration.transmissions,
+                "next_s": round((registration.deadline - now) / 1e9, 3),
+            }
+            for registration in self._registrations.values()
+        ]
+
+    def record(
+        self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False
+    ) -> EidRecord:
+        """Our mapping of a prefix: this xTR's locator (RFC 9301 §5.4)."""
+        options = self._config.options
+        flags = LocatorFlag.REACHABLE | LocatorFlag.LOCAL
+        return EidRecord(
+            EidPrefix(eid),
+            options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
+            (RlocRecord(self._config.rloc, flags=flags),),
+            flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
+        )
+
+    def _of(self, eid: Prefix) -> list[Registration]:
+        return [each for (prefix, _), each in self._registrations.items() if prefix == eid]
+
+    @staticmethod
+    def _restart(registration: Registration) -> None:
+        registration.outstanding.clear()
+        registration.delays = register_delays()
+        registration.transmissions = 0
+
+    def _transmit(self, registration: Registration, now: int) -> list[Action]:
+        # RFC 9301 §5.7 has "the original" retransmitted, §5.6 has the nonce incremented "each time a
+        # Map-Register message is sent" and makes the Map-Server drop one that is not greater. If the
+        # original arrived and its Map-Notify was lost, only a new nonce gets an answer.
+        self._nonce += 1
+        withdrawing = registration.machine.state is RegistrationState.WITHDRAWING
+        record = self.record(registration.eid, ttl_minutes=0 if withdrawing else None)
+        flags = MapRegisterFlag.WANT_MAP_NOTIFY
+        if self._config.options.proxy_reply:
+            flags |= MapRegisterFlag.PROXY_REPLY
+        message = MapRegister(self._nonce, (record,), flags=flags, xtr=self._config.identity)
+        payload = self._config.secret.seal(message)
+        registration.outstanding.add(self._nonce)
+        registration.transmissions += 1
+        registration.deadline = now + next(registration.delays)
+        return [
+            SaveNonce(NONCE_OWNER, self._nonce),
+            SendControl(payload, registration.map_server),
+            emit(
+                "map_register_sent", eid=registration.eid, rloc=self._config.rloc, nonce=hex(self._nonce),
+                peer=registration.map_server, ttl_minutes=record.ttl_minutes,
+                transmission=registration.transmissions,
+            ),
+        ]  # fmt: skip

@@ -1,0 +1,146 @@
+"""Answers Map-Requests from the registrations: proxy replies, forwarding, negative replies.
+
+RFC 9301 §8.3 (Map-Server), §8.4 (Map-Resolver), §5.5 (which prefixes are returned).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit, host_prefix
+from testbed.lisp.config import MapServerConfig, ns
+from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.prefix_map import uncovered_prefix
+from testbed.lisp.registry import Registration, Registry
+from testbed.lisp.replier import Replier, itr_rloc_for
+from testbed.lisp.wire import Action as MappingAction
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    EidRecordFlag,
+    EncapsulatedControl,
+    LocatorFlag,
+    MapRequest,
+    MapRequestFlag,
+)
+
+
+class Resolver:
+    """The Map-Resolver's side of a mapping system that is one machine.
+
+    Args:
+        config: of the Map-Server.
+        registry: its registrations.
+    """
+
+    def __init__(self, config: MapServerConfig, registry: Registry) -> None:
+        self._config = config
+        self._registry = registry
+        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
+        self.counters: Counter[str] = Counter()
+        #: What was given out to whom, and until when it may be in use: prefix → ITR-RLOC → nanoseconds.
+        self._given: dict[Prefix, dict[Address, int]] = {}
+
+    def request(
+        self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
+    ) -> list[Action]:
+        """Answer an encapsulated Map-Request, or forward it to the ETR.
+
+        Args:
+            request: what was asked.
+            outer: the message it came in; its inner source port is where the answer goes.
+            event: the datagram.
+            now: nanoseconds.
+        """
+        if request.flags & (MapRequestFlag.PROBE | MapRequestFlag.SMR):  # RFC 9301 §5.2: must be dropped
+            self.counters["map-request_dropped"] += 1
+            return [emit("control_dropped", message="map-request", reason="probe or SMR", peer=event.source)]
+        actions: list[Action] = []
+        for requested in request.requests:
+            actions.append(
+                emit(
+                    "map_request_received", eid=requested.eid, nonce=hex(request.nonce), peer=event.source,
+                    smr_invoked=bool(request.flags & MapRequestFlag.SMR_INVOKED), mono_ns=now,
+                )
+            )  # fmt: skip
+            if not isinstance(requested.eid, EidPrefix) or requested.eid.instance_id != 0:
+                self.counters["requests_for_unknown_eids"] += 1
+                continue
+            found = self._registry.best(requested.eid.prefix)
+            if found is not None and not (self._config.options.proxy_reply and found.proxy):
+                actions += self._forward(outer, found)
+                continue
+            records = self.records(requested.eid.prefix)
+            self._note(request, records, now)
+            actions += self._replier.reply(request, records, event.source, outer.source_port, now)
+        return actions
+
+    def records(self, eid: Prefix) -> tuple[EidRecord, ...]:
+        """The mapping of a prefix and the more-specifics inside it, or a negative one (RFC 9301 §5.5)."""
+        found = self._registry.best(eid)
+        if found is None:
+            return (self.negative(eid),)
+        ttl_minutes = self._config.options.registration_ttl_minutes or found.record.ttl_minutes
+        matching = [found, *self._registry.inside(found.eid)]
+        # One TTL for the set, so that it times out as one (RFC 9301 §5.5).
+        return tuple(self._proxied(each, ttl_minutes) for each in matching)
+
+    def negative(self, eid: Prefix) -> EidRecord:
+        """Why there is no mapping of a prefix, and for how long that holds (RFC 9301 §8.3)."""
+        address = eid.network_address
+        options = self._config.options
+        dynamic = [each for site in self._config.sites for each in site.dynamic_eid_prefixes]
+        static = [each for site in self._config.sites for each in site.eid_prefixes]
+        hole, ttl_minutes = uncovered_prefix(address, dynamic + static), options.hole_ttl_minutes
+        if any(address in prefix for prefix in dynamic):
+            # Its neighbours may be registered any moment, one by one: deny this one EID only.
+            hole, ttl_minutes = host_prefix(address), options.unregistered_ttl_minutes
+        elif any(address in prefix for prefix in static):
+            registered = [each.eid for each in self._registry]
+            delegated = max((each for each in static if address in each), key=lambda each: each.prefixlen)
+            free = uncovered_prefix(address, registered)
+            hole = free if free.prefixlen > delegated.prefixlen else delegated
+            ttl_minutes = options.unregistered_ttl_minutes
+        return EidRecord(EidPrefix(hole), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
+
+    def askers(self, eid: Prefix, now: int) -> list[Address]:
+        """The ITR-RLOCs that may still use an answer that covered an EID."""
+        found: set[Address] = set()
+        for prefix, until in list(self._given.items()):
+            live = {rloc: end for rloc, end in until.items() if end > now}
+            self._given[prefix] = live
+            if not live:
+                del self._given[prefix]
+            elif prefix.overlaps(eid):
+                found |= live.keys()
+        return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
+
+    def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
+        itr_rloc = itr_rloc_for(request, self._config.rloc)
+        for record in records:
+            if itr_rloc is not None and isinstance(record.eid, EidPrefix):
+                until = now + record.ttl_minutes * MINUTE_NS
+                self._given.setdefault(record.eid.prefix, {})[itr_rloc] = until
+
+    @staticmethod
+    def _proxied(registration: Registration, ttl_minutes: int) -> EidRecord:
+        """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""
+        record = registration.record
+        locators = tuple(
+            replace(locator, flags=locator.flags & LocatorFlag.REACHABLE) for locator in record.locators
+        )
+        return replace(
+            record,
+            ttl_minutes=ttl_minutes,
+            locators=locators,
+            flags=record.flags & ~EidRecordFlag.AUTHORITATIVE,
+        )
+
+    def _forward(self, outer: EncapsulatedControl, registration: Registration) -> list[Action]:
+        """Hand a request on to the ETR, unaltered inside, so that the answer goes to the ITR (§8.3)."""
+        self.counters["requests_forwarded"] += 1
+        return [
+            SendControl(outer.encode(), registration.rloc),
+            emit("map_request_forwarded", eid=registration.eid, peer=registration.rloc),
+        ]

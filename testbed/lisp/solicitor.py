@@ -1,0 +1,50 @@
+"""Sends SMRs: "ask again, this mapping changed" (RFC 9301 §6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
+from testbed.lisp.timing import RateLimiter
+from testbed.lisp.wire import MapRequest, MapRequestFlag, RequestedEid, host_eid
+
+
+class Solicitor:
+    """Solicits Map-Requests, at most one per peer and EID in an interval.
+
+    Args:
+        rloc: of the sender.
+        random64: gives 64 random bits.
+        interval_ns: of the limit; 0 switches it off.
+    """
+
+    def __init__(self, rloc: Address, random64: Callable[[], int], interval_ns: int) -> None:
+        self._rloc = rloc
+        self._random64 = random64
+        self._limit: RateLimiter[tuple[Address, Address]] = RateLimiter(interval_ns)
+        #: What the limit held back since the last SMR that went, to be told with the next.
+        self._held_back: set[tuple[Address, Address]] = set()
+
+    def solicit(self, eid: Address, peer: Address, now: int) -> list[Action]:
+        """Send an SMR about an EID to a peer, unless one went within the interval."""
+        key = (peer, eid)
+        if not self._limit.allow(key, now):
+            self._held_back.add(key)
+            return []
+        self._limit.forget_before(now)
+        limiter = "smr_interval_s" if key in self._held_back else None
+        self._held_back.discard(key)
+        nonce = self._random64()
+        # The EID that moved is named both as the record and as the source EID: RFC 9301 has the
+        # receiver look up "the EID in the SMR message", and peers differ in which field they read.
+        message = MapRequest(
+            nonce,
+            (self._rloc,),
+            (RequestedEid(host_eid(eid)),),
+            source_eid=eid,
+            flags=MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY,
+        )
+        return [
+            SendControl(message.encode(), peer, CONTROL_PORT),
+            emit("smr_sent", eid=eid, peer=peer, rloc=self._rloc, nonce=hex(nonce), limiter=limiter),
+        ]

@@ -1,0 +1,292 @@
+"""An xTR: ITR, ETR and the mobility of its dynamic EIDs, joined. No I/O; time and bytes are arguments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from testbed.lisp.actions import (
+    CONTROL_PORT,
+    Action,
+    Address,
+    AnswerNeighbour,
+    Forwarding,
+    SendControl,
+    SetForwarding,
+    emit,
+    host_prefix,
+)
+from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.inputs import (
+    ControlReceived,
+    FirstPacketSent,
+    HostExpected,
+    HostSighted,
+    Input,
+    PacketMissed,
+    StaleReceived,
+    Started,
+)
+from testbed.lisp.itr import Itr, usable_locators
+from testbed.lisp.presence import Presence, PresenceState
+from testbed.lisp.registrar import Registrar
+from testbed.lisp.replier import Replier, forwarded_record
+from testbed.lisp.solicitor import Solicitor
+from testbed.lisp.timing import earliest
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    EncapsulatedControl,
+    MapNotify,
+    MapNotifyAck,
+    MapReply,
+    MapRequest,
+    MapRequestFlag,
+    WireError,
+    decode_control,
+)
+
+
+class Xtr:
+    """One xTR's control plane.
+
+    Args:
+        config: what it is told.
+        nonce: the last Map-Register nonce it ever used, from persistent storage (RFC 9301 §5.6).
+        random64: gives 64 random bits from a properly seeded source.
+    """
+
+    def __init__(self, config: XtrConfig, *, nonce: int, random64: Callable[[], int]) -> None:
+        self._config = config
+        self._presence = Presence(config)
+        self._registrar = Registrar(config, nonce)
+        self._itr = Itr(config, random64, self._presence.override)
+        self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
+        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
+        self._counters: Counter[str] = Counter()
+        #: EID → the locator to which its packets last went, for the event that says it changed.
+        self._last_rloc: dict[Address, Address] = {}
+        self._handlers: dict[type, Callable[[Any, int], list[Action]]] = {
+            Started: self._started,
+            ControlReceived: self._control,
+            HostSighted: self._sighted,
+            HostExpected: self._expected,
+            StaleReceived: self._stale,
+            PacketMissed: self._missed,
+            FirstPacketSent: self._first_packet,
+        }
+
+    def handle(self, event: Input, now: int) -> list[Action]:
+        """Take one input and return what is to be done, in this order."""
+        return self._handlers[type(event)](event, now)
+
+    def next_deadline(self) -> int | None:
+        """When `handle_timer` has something to do, or None."""
+        return earliest((self._registrar.next_deadline(), self._itr.next_deadline()))
+
+    def handle_timer(self, now: int) -> list[Action]:
+        """Do what is due: retransmissions, refreshes, expiry."""
+        actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
+        for eid in self._presence.in_state(PresenceState.AWAY):
+            if self._itr.cache.exact(host_prefix(eid)) is None:
+                actions += self._presence.forget(eid)
+        return actions
+
+    def inspect(self, now: int) -> dict[str, Any]:
+        """The whole state, for people and tests; no secrets."""
+        counters = self._counters + self._itr.counters
+        return {
+            "rloc": str(self._config.rloc),
+            "mechanism": self._config.mechanism.name,
+            "registrations": self._registrar.inspect(now),
+            "hosts": self._presence.inspect(now),
+            **self._itr.inspect(now),
+            "counters": dict(sorted(counters.items())),
+        }
+
+    def _started(self, event: Started, now: int) -> list[Action]:
+        actions: list[Action] = []
+        # Longest prefix wins, so what is local may be inside what is resolved.
+        actions += [SetForwarding(prefix, Forwarding.RESOLVE) for prefix in self._config.eid_space]
+        for prefix in self._config.eid_prefixes:
+            actions.append(SetForwarding(prefix, Forwarding.LOCAL))
+        for prefix in self._config.eid_prefixes:
+            actions += self._registrar.register(prefix, now)
+        return actions
+
+    # --- the LAN -----------------------------------------------------------------------------------
+
+    def _expected(self, event: HostExpected, now: int) -> list[Action]:
+        self._presence.expect(event.eid, event.mac)
+        return []
+
+    def _sighted(self, event: HostSighted, now: int) -> list[Action]:
+        actions: list[Action] = []
+        sighting = event.sighting
+        if sighting.asked is not None and sighting.eid is not None:
+            actions += self._asked_for(sighting.asked, sighting.eid, sighting.mac, now)
+        for eid in self._presence.eids_of(sighting):
+            arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
+            actions += local
+            if arrived:
+                prefix = host_prefix(eid)
+                self._itr.forget(prefix)
+                # At the moment of discovery: the next refresh is up to a minute away.
+                actions += self._registrar.register(prefix, now)
+                if self._config.mechanism.smr_on_discovery:
+                    for peer in self._peers():
+                        actions += self._solicitor.solicit(eid, peer, now)
+        return actions
+
+    def _asked_for(self, eid: Address, asker: Address, asker_mac: str, now: int) -> list[Action]:
+        """A host asks who has an EID of the dynamic prefix: the gateway, if the EID is elsewhere.
+
+        Whether it is elsewhere is the mapping system's to say. Until it has, nobody answers here: the
+        EID may be a silent neighbour on this LAN. The host asks again within a second.
+        """
+        if not self._config.is_dynamic(eid) or self._presence.state_of(eid) is PresenceState.LOCAL:
+            return []
+        entry = self._itr.cache.lookup(eid, now)
+        if entry is not None and entry.forwarding is Forwarding.REMOTE:
+            return [AnswerNeighbour(eid, asker, asker_mac)]
+        return self._itr.want(eid, now) if entry is None else []
+
+    def _peers(self) -> list[Address]:
+        """The locators of every mapping that is cached: whom this site has been sending to."""
+        peers = {locator.rloc for entry in self._itr.cache for locator in entry.locators}
+        return sorted(peers - {self._config.rloc}, key=lambda rloc: (rloc.version, int(rloc)))
+
+    # --- the data plane ----------------------------------------------------------------------------
+
+    def _missed(self, event: PacketMissed, now: int) -> list[Action]:
+        return self._itr.miss(event.destination, event.packet, now)
+
+    def _stale(self, event: StaleReceived, now: int) -> list[Action]:
+        actions: list[Action] = [
+            emit(
+                "stale_packet", eid=event.eid, peer=event.peer, rloc=self._config.rloc, mono_ns=event.mono_ns
+            )
+        ]
+        away = self._presence.state_of(event.eid) is PresenceState.AWAY
+        if away and self._config.mechanism.smr_on_stale_packet:
+            actions += self._solicitor.solicit(event.eid, event.peer, now)
+        return actions
+
+    def _first_packet(self, event: FirstPacketSent, now: int) -> list[Action]:
+        # An entry that expired in between is new to the data plane; what matters is the flow's last locator.
+        old = event.old_rloc or self._last_rloc.get(event.eid)
+        self._last_rloc[event.eid] = event.rloc
+        return [
+            emit("first_packet_new_rloc", eid=event.eid, rloc=event.rloc, old_rloc=old, mono_ns=event.mono_ns)
+        ]
+
+    # --- the control plane -------------------------------------------------------------------------
+
+    def _control(self, event: ControlReceived, now: int) -> list[Action]:
+        try:
+            message = decode_control(event.payload)
+            if isinstance(message, EncapsulatedControl):
+                inner = message.message
+                if isinstance(inner, MapRequest):
+                    return self._request(inner, event.source, message.source_port, now, encapsulated=True)
+                return self._dropped("encapsulated", f"a {type(inner).__name__} inside", event.source)
+        except WireError as error:
+            return self._dropped("control", f"malformed: {error}", event.source)
+        if isinstance(message, MapRequest):
+            return self._request(message, event.source, event.port, now, encapsulated=False)
+        if isinstance(message, MapReply):
+            return self._itr.reply(message, event.source, now)
+        if isinstance(message, MapNotify):
+            return self._notify(message, event, now)
+        return self._dropped("control", f"not for an xTR: {type(message).__name__}", event.source)
+
+    def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
+        self._counters[f"{message}_dropped"] += 1
+        return [emit("control_dropped", message=message, reason=reason, peer=peer)]
+
+    def _request(
+        self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool
+    ) -> list[Action]:
+        if request.flags & MapRequestFlag.SMR:
+            actions: list[Action] = []
+            for requested in request.requests:
+                if isinstance(requested.eid, EidPrefix):
+                    actions += self._itr.solicited(requested.eid.prefix, peer, now)
+            return actions
+        if encapsulated and request.flags & MapRequestFlag.PROBE:  # RFC 9301 §5.8: never inside an ECM
+            return self._dropped("map-request", "an encapsulated probe", peer)
+        records = [record for each in request.requests for record in self._answer(each.eid, now)]
+        if not records:
+            return self._dropped("map-request", "for no EID of this site", peer)
+        return self._replier.reply(request, tuple(records), peer, port, now)
+
+    def _answer(self, eid: object, now: int) -> list[EidRecord]:
+        """Our mapping of an EID, or where we sent it on to."""
+        if not isinstance(eid, EidPrefix) or eid.instance_id != 0:
+            return []
+        address = eid.prefix.network_address
+        if self._presence.state_of(address) is PresenceState.LOCAL:
+            return [self._registrar.record(host_prefix(address), authoritative=True)]
+        if self._presence.state_of(address) is PresenceState.AWAY:
+            entry = self._itr.cache.exact(host_prefix(address))
+            if entry is not None and entry.locators:
+                return [forwarded_record(entry, now)]
+        for prefix in sorted(self._config.eid_prefixes, key=lambda each: -each.prefixlen):
+            if address in prefix:
+                return [self._registrar.record(prefix, authoritative=True)]
+        return []
+
+    def _notify(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
+        if event.source not in self._config.map_servers:
+            return self._dropped("map-notify", "not from a Map-Server of ours", event.source)
+        if not self._config.secret.vouches_for(event.payload):
+            return self._dropped("map-notify", "authentication", event.source)
+        acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
+        if acknowledged:
+            return actions
+        # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
+        # send after this is newer than what the Map-Server just said.
+        if self._config.options.ordered_notifies:
+            actions = self._registrar.observe(notify.nonce)
+        for record in notify.records:
+            actions += self._learn(record, notify.nonce, event.source, now)
+        ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
+        actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
+        return actions
+
+    def _learn(self, record: EidRecord, nonce: int, map_server: Address, now: int) -> list[Action]:
+        """A mapping that the Map-Server sent unasked: an EID of ours that is elsewhere now, or news."""
+        if not isinstance(record.eid, EidPrefix):
+            return []
+        prefix = record.eid.prefix
+        eid = prefix.network_address
+        locators = usable_locators(record)
+        ours = any(locator.rloc == self._config.rloc for locator in locators)
+        if self._presence.override(prefix) is Forwarding.LOCAL and not ours and locators:
+            claim = self._registrar.claim_of(prefix, map_server)
+            older = self._config.options.ordered_notifies and claim is not None and nonce < claim
+            if prefix in self._config.eid_prefixes or older:
+                # Older than the present stay: a repetition of what sent the EID away the last time.
+                self._counters["notifies_older_than_claim"] += 1
+                return []
+            actions: list[Action] = [
+                emit(
+                    "eid_departed",
+                    mono_ns=now,
+                    eid=eid,
+                    rloc=locators[0].rloc,
+                    nonce=hex(nonce),
+                    peer=map_server,
+                )
+            ]
+            self._registrar.lose(prefix)
+            actions += self._presence.depart(eid, now)
+            actions += self._itr.install(record, now)
+            actions.append(
+                emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
+            )
+            return actions
+        if self._presence.override(prefix) is Forwarding.AWAY and not ours:
+            return self._itr.install(record, now)
+        return []

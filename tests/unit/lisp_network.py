@@ -1,0 +1,288 @@
+"""A LISP network in memory: real state machines, a fake clock, links with delays and faults.
+
+Time runs only in `run_until`. Packets follow the forwarding entries that the state machines asked
+for, as the data plane would; nothing here knows what the outcome should be.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, ip_address
+from typing import Any
+
+from testbed.lisp.actions import (
+    MINUTE_NS,
+    SECOND_NS,
+    Action,
+    Address,
+    BindNeighbour,
+    ClearForwarding,
+    Emit,
+    Forwarding,
+    Inject,
+    SaveNonce,
+    SendControl,
+    SetForwarding,
+    UnbindNeighbour,
+)
+from testbed.lisp.config import (
+    MapServerConfig,
+    MapServerOptions,
+    SiteConfig,
+    XtrConfig,
+    XtrOptions,
+)
+from testbed.lisp.inputs import (
+    ControlReceived,
+    FirstPacketSent,
+    HostSighted,
+    PacketMissed,
+    StaleReceived,
+    Started,
+)
+from testbed.lisp.map_server import MapServer
+from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.prefix_map import PrefixMap
+from testbed.lisp.sealing import Secret
+from testbed.lisp.sightings import Sighting, SightingKind
+from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.xtr import Xtr
+
+MS_NS = 1_000_000
+MOBILE = IPv4Network("192.168.0.0/24")
+FIXED = IPv4Network("192.168.3.0/24")
+EID = ip_address("192.168.0.10")
+CORRESPONDENT = ip_address("192.168.3.10")
+MAC = "00:16:3e:00:00:0a"
+MAP_SERVER = ip_address("10.0.0.2")
+RLOCS = {"xtr-a": ip_address("10.0.1.2"), "xtr-b": ip_address("10.0.2.2"), "xtr-c": ip_address("10.0.3.2")}
+
+#: (source, destination, payload, how many datagrams went that way before) → delays of its copies, ns.
+Faults = Callable[[Address, Address, bytes, int], list[int]]
+
+
+@dataclass
+class Event:
+    """What a node said, and when."""
+
+    at_ns: int
+    node: str
+    kind: str
+    fields: dict[str, Any]
+
+
+@dataclass
+class Node:
+    """A machine with its forwarding table."""
+
+    name: str
+    machine: Xtr | MapServer
+    entries: PrefixMap[SetForwarding] = field(default_factory=PrefixMap)
+    neighbours: dict[Address, str] = field(default_factory=dict)
+    saved: dict[str, int] = field(default_factory=dict)
+    last_rloc: dict[Address, Address] = field(default_factory=dict)
+    delivered: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+def site_secret(name: str) -> Secret:
+    return Secret(0, f"secret of {name}".encode())
+
+
+class Network:
+    """Three xTRs (A and B share a dynamic prefix, C has the correspondent) and a Map-Server."""
+
+    def __init__(
+        self,
+        mechanism: str = "smr-old-xtr",
+        *,
+        delay_ns: int = 10 * MS_NS,
+        xtr_options: XtrOptions | None = None,
+        map_server_options: MapServerOptions | None = None,
+        start: bool = True,
+    ) -> None:
+        self.now = 1_000 * SECOND_NS
+        self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
+        self.events: list[Event] = []
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._serial = 0
+        self._sent: dict[tuple[Address, Address], int] = {}
+        self._random = 0x1234567887654321
+        self.nodes: dict[str, Node] = {}
+        self.by_rloc: dict[Address, Node] = {}
+        treatment = mechanism_named(mechanism)
+        sites = []
+        for number, (name, rloc) in enumerate(RLOCS.items(), start=1):
+            fixed = (FIXED,) if name == "xtr-c" else ()
+            dynamic = () if name == "xtr-c" else (MOBILE,)
+            sites.append(SiteConfig(name, fixed, dynamic, site_secret(name)))
+            config = XtrConfig(
+                rloc=rloc,
+                identity=XtrIdentity(number, 0),
+                eid_prefixes=fixed,
+                dynamic_eid_prefixes=dynamic,
+                eid_space=(IPv4Network("192.168.0.0/16"),),
+                gateways=(ip_address("192.168.3.1" if fixed else "192.168.0.1"),),
+                map_servers=(MAP_SERVER,),
+                map_resolvers=(MAP_SERVER,),
+                secret=site_secret(name),
+                mechanism=treatment,
+                options=xtr_options or XtrOptions(),
+            )
+            self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
+        server_config = MapServerConfig(
+            MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions()
+        )
+        self._add("ms", MAP_SERVER, MapServer(server_config, saved={}, random64=self.random64))
+        if start:
+            for name in RLOCS:
+                self.give(name, Started())
+            self.run_for(1 * SECOND_NS)
+
+    def _add(self, name: str, rloc: Address, machine: Xtr | MapServer) -> None:
+        self.nodes[name] = self.by_rloc[rloc] = Node(name, machine)
+
+    def random64(self) -> int:
+        self._random = (self._random * 6364136223846793005 + 1442695040888963407) % 2**64
+        return self._random
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def at(self, when_ns: int, action: Callable[[], None]) -> None:
+        self._serial += 1
+        heapq.heappush(self._queue, (when_ns, self._serial, action))
+
+    def run_for(self, duration_ns: int) -> None:
+        end = self.now + duration_ns
+        while True:
+            deadlines = [d for n in self.nodes.values() if (d := n.machine.next_deadline()) is not None]
+            timer = max(self.now, min(deadlines, default=end + 1))
+            queued = self._queue[0][0] if self._queue else end + 1
+            if min(timer, queued) > end:
+                break
+            if queued <= timer:
+                self.now, _, action = heapq.heappop(self._queue)
+                action()
+                continue
+            self.now = timer
+            for node in self.nodes.values():
+                deadline = node.machine.next_deadline()
+                if deadline is not None and deadline <= self.now:
+                    self._carry_out(node, node.machine.handle_timer(self.now))
+                    after = node.machine.next_deadline()
+                    assert after is None or after > self.now, f"{node.name}: a timer that is due for ever"
+        self.now = end
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def give(self, name: str, event: Any) -> None:
+        node = self.nodes[name]
+        self._carry_out(node, node.machine.handle(event, self.now))
+
+    def sight(
+        self, name: str, *, seen_ns: int | None = None, kind: SightingKind = SightingKind.GRATUITOUS_ARP
+    ) -> None:
+        seen = self.now if seen_ns is None else seen_ns
+        self.give(name, HostSighted(Sighting(kind, MAC, EID), seen))
+
+    def send(self, name: str, packet: bytes, eid: Address = EID) -> None:
+        """A host behind an xTR sends a packet to an EID."""
+        self._forward(self.nodes[name], eid, packet, peer=None)
+
+    def saw(self, kind: str, node: str | None = None, since_ns: int = 0) -> list[Event]:
+        return [
+            event
+            for event in self.events
+            if event.kind == kind and node in (None, event.node) and event.at_ns >= since_ns
+        ]
+
+    def owner(self, eid: Address = EID) -> str | None:
+        """Whose locator the Map-Server has for an EID."""
+        for row in self.nodes["ms"].machine.inspect(self.now)["registrations"]:
+            if row["eid"] == f"{eid}/32":
+                return self.by_rloc[ip_address(row["locators"][0])].name
+        return None
+
+    def host_state(self, name: str, eid: Address = EID) -> str | None:
+        rows = self.nodes[name].machine.inspect(self.now)["hosts"]
+        return next((row["state"] for row in rows if row["eid"] == str(eid)), None)
+
+    # --- how it is carried out -----------------------------------------------------------------
+
+    def _carry_out(self, node: Node, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Emit):
+                self.events.append(Event(self.now, node.name, action.kind, dict(action.fields)))
+            elif isinstance(action, SendControl):
+                self._transmit(node, action)
+            elif isinstance(action, SetForwarding):
+                node.entries.set(action.eid, action)
+            elif isinstance(action, ClearForwarding):
+                node.entries.pop(action.eid)
+            elif isinstance(action, BindNeighbour):
+                node.neighbours[action.eid] = action.mac
+            elif isinstance(action, UnbindNeighbour):
+                node.neighbours.pop(action.eid, None)
+            elif isinstance(action, SaveNonce):
+                assert action.nonce >= node.saved.get(action.owner, 0)
+                node.saved[action.owner] = action.nonce
+            elif isinstance(action, Inject):
+                self._forward(node, ip_address(action.packet[:4]), action.packet, peer=None)
+
+    def _transmit(self, node: Node, action: SendControl) -> None:
+        source = next(rloc for rloc, each in self.by_rloc.items() if each is node)
+        pair = (source, action.destination)
+        count = self._sent[pair] = self._sent.get(pair, -1) + 1
+        target = self.by_rloc[action.destination]
+
+        def deliver() -> None:
+            received = ControlReceived(action.payload, source, 4342)
+            self._carry_out(target, target.machine.handle(received, self.now))
+
+        for delay_ns in self.faults(source, action.destination, action.payload, count):
+            self.at(self.now + delay_ns, deliver)
+
+    def _forward(self, node: Node, eid: Address, packet: bytes, peer: Address | None) -> None:
+        assert isinstance(node.machine, Xtr)
+        live = (
+            entry
+            for _, entry in node.entries.matches(eid)
+            if entry.expires_ns is None or entry.expires_ns > self.now
+        )
+        entry = next(live, None)
+        if entry is None or entry.forwarding in (Forwarding.DROP, Forwarding.NATIVE):
+            return
+        if entry.forwarding is Forwarding.LOCAL:
+            node.delivered.append((self.now, packet))
+            return
+        if entry.forwarding is Forwarding.RESOLVE:
+            self.give(node.name, PacketMissed(eid, packet))
+            return
+        if entry.forwarding is Forwarding.AWAY and peer is not None:
+            self.give(node.name, StaleReceived(eid, peer, self.now))
+        rloc = entry.locators[0].rloc
+        if node.last_rloc.get(eid) != rloc:
+            node.last_rloc[eid] = rloc
+            self.give(node.name, FirstPacketSent(eid, rloc, None, self.now))
+        source = next(address for address, each in self.by_rloc.items() if each is node)
+        self.at(self.now + 5 * MS_NS, lambda: self._forward(self.by_rloc[rloc], eid, packet, source))
+
+
+def packet_to(eid: Address, payload: bytes = b"") -> bytes:
+    """What stands for an inner packet here: the destination and some text."""
+    return eid.packed + payload
+
+
+__all__ = [
+    "CORRESPONDENT",
+    "EID",
+    "MAC",
+    "MAP_SERVER",
+    "MINUTE_NS",
+    "MS_NS",
+    "RLOCS",
+    "SECOND_NS",
+    "Network",
+    "packet_to",
+]

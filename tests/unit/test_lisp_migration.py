@@ -1,0 +1,282 @@
+"""The chain of the experiment, whole: sighting → registration → departure → SMR → new mapping.
+
+Real state machines on a network in memory; every number here is a delay that the test set.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from testbed.lisp.actions import Address
+from testbed.lisp.config import MapServerOptions, XtrOptions
+from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
+from tests.unit.lisp_network import (
+    CORRESPONDENT,
+    EID,
+    MAP_SERVER,
+    MINUTE_NS,
+    MS_NS,
+    RLOCS,
+    SECOND_NS,
+    Network,
+    packet_to,
+)
+
+
+def settled(network: Network) -> Network:
+    """The guest lives at A and the correspondent's ITR has its mapping."""
+    network.sight("xtr-a")
+    network.run_for(1 * SECOND_NS)
+    network.send("xtr-c", packet_to(EID))
+    network.run_for(10 * SECOND_NS)
+    assert network.nodes["xtr-a"].delivered
+    return network
+
+
+def test_first_packet_is_held_until_the_mapping_comes_and_is_then_delivered() -> None:
+    network = settled(Network())
+    assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]
+    sent, received = network.saw("map_request_sent", "xtr-c"), network.saw("map_reply_received", "xtr-c")
+    assert len(sent) == len(received) == 1
+    assert sent[0].fields["nonce"] == received[0].fields["nonce"]
+    assert received[0].at_ns - sent[0].at_ns == 20 * MS_NS
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+def test_the_whole_chain_in_order(proxy: bool) -> None:
+    network = settled(
+        Network(
+            xtr_options=XtrOptions(proxy_reply=proxy), map_server_options=MapServerOptions(proxy_reply=proxy)
+        )
+    )
+    moved = network.now
+    network.sight("xtr-b")
+    for _ in range(100):
+        network.send("xtr-c", packet_to(EID, b"probe"))
+        network.run_for(10 * MS_NS)
+    expected = [
+        ("eid_detected", "xtr-b"),
+        ("map_register_sent", "xtr-b"),
+        ("mapping_changed", "ms"),
+        ("eid_departed", "xtr-a"),
+        ("away_installed", "xtr-a"),
+        ("stale_packet", "xtr-a"),
+        ("smr_sent", "xtr-a"),
+        ("smr_received", "xtr-c"),
+        ("map_request_sent", "xtr-c"),
+        ("map_reply_received", "xtr-c"),
+        ("map_cache_changed", "xtr-c"),
+        ("first_packet_new_rloc", "xtr-c"),
+    ]
+    times = []
+    for kind, node in expected:
+        found = network.saw(kind, node, since_ns=moved)
+        assert found, f"no {kind} at {node}"
+        assert found[0].fields["eid"] in (str(EID), f"{EID}/32")
+        times.append(found[0].at_ns)
+    assert times == sorted(times)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)[0]
+    assert (changed.fields["old_rloc"], changed.fields["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    assert network.saw("map_request_sent", "xtr-c", since_ns=moved)[0].fields["smr_invoked"] is True
+    first = network.saw("first_packet_new_rloc", "xtr-c", since_ns=moved)[0]
+    assert (first.fields["old_rloc"], first.fields["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    # design: d(new,MS) + d(MS,old), next stale packet, d(old,ITR) + d(ITR,MR) [+ d(MS,new)] + d(replier,ITR)
+    stale = network.saw("stale_packet", "xtr-a", since_ns=moved)[0].at_ns
+    legs = 3 if proxy else 4
+    assert changed.at_ns - stale == legs * 10 * MS_NS
+    assert network.saw("eid_departed", "xtr-a", since_ns=moved)[0].at_ns - moved == 20 * MS_NS
+
+
+def test_no_packet_is_lost_after_the_old_xtr_knows() -> None:
+    network = settled(Network())
+    network.sight("xtr-b")
+    network.run_for(25 * MS_NS)  # registration 10 ms, notification 10 ms
+    for number in range(100):
+        network.send("xtr-c", packet_to(EID, b"%d" % number))
+        network.run_for(10 * MS_NS)
+    network.run_for(100 * MS_NS)
+    arrived = [packet for _, packet in network.nodes["xtr-b"].delivered]
+    assert sorted(arrived) == sorted(packet_to(EID, b"%d" % number) for number in range(100))
+
+
+def test_rfc9301_6_1_mechanism_ttl_tells_nobody_until_the_entry_ends() -> None:
+    network = settled(Network("ttl", xtr_options=XtrOptions(registration_ttl_minutes=1)))
+    installed = network.saw("map_cache_changed", "xtr-c")[0].at_ns
+    moved = network.now
+    network.sight("xtr-b")
+    for _ in range(700):
+        network.send("xtr-c", packet_to(EID))
+        network.run_for(100 * MS_NS)
+    assert not network.saw("smr_sent")
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [event.fields["rloc"] for event in changed] == ["10.0.2.2"]
+    # An active flow must not keep the old entry alive: one minute, then the next packet asks.
+    assert installed + MINUTE_NS <= changed[0].at_ns <= installed + MINUTE_NS + 130 * MS_NS
+
+
+def test_rfc9301_6_1_mechanism_smr_map_server_needs_no_stale_packet() -> None:
+    network = settled(Network("smr-map-server"))
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    # d(new,MS) + d(MS,ITR) + RTT(ITR,MS)
+    assert [event.at_ns - moved for event in changed] == [40 * MS_NS]
+    assert changed[0].fields["rloc"] == "10.0.2.2"
+
+
+def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_the_peers_it_knows() -> None:
+    network = settled(Network("smr-new-xtr"))
+    network.send("xtr-b", packet_to(CORRESPONDENT), eid=CORRESPONDENT)
+    network.run_for(1 * SECOND_NS)
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
+        "10.0.2.2"
+    ]
+
+
+def test_ping_pong_within_five_seconds_ends_where_the_guest_is() -> None:
+    network = settled(Network())
+    for name in ("xtr-b", "xtr-a"):
+        network.sight(name)
+        network.run_for(2 * SECOND_NS)
+    for _ in range(500):
+        network.send("xtr-c", packet_to(EID))
+        network.run_for(10 * MS_NS)
+    assert network.owner() == "xtr-a"
+    assert (network.host_state("xtr-a"), network.host_state("xtr-b")) == ("local", "away")
+    entry = network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"][0]
+    assert entry["locators"][0]["rloc"] == "10.0.1.2"
+
+
+@pytest.mark.parametrize("moves", [1, 2, 3, 10])
+def test_quick_moves_end_where_the_guest_is(moves: int) -> None:
+    network = settled(Network())
+    for move in range(moves):
+        last = ("xtr-b", "xtr-a")[move % 2]
+        network.sight(last)
+        network.run_for(50 * MS_NS)
+    network.run_for(5 * MINUTE_NS)
+    assert network.owner() == last
+
+
+@pytest.mark.parametrize("late_ms", [0, 5, 15, 25, 35, 60, 100, 500, 3000, 20000])
+def test_rfc9301_5_6_a_late_refresh_of_the_old_xtr_never_takes_the_mapping_back(late_ms: int) -> None:
+    """A's refresh leaves just before the guest is seen at B and arrives at any time after, twice."""
+    network = settled(Network())
+    refreshes = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal refreshes
+        if source == RLOCS["xtr-a"] and isinstance(decode_control(payload), MapRegister):
+            refreshes += 1
+            return [late_ms * MS_NS, (late_ms + 7) * MS_NS]
+        return [10 * MS_NS]
+
+    network.faults = faults
+    deadline = network.nodes["xtr-a"].machine.next_deadline()
+    assert deadline is not None
+    network.run_for(deadline - network.now)  # the refresh has just left
+    assert refreshes == 1
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    assert network.owner() == "xtr-b"
+    assert (network.host_state("xtr-a"), network.host_state("xtr-b")) == ("away", "local")
+    changes = network.saw("mapping_changed", "ms", since_ns=moved)
+    assert [event.fields["rloc"] for event in changes] == ["10.0.2.2"]
+    if late_ms > 10:
+        assert network.saw("registration_refused", "ms", since_ns=moved)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+def test_rfc9301_5_7_a_lost_departure_notice_is_repeated_until_acknowledged(lost: int) -> None:
+    network = settled(Network())
+    dropped = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal dropped
+        to_a = source == MAP_SERVER and destination == RLOCS["xtr-a"]
+        if to_a and isinstance(decode_control(payload), MapNotify) and dropped < lost:
+            dropped += 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(40 * SECOND_NS)
+    departed = network.saw("eid_departed", "xtr-a", since_ns=moved)
+    assert len(departed) == 1
+    assert departed[0].at_ns - moved == 20 * MS_NS + [3, 6, 9, 15][lost - 1] * SECOND_NS
+    assert len(network.saw("departure_acknowledged", "ms", since_ns=moved)) == 1
+    assert network.owner() == "xtr-b"
+
+
+def test_a_lost_acknowledgement_is_only_one_more_notice() -> None:
+    network = settled(Network())
+    lost = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal lost
+        if isinstance(decode_control(payload), MapNotifyAck) and not lost:
+            lost += 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    network.sight("xtr-a")  # back home before the Map-Server repeats itself
+    network.run_for(60 * SECOND_NS)
+    assert lost == 1
+    assert network.owner() == "xtr-a"
+    assert network.host_state("xtr-a") == "local"
+    assert len(network.saw("eid_departed", "xtr-a", since_ns=moved)) == 1
+
+
+def test_a_guest_that_came_back_before_its_xtr_heard_it_had_gone_is_found_by_its_next_frame() -> None:
+    network = settled(Network())
+    silent = True
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        return [] if silent and source == MAP_SERVER and destination == RLOCS["xtr-a"] else [10 * MS_NS]
+
+    network.faults = faults
+    network.sight("xtr-b")
+    network.run_for(500 * MS_NS)
+    network.sight("xtr-a")
+    network.run_for(500 * MS_NS)
+    silent = False
+    network.run_for(5 * SECOND_NS)
+    network.sight("xtr-a")
+    network.run_for(5 * SECOND_NS)
+    assert network.owner() == "xtr-a"
+    assert (network.host_state("xtr-a"), network.host_state("xtr-b")) == ("local", "away")
+
+
+def test_a_frame_from_before_the_departure_is_no_return() -> None:
+    network = settled(Network())
+    before = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    network.sight("xtr-a", seen_ns=before)
+    network.run_for(1 * SECOND_NS)
+    assert network.owner() == "xtr-b"
+    assert network.host_state("xtr-a") == "away"
+
+
+def test_rfc9301_5_6_register_nonces_only_ever_rise() -> None:
+    network = settled(Network())
+    for name in ("xtr-b", "xtr-a", "xtr-b"):
+        network.sight(name)
+        network.run_for(90 * SECOND_NS)
+    for name in ("xtr-a", "xtr-b", "xtr-c"):
+        nonces = [int(event.fields["nonce"], 16) for event in network.saw("map_register_sent", name)]
+        assert len(nonces) > 1
+        assert all(earlier < later for earlier, later in pairwise(nonces))
