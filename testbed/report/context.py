@@ -106,7 +106,7 @@ def _migration(
 
 
 def one_way_delays(plan: Plan) -> dict[tuple[str, str], float]:
-    """The one-way delay of every pair of nodes over the least-delay path, milliseconds, from the impairments."""
+    """The one-way delay of every pair of nodes over the least-delay path, in milliseconds."""
     links: dict[str, list[tuple[str, float]]] = {}
     for link in plan["links"]:
         one, other = (end["node"] for end in link["ends"])

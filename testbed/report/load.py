@@ -86,17 +86,19 @@ def _json(folder: Path, name: str) -> Mapping[str, Any]:
 def load_probes(folder: Path) -> tuple[ProbeSeries, ...]:
     """The probe logs of a folder, one series a flow and direction.
 
-    A log is JSONL while the run lives and Parquet afterwards; where both are there (the conversion
-    was killed) the JSONL counts.
+    A log is JSONL while the run lives and Parquet afterwards. A Parquet file is complete as soon as
+    it has its name, so where a conversion was killed in between, it counts and the JSONL does not.
     """
-    rows: dict[tuple[str, str], list[Probe]] = {}
-    stems = {file.stem for file in folder.glob("*.jsonl")}
-    for file in sorted(folder.glob("*.jsonl")):
-        _collect(rows, _jsonl_rows(file))
+    whole: dict[tuple[str, str], list[Probe]] = {}
     for file in sorted(folder.glob("*.parquet")):
-        if file.stem not in stems:
-            _collect(rows, parquet.read_table(file).to_pylist())
-    return tuple(ProbeSeries.of(flow, direction, probes) for (flow, direction), probes in sorted(rows.items()))
+        _collect(whole, parquet.read_table(file).to_pylist())
+    growing: dict[tuple[str, str], list[Probe]] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        _collect(growing, _jsonl_rows(file))
+    rows = {**growing, **whole}
+    return tuple(
+        ProbeSeries.of(flow, direction, probes) for (flow, direction), probes in sorted(rows.items())
+    )
 
 
 def _collect(rows: dict[tuple[str, str], list[Probe]], records: Iterable[Mapping[str, Any]]) -> None:
@@ -152,7 +154,11 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
         [event.mono_ns for event in events]
-        + [int(max(series.sent_ns.max(), series.received_ns.max())) for series in folder.series if len(series)],
+        + [
+            int(max(series.sent_ns.max(), series.received_ns.max()))
+            for series in folder.series
+            if len(series)
+        ],
         default=0,
     )
     migrations = [
@@ -176,9 +182,7 @@ def _interval_ns(folder: RunFolder) -> int:
         raise RunFolderError(folder.path, "manifest.json: probes.interval_ms is missing") from error
 
 
-def _frame_events(
-    folder: RunFolder, migrations: Iterable[Migration], frames: Iterable[Frame]
-) -> list[Event]:
+def _frame_events(folder: RunFolder, migrations: Iterable[Migration], frames: Iterable[Frame]) -> list[Event]:
     """The events that only captures know."""
     clock = folder.manifest.get("clock") or {}
     if "start" not in clock:
@@ -186,4 +190,6 @@ def _frame_events(
     passages = [
         Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations
     ]
-    return guest_frame_events(frames, passages, capture_sites(folder.plan, folder.manifest), WallClock.of(clock))
+    return guest_frame_events(
+        frames, passages, capture_sites(folder.plan, folder.manifest), WallClock.of(clock)
+    )
