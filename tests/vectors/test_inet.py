@@ -155,6 +155,16 @@ def test_ipv6_extension_header_beyond_the_payload() -> None:
         parse_ip(Reader(data))
 
 
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+def test_traffic_class_and_hop_limit(source: IPv4Address, destination: IPv4Address) -> None:
+    packet = parse_ip(Reader(build_ip(source, destination, 17, b"", hop_limit=1, traffic_class=0xB9)))
+    assert (packet.traffic_class, packet.hop_limit) == (0xB9, 1)
+    assert parse_ip(Reader(build_ip(source, destination, 17, b""))).hop_limit == 64
+    for field in ("hop_limit", "traffic_class"):
+        with pytest.raises(ValueError, match=f"{field} = 256 does not fit in 8 bits"):
+            build_ip(source, destination, 17, b"", **{field: 256})
+
+
 def test_families_do_not_mix() -> None:
     with pytest.raises(ValueError, match="different families"):
         build_ip(PAIRS[0][0], PAIRS[1][0], 17, b"")
@@ -165,5 +175,7 @@ def test_families_do_not_mix() -> None:
 def test_too_long_for_a_packet() -> None:
     with pytest.raises(ValueError, match="UDP length"):
         build_udp_packet(*PAIRS[0], 1, 2, bytes(65528))
+    with pytest.raises(ValueError, match="payload length = 65536"):
+        build_ip(*PAIRS[1], 17, bytes(65536))
     with pytest.raises(ValueError, match="total length"):
         build_ip(*PAIRS[0], 17, bytes(65516))
