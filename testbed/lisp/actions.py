@@ -97,6 +97,14 @@ class AnswerNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeNeighbour:
+    """Ask a host on the LAN, at the MAC it had, whether it is there; its answer will be a sighting."""
+
+    eid: Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inject:
     """Send a held inner packet through the forwarding entries again."""
 
@@ -131,6 +139,7 @@ Action: TypeAlias = (
     | BindNeighbour
     | UnbindNeighbour
     | AnswerNeighbour
+    | ProbeNeighbour
     | Inject
     | SaveNonce
     | Emit

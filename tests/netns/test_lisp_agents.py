@@ -87,6 +87,22 @@ def test_a_moved_guest_is_reached_at_its_new_site(lab: Lab) -> None:
     assert [row["locators"] for row in registered] == [["10.0.2.2"]]
 
 
+@pytest.mark.parametrize("lab", [("pubsub", {})], indirect=True, ids=["pubsub"])
+def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    changed = wait_until(
+        lambda: lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns), "the mapping changed at xtr-c"
+    )
+    assert (changed[0]["old_rloc"], changed[0]["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    assert lab.saw("publication_received", "xtr-c", since_ns=moved_ns)
+    assert not lab.saw("smr_received", "xtr-c")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+
+
 def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:
     for node in list(lab.processes):
         assert lab.stop_agent(node) == 0
