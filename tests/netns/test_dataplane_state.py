@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -82,6 +83,9 @@ def test_away_between_address_families(open_plane: OpenPlane, core_wire: Wire, r
     plane.set_entry(entry("fd0e:1::10/128", EntryKind.AWAY, rloc))
     inner = ipv6("fd0e:2::10", EID6, udp(1, 2, b"moved"), ttl=50)
     core_wire.send(arriving(inner, ttl=40))
+    if ":" in rloc:  # by way of the slow path
+        assert wait_for(plane.miss_fd())
+        assert plane.read_missed() is None
     seen = Encapsulated.read(core_wire.expect(is_lisp)[ETHERNET:])
     assert (seen.outer.destination, seen.outer.ttl, seen.inner.ttl) == (rloc, 39, 39)
     assert seen.inner.payload == inner[40:]
@@ -162,6 +166,17 @@ def test_resolve_hands_over_and_inject_takes_back(
     seen = Encapsulated.read(core_wire.expect(is_lisp)[ETHERNET:])
     assert seen.outer.destination == NEW_RLOC
     assert seen.inner.payload == PACKET[20:]
+
+
+def test_a_held_packet_has_its_checksum(plane: EbpfDataPlane, network: Network) -> None:
+    """The sender left it to the hardware; whoever reads the slow path must get it computed."""
+    plane.set_entry(entry("192.168.0.0/16", EntryKind.RESOLVE))
+    with inside(network.names["host1"]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"hold me", ("192.168.9.9", 9))
+    packet = missed(plane)
+    pseudo = packet[12:20] + struct.pack("!HH", 17, len(packet) - 20)
+    assert packet[26:28] != b"\0\0"
+    assert checksum(pseudo + packet[20:]) == 0
 
 
 def test_inject_for_an_eid_that_has_come_here(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -13,13 +14,33 @@ import pytest
 from testbed.dataplane.ebpf import EbpfDataPlane
 from testbed.dataplane.model import DataPlaneEventKind, Entry, EntryKind, Locator
 from tests.netns.conftest import OpenPlane
-from tests.netns.lispnet import Network, inside, wait_for
+from tests.netns.lispnet import Network, inside
 
 pytestmark = pytest.mark.netns
 
 Planes = dict[int, EbpfDataPlane]
 RLOCS = {4: "10.0.{}.2", 6: "fd00:{}::2"}
+UDP_SEGMENT = 103  # linux/udp.h
 STREAM = bytes(range(256)) * (16 * 1024 * 4)  # 16 MiB
+
+
+@contextmanager
+def served(*planes: EbpfDataPlane) -> Iterator[None]:
+    """Serve the slow paths while the block runs, as each xTR's agent would."""
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            for fd in select.select([plane.miss_fd() for plane in planes], [], [], 0.05)[0]:
+                next(plane for plane in planes if plane.miss_fd() == fd).read_missed()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @pytest.fixture(params=[4, 6], ids=["rloc4", "rloc6"])
@@ -37,20 +58,8 @@ def planes(rloc: str, open_plane: OpenPlane) -> Iterator[Planes]:
             plane.set_entry(Entry(ip_network(prefix.format(n)), EntryKind.LOCAL))
             locators = (Locator(ip_address(rloc.format(3 - n))),)
             plane.set_entry(Entry(ip_network(prefix.format(3 - n)), EntryKind.REMOTE, locators))
-    stop = threading.Event()
-
-    def serve(plane: EbpfDataPlane) -> None:
-        while not stop.is_set():
-            if wait_for(plane.miss_fd(), 0.05):
-                plane.read_missed()
-
-    threads = [threading.Thread(target=serve, args=(plane,)) for plane in opened.values()]
-    for thread in threads:
-        thread.start()
-    yield opened
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with served(*opened.values()):
+        yield opened
 
 
 def drops_of(planes: Planes) -> dict[str, int]:
@@ -64,15 +73,14 @@ def test_echoes_both_ways(network: Network, planes: Planes, eid: str) -> None:
     assert drops_of(planes) == {}
 
 
-@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
-def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> None:
-    """TCP with segmentation and checksum offload on everywhere, its path MTU found on the way."""
+def stream(network: Network, host: str, eid: str) -> bytes:
+    """What arrives at an EID of `host` of a TCP stream that host 1 sends there."""
     received = bytearray()
     with ExitStack() as stack:
-        with inside(network.names["host2"]):
-            listener = stack.enter_context(socket.create_server((eid.format(2), 7777), family=family_of(eid)))
+        with inside(network.names[host]):
+            listener = stack.enter_context(socket.create_server((eid, 7777), family=family_of(eid)))
         with inside(network.names["host1"]):
-            client = stack.enter_context(socket.create_connection((eid.format(2), 7777), timeout=20))
+            client = stack.enter_context(socket.create_connection((eid, 7777), timeout=20))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(20)
 
@@ -85,7 +93,13 @@ def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> Non
         while chunk := server.recv(1 << 20):
             received += chunk
         sender.join()
-    assert bytes(received) == STREAM
+    return bytes(received)
+
+
+@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
+def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> None:
+    """TCP with segmentation and checksum offload on everywhere, its path MTU found on the way."""
+    assert stream(network, "host2", eid.format(2)) == STREAM
     assert set(drops_of(planes)) <= {"held-too-big", "icmp-rate-limited"}
 
 
@@ -136,6 +150,45 @@ def test_an_eid_that_moves(network: Network, planes: Planes, open_plane: OpenPla
     finally:
         network.run("host3", "ip", "addr", "del", f"{eid}/32", "dev", "lan")
         network.run("xtr3", "ip", "route", "del", f"{eid}/32", "dev", "eid")
+
+
+@pytest.mark.parametrize("new_family", [4, 6])
+def test_stream_through_the_old_xtr(
+    network: Network, open_plane: OpenPlane, rloc: str, new_family: int
+) -> None:
+    """Super-packets are re-encapsulated whole, and between address families by way of the slow path."""
+    eid = ip_network("192.168.3.10/32")
+    both = {n: [ip_address(pattern.format(n)) for pattern in RLOCS.values()] for n in (2, 3)}
+    itr_rloc, new_rloc = ip_address(rloc.format(1)), ip_address(RLOCS[new_family].format(3))
+    # The core's links take 1500: the ITR leaves room for the longer header that the old xTR may put on.
+    itr = open_plane(1, rloc=itr_rloc, mtu=1400)
+    old, new = (open_plane(n, rloc=rlocs[0], other_rlocs=rlocs[1:]) for n, rlocs in both.items())
+    itr.set_entry(Entry(ip_network("192.168.1.0/24"), EntryKind.LOCAL))
+    itr.set_entry(Entry(eid, EntryKind.REMOTE, (Locator(ip_address(rloc.format(2))),)))
+    old.set_entry(Entry(eid, EntryKind.AWAY, (Locator(new_rloc),)))
+    new.set_entry(Entry(eid, EntryKind.LOCAL))
+    new.set_entry(Entry(ip_network("192.168.1.0/24"), EntryKind.REMOTE, (Locator(itr_rloc),)))
+    with served(itr, old, new):
+        assert stream(network, "host3", "192.168.3.10") == STREAM
+    assert {reason for reason, n in old.drops().items() if n} <= {"slow-path-full"}
+    assert old.usage(eid)[0] > 0
+
+
+@pytest.mark.parametrize("eid", ["192.168.{}.10", "fd0e:{}::10"])
+def test_segmented_datagrams_arrive_whole(network: Network, planes: Planes, eid: str) -> None:
+    """UDP segmentation offload (UDP_SEGMENT): ten datagrams in one super-packet, as QUIC sends."""
+    with ExitStack() as stack:
+        ends = []
+        for n in (1, 2):
+            with inside(network.names[f"host{n}"]):
+                end = stack.enter_context(socket.socket(family_of(eid), socket.SOCK_DGRAM))
+                end.bind((eid.format(n), 8889))
+                end.settimeout(2)
+                ends.append(end)
+        ends[0].setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+        datagrams = [bytes([n]) * 1000 for n in range(10)]
+        ends[0].sendto(b"".join(datagrams), (eid.format(2), 8889))
+        assert [ends[1].recv(65536) for _ in datagrams] == datagrams
 
 
 def family_of(eid: str) -> socket.AddressFamily:
