@@ -1,0 +1,120 @@
+"""A cursor over received bytes that can fail in one way only, and its counterpart for sending. Pure."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+
+class WireError(ValueError):
+    """Received bytes that are not what the format says.
+
+    Attributes:
+        offset: octets from the start of the message to where it went wrong.
+        path: the field, outermost first ("records[1].locators[0].rloc").
+        why: what is wrong, a phrase.
+    """
+
+    def __init__(self, offset: int, path: str, why: str) -> None:
+        super().__init__(f"byte {offset}: {path}: {why}")
+        self.offset = offset
+        self.path = path
+        self.why = why
+
+
+class Reader:
+    """Reads big-endian fields from a bounded stretch of bytes; every failure is a `WireError`.
+
+    `with reader.at("records[0]"):` names what is being read, so that errors say where they are.
+
+    Attributes:
+        data: the whole message.
+        offset: of the next octet.
+        end: offset after the last octet that may be read.
+        depth: how many containers (LCAFs) are open around what is read now.
+    """
+
+    __slots__ = ("_path", "data", "depth", "end", "offset")
+
+    def __init__(self, data: bytes, offset: int = 0, end: int | None = None) -> None:
+        self.data = data
+        self.offset = offset
+        self.end = len(data) if end is None else end
+        self.depth = 0
+        self._path: list[str] = []
+
+    def at(self, name: str) -> Reader:
+        """Open a field of that name; to be used in a `with` statement, whose end closes it."""
+        self._path.append(name)
+        return self
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._path.pop()
+
+    @property
+    def remaining(self) -> int:
+        """Octets left."""
+        return self.end - self.offset
+
+    def error(self, name: str, why: str, *, offset: int | None = None) -> WireError:
+        """A `WireError` about a field, at `offset` or where the cursor is."""
+        path = ".".join([*self._path, name] if name else self._path)
+        return WireError(self.offset if offset is None else offset, path, why)
+
+    def take(self, octets: int, name: str) -> bytes:
+        """The next `octets` octets."""
+        start, stop = self.offset, self.offset + octets
+        if stop > self.end:
+            raise self.error(name, f"needs {_octets(octets)}, {self.end - start} left")
+        self.offset = stop
+        return self.data[start:stop]
+
+    def uint(self, octets: int, name: str) -> int:
+        """An unsigned integer of `octets` octets, network order."""
+        return int.from_bytes(self.take(octets, name), "big")
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        start, self.offset = self.offset, self.end
+        return self.data[start : self.end]
+
+    def window(self, start: int, end: int) -> Reader:
+        """A reader of the octets from `start` to `end` of the same message, with the same path."""
+        inner = Reader(self.data, start, end)
+        inner._path = self._path.copy()
+        inner.depth = self.depth
+        return inner
+
+    def bounded(self, octets: int, name: str) -> Reader:
+        """A reader of the next `octets` octets only, with the same offsets and path; skips them here."""
+        start = self.offset
+        self.take(octets, name)
+        return self.window(start, self.offset)
+
+    def expect_end(self, name: str = "") -> None:
+        """Fail if anything is left."""
+        if self.offset != self.end:
+            raise self.error(name, f"{_octets(self.remaining)} too many")
+
+
+def _octets(count: int) -> str:
+    return "1 octet" if count == 1 else f"{count} octets"
+
+
+def packed(value: int, octets: int, name: str) -> bytes:
+    """An unsigned integer in `octets` octets, network order; ValueError (with `name`) if it does not fit."""
+    try:
+        return value.to_bytes(octets, "big")
+    except OverflowError:
+        raise ValueError(f"{name} = {value} does not fit in {8 * octets} bits") from None
+
+
+def fitting(value: int, bits: int, name: str) -> int:
+    """The value itself; ValueError (with `name`) if it does not fit in `bits` bits."""
+    if value < 0 or value >> bits:
+        raise ValueError(f"{name} = {value} does not fit in {bits} bits")
+    return value

@@ -1,0 +1,170 @@
+"""Map-Register, Map-Notify and Map-Notify-Ack (RFC 9301 §5.6, §5.7). Pure.
+
+Signing and checking them is `testbed.lisp.auth`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, flags_in, known
+from testbed.lisp.wire.mapping import XTR_IDENTITY_OCTETS, XtrIdentity
+from testbed.lisp.wire.reader import Reader, packed
+from testbed.lisp.wire.record import EidRecord, decode_records
+
+#: Where the authentication data begin in all three messages: first word, nonce, key, algorithm, length.
+AUTHENTICATION_DATA_OFFSET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """Who vouches for a message, and how.
+
+    Attributes:
+        key_id: which of the pre-shared secrets (8 bits); 0 interoperates with peers of RFC 6830.
+        algorithm_id: 8 bits; a plain int where unassigned.
+        data: the MAC, as long as the length field says.
+    """
+
+    key_id: int = 0
+    algorithm_id: AlgorithmId | int = AlgorithmId.NONE
+    data: bytes = b""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Authentication:
+        """Read it, from the key ID."""
+        key_id = reader.uint(1, "key_id")
+        algorithm_id = known(AlgorithmId, reader.uint(1, "algorithm_id"))
+        return cls(key_id, algorithm_id, reader.take(reader.uint(2, "length"), "data"))
+
+    def encode(self) -> bytes:
+        """The octets; ValueError if a field does not fit."""
+        head = packed(self.key_id, 1, "key_id") + packed(self.algorithm_id, 1, "algorithm_id")
+        return head + packed(len(self.data), 2, "authentication data length") + self.data
+
+
+#: Of a message that is not signed (yet).
+UNAUTHENTICATED = Authentication()
+
+
+def _body(
+    nonce: int, authentication: Authentication, records: tuple[EidRecord, ...], xtr: XtrIdentity | None
+) -> bytes:
+    parts = [packed(nonce, 8, "nonce"), authentication.encode()]
+    parts += [record.encode() for record in records]
+    return b"".join(parts) + (xtr.encode() if xtr is not None else b"")
+
+
+def _decode_body(reader: Reader, count: int) -> tuple[int, Authentication, tuple[EidRecord, ...]]:
+    nonce = reader.uint(8, "nonce")
+    with reader.at("authentication"):
+        authentication = Authentication.decode(reader)
+    return nonce, authentication, decode_records(reader, count)
+
+
+@dataclass(frozen=True, slots=True)
+class MapRegister:
+    """A Map-Register.
+
+    Attributes:
+        nonce: 64 bits, incremented for each message.
+        records: the mappings; TTL 0 deregisters.
+        authentication: of the message.
+        flags: of the first word; I follows `xtr`.
+        xtr: the sender's identity.
+    """
+
+    nonce: int
+    records: tuple[EidRecord, ...]
+    authentication: Authentication = UNAUTHENTICATED
+    flags: MapRegisterFlag = MapRegisterFlag.NONE
+    xtr: XtrIdentity | None = None
+
+    def __post_init__(self) -> None:
+        flags = self.flags & ~MapRegisterFlag.XTR_ID_PRESENT
+        if self.xtr is not None:
+            flags |= MapRegisterFlag.XTR_ID_PRESENT
+        object.__setattr__(self, "flags", flags)
+
+    @classmethod
+    def decode(cls, reader: Reader) -> MapRegister:
+        """Read one, from its first word."""
+        word = reader.uint(4, "header")
+        flags = flags_in(MapRegisterFlag, word)
+        nonce, authentication, records = _decode_body(reader, word & 0xFF)
+        xtr = None
+        if flags & MapRegisterFlag.XTR_ID_PRESENT:
+            with reader.at("xtr"):
+                xtr = XtrIdentity.decode(reader)
+        reader.expect_end()
+        return cls(nonce, records, authentication, flags, xtr)
+
+    def encode(self) -> bytes:
+        """The octets; ValueError if a field does not fit."""
+        count = packed(len(self.records), 1, "record count")[0]
+        word = MessageType.MAP_REGISTER << 28 | self.flags | count
+        return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
+
+
+@dataclass(frozen=True, slots=True)
+class _Notification:
+    """What Map-Notify and Map-Notify-Ack have in common: everything but the type."""
+
+    nonce: int
+    records: tuple[EidRecord, ...]
+    authentication: Authentication = UNAUTHENTICATED
+    xtr: XtrIdentity | None = None
+
+    def _encode(self, message_type: MessageType) -> bytes:
+        word = message_type << 28 | packed(len(self.records), 1, "record count")[0]
+        return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
+
+
+def _decode_notification(
+    reader: Reader,
+) -> tuple[int, tuple[EidRecord, ...], Authentication, XtrIdentity | None]:
+    word = reader.uint(4, "header")
+    nonce, authentication, records = _decode_body(reader, word & 0xFF)
+    xtr = None
+    # RFC 9301 has no flag for it here, yet "the same contents as a Map-Register message"; peers that
+    # copy the trailer announce it with bits of their own, so its length is what tells.
+    if reader.remaining == XTR_IDENTITY_OCTETS:
+        with reader.at("xtr"):
+            xtr = XtrIdentity.decode(reader)
+    reader.expect_end()
+    return nonce, records, authentication, xtr
+
+
+@dataclass(frozen=True, slots=True)
+class MapNotify(_Notification):
+    """A Map-Notify: acknowledges a Map-Register or a subscription, or publishes a change.
+
+    Attributes:
+        nonce: of the Map-Register or Map-Request; one more for each publication (RFC 9437 §6).
+        records: the mappings.
+        authentication: of the message.
+        xtr: the receiver's identity, from peers that copy the whole Map-Register.
+    """
+
+    @classmethod
+    def decode(cls, reader: Reader) -> MapNotify:
+        """Read one, from its first word."""
+        return cls(*_decode_notification(reader))
+
+    def encode(self) -> bytes:
+        """The octets; ValueError if a field does not fit."""
+        return self._encode(MessageType.MAP_NOTIFY)
+
+
+@dataclass(frozen=True, slots=True)
+class MapNotifyAck(_Notification):
+    """A Map-Notify-Ack: stops the retransmission of a Map-Notify; its attributes are the Map-Notify's."""
+
+    @classmethod
+    def decode(cls, reader: Reader) -> MapNotifyAck:
+        """Read one, from its first word."""
+        return cls(*_decode_notification(reader))
+
+    def encode(self) -> bytes:
+        """The octets; ValueError if a field does not fit."""
+        return self._encode(MessageType.MAP_NOTIFY_ACK)
