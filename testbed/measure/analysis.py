@@ -13,7 +13,7 @@ from testbed.events import Event
 from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
-from testbed.measure.model import Interval, Migration, ProbeSeries
+from testbed.measure.model import Interval, Migration, ProbeSeries, ms
 from testbed.measure.phases import Phases, measure_phases
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
 from testbed.measure.validity import Finding
@@ -128,7 +128,7 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         was_probed=bool(in_window is not None and in_window.was_sent.any()),
         was_answered=bool(primary and primary.series.was_answered.any()),
     )
-    _close_timeline(timeline, phases, primary)
+    _close_timeline(timeline, phases, primary, ms(run.interval_ns))
     answered_again = None
     if "stuntime" in phases.spans or phases.chosen is not None:
         answered_again = phases.chosen is None or not phases.chosen.is_open
@@ -143,12 +143,14 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
     )
 
 
-def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | None) -> None:
+def _close_timeline(
+    timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float
+) -> None:
     """Add t14 from the gap that was found to be the outage."""
     source = primary.series.name if primary else "no probe"
     answered_ns = phases.chosen.answered_after_ns if phases.chosen else None
     reason = phases.reasons.get("stuntime", "no probe was lost: there is no first answer after a loss")
-    with_first_answer(timeline, answered_ns, source, reason)
+    with_first_answer(timeline, answered_ns, source, reason, interval_ms)
 
 
 def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:

@@ -10,23 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.measure.model import Interval, ProbeSeries
+from testbed.measure.model import NEVER, Interval, ProbeSeries
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A maximal run of probes that were sent and not answered.
 
-    Times are CLOCK_MONOTONIC in nanoseconds; "before" and "after" are the nearest answered probes
-    in the order sent, None at either end of the log.
+    Times are CLOCK_MONOTONIC in nanoseconds, None at either end of the log. The probes before and
+    after are the nearest answered ones in the order sent. The answers before and after are the
+    first reply to any probe sent after the loss, and the last one before that to any probe sent
+    before it: replies may overtake each other.
 
     Attributes:
         flow, direction: whose probes.
         first_seq, last_seq: the first and the last lost one.
         lost: how many were lost.
         first_sent_ns, last_sent_ns: when these two went out.
-        sent_before_ns, answered_before_ns: of the last answered probe before the loss.
-        sent_after_ns, answered_after_ns: of the first answered one after it.
+        sent_before_ns, sent_after_ns: of the answered probes on its two sides.
+        answered_before_ns, answered_after_ns: the last sign of life before it, and the first after.
     """
 
     flow: str
@@ -55,12 +57,12 @@ class Gap:
     def length_ns(self) -> int | None:
         """From the last answer before to the first answer after; None if either is missing.
 
-        Not negative: when the last answer before was itself held back until after the loss, the
-        two answers say nothing about its length and `length_by_send_ns` does.
+        Where a reply from before the loss was held back into it, this is shorter than
+        `length_by_send_ns`: the peer did get a sign of life.
         """
         if self.answered_before_ns is None or self.answered_after_ns is None:
             return None
-        return max(0, self.answered_after_ns - self.answered_before_ns)
+        return self.answered_after_ns - self.answered_before_ns
 
     @property
     def length_by_send_ns(self) -> int | None:
@@ -116,6 +118,11 @@ def find_gaps(series: ProbeSeries) -> list[Gap]:
 def _gap(sent: ProbeSeries, first: int, end: int) -> Gap:
     """The gap of rows `first` … `end` - 1, whose neighbours are answered by construction."""
     before, after = first > 0, end < len(sent)
+    earlier, later = sent.received_ns[:first], sent.received_ns[end:]
+    earlier, later = earlier[earlier != NEVER], later[later != NEVER]
+    answered_after_ns = int(later.min()) if after else None
+    if answered_after_ns is not None:
+        earlier = earlier[earlier <= answered_after_ns]
     return Gap(
         flow=sent.flow,
         direction=sent.direction,
@@ -125,9 +132,9 @@ def _gap(sent: ProbeSeries, first: int, end: int) -> Gap:
         first_sent_ns=int(sent.sent_ns[first]),
         last_sent_ns=int(sent.sent_ns[end - 1]),
         sent_before_ns=int(sent.sent_ns[first - 1]) if before else None,
-        answered_before_ns=int(sent.received_ns[first - 1]) if before else None,
+        answered_before_ns=int(earlier.max()) if len(earlier) else None,
         sent_after_ns=int(sent.sent_ns[end]) if after else None,
-        answered_after_ns=int(sent.received_ns[end]) if after else None,
+        answered_after_ns=answered_after_ns,
     )
 
 

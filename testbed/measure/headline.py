@@ -16,13 +16,27 @@ WORDS = {
 PARTS = ("hypervisor_part", "network_part", "unattributed")
 
 
+#: From so many milliseconds on: (divisor, unit, digits behind the point).
+PRECISION: tuple[tuple[float, int, str, int], ...] = (
+    (9_995.0, 1000, "s", 1),
+    (999.5, 1000, "s", 2),
+    (9.95, 1, "ms", 0),
+    (0.0, 1, "ms", 1),
+)
+
+
 def duration(value_ms: float) -> str:
     """Milliseconds as people read them: "3.2 ms", "190 ms", "1.42 s", "65.0 s"."""
-    if value_ms < 10:
-        return f"{value_ms:.1f} ms"
-    if value_ms < 1000:
-        return f"{value_ms:.0f} ms"
-    return f"{value_ms / 1000:.2f} s" if value_ms < 10_000 else f"{value_ms / 1000:.1f} s"
+    divisor, unit, digits = _precision(value_ms)
+    return f"{value_ms / divisor:.{digits}f} {unit}"
+
+
+def _precision(value_ms: float) -> tuple[int, str, int]:
+    """Divisor, unit and digits for a value and its parts."""
+    for least_ms, divisor, unit, digits in PRECISION:
+        if abs(value_ms) >= least_ms:
+            return divisor, unit, digits
+    raise ValueError(f"{value_ms} is not a time")
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -64,16 +78,25 @@ def _of_one(migration: Mapping[str, Any], subject: str, pause: str, summary: Map
         return (
             f"{subject} moved {route}, and its peer lost no probe: any outage is below {duration(interval)}"
         )
-    parts = [metrics[f"{part}_ms"] for part in PARTS]
+    parts = rounded_parts([metrics[f"{part}_ms"] for part in PARTS], outage)
     return f"{subject} moved {route}: its peer lost it for {duration(outage)}: {_parts(parts, pause)}"
 
 
-def _parts(parts: Sequence[float], pause: str) -> str:
+def _parts(parts: Sequence[str], pause: str) -> str:
     hypervisor, network, rest = parts
-    return (
-        f"{duration(hypervisor)} {pause}, {duration(network)} the network's remapping, "
-        f"{duration(rest)} unattributed"
-    )
+    return f"{hypervisor} {pause}, {network} the network's remapping, {rest} unattributed"
+
+
+def rounded_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
+    """Write parts in the whole's unit and precision, so that what is read adds up (largest remainders)."""
+    divisor, unit, digits = _precision(whole_ms)
+    step = divisor / 10**digits
+    shares = [part / step for part in parts_ms]
+    floors = [int(share) for share in shares]
+    missing = round(whole_ms / step) - sum(floors)
+    for index in sorted(range(len(shares)), key=lambda i: floors[i] - shares[i])[: max(0, missing)]:
+        floors[index] += 1
+    return [f"{floor * step / divisor:.{digits}f} {unit}" for floor in floors]
 
 
 def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str, Any]) -> str:
@@ -88,9 +111,9 @@ def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str,
         return f"{subject} moved {times}; how long its peer lost it was not measured"
     interval = ""
     if figure["ci95"]:
-        interval = f" (95 % interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
+        interval = f" (95% interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
     medians = [summary["statistics"][f"{part}_ms"]["median"] for part in PARTS]
     return (
         f"{subject} moved {times}: its peer lost it for a median of {duration(figure['median'])}{interval}; "
-        f"medians of the parts: {_parts(medians, pause)}"
+        f"medians of the parts: {_parts([duration(median) for median in medians], pause)}"
     )

@@ -90,7 +90,9 @@ def parse(expression: str, metrics: frozenset[str]) -> Threshold:
         ThresholdError: with the column, 1-based, and what is allowed there.
     """
     tokens = _tokens(expression)
-    comparisons, joins, position = [], [], 0
+    comparisons: list[Comparison] = []
+    joins: list[str] = []
+    position = 0
     while True:
         comparisons.append(_comparison(expression, tokens[position : position + 3], metrics))
         position += 3

@@ -147,7 +147,9 @@ def build_timeline(migration: Migration, events: Sequence[Event]) -> Timeline:
     return timeline
 
 
-def with_first_answer(timeline: Timeline, answered_ns: int | None, source: str, reason: str) -> Timeline:
+def with_first_answer(
+    timeline: Timeline, answered_ns: int | None, source: str, reason: str, interval_ms: float
+) -> Timeline:
     """Add t14, the first answer after the loss that the migration caused.
 
     Args:
@@ -155,10 +157,11 @@ def with_first_answer(timeline: Timeline, answered_ns: int | None, source: str, 
         answered_ns: CLOCK_MONOTONIC of the reply; None if there was none.
         source: the flow that it was seen in.
         reason: why there is none.
+        interval_ms: of the probes: so much earlier may an answer have been possible.
     """
     mark = None
     if answered_ns is not None:
-        mark = Mark("t14", LABELS["t14"][0], source, "probe", answered_ns, 0.0)
+        mark = Mark("t14", LABELS["t14"][0], source, "probe", answered_ns, interval_ms)
     timeline.put("t14", mark, reason)
     return timeline
 

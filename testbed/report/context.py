@@ -25,14 +25,15 @@ def migrations_of(plan: Plan, manifest: Mapping[str, Any], events: Sequence[Even
         events: in the order of `mono_ns`.
     """
     requests = [event for event in events if event.kind == "migration_requested"]
-    nexts = [event.mono_ns for event in requests[1:]] + [FOREVER_NS]
+    moments = [event.mono_ns for event in requests]
     migrations = []
     previous_ns = 0
-    for order, (request, next_ns) in enumerate(zip(requests, nexts, strict=True)):
+    for order, request in enumerate(requests):
+        next_ns = moments[order + 1] if order + 1 < len(moments) else FOREVER_NS
         window = Interval(request.mono_ns, _end_of_window(events, request.mono_ns, next_ns))
         baseline = _baseline(events, manifest, previous_ns, request.mono_ns)
         migrations.append(_migration(plan, manifest, events, request, order, window, baseline))
-        previous_ns = window.end_ns if window.end_ns < request.mono_ns else request.mono_ns
+        previous_ns = request.mono_ns
     return migrations
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from testbed.measure.headline import WORDS
+from testbed.measure.headline import PARTS, WORDS, duration, rounded_parts
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import Summary, value_of
 from testbed.report.pictures import Pictures
@@ -82,6 +82,7 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             mark_words=MARK_WORDS,
             metric_names=METRIC_NAMES,
             median_note=_median_note(data),
+            hero=_hero(data),
             share=lambda metric: _share(data, metric),
             parts_of=lambda migration: parts_of(migration, pause),
             missing_reason=lambda metric: missing_reason(data, metric),
@@ -102,6 +103,20 @@ def _median_note(data: Mapping[str, Any]) -> str:
     if entry is None or entry["n"] == 1:
         return "as the probes saw it"
     return f"median of {entry['n']}"
+
+
+def _hero(data: Mapping[str, Any]) -> dict[str, str]:
+    """The outage and its parts as the page shows them largest; of one migration they add up as read."""
+    entries = {name: data["statistics"][name] for name in ("stuntime_ms", *(f"{part}_ms" for part in PARTS))}
+    if not all(entries.values()):
+        return {}
+    medians = {name: entry["median"] for name, entry in entries.items()}
+    whole_ms = medians.pop("stuntime_ms")
+    if entries["stuntime_ms"]["n"] == 1:
+        written = dict(zip(medians, rounded_parts(list(medians.values()), whole_ms), strict=True))
+    else:
+        written = {name: duration(median) for name, median in medians.items()}
+    return {"stuntime_ms": duration(whole_ms), **written}
 
 
 def _share(data: Mapping[str, Any], metric: str) -> str:

@@ -19,8 +19,7 @@ def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
     lines = [
         f"# {data['verdict']}: {data['headline']}",
         "",
-        f"`{where}` · `{data['mechanism'] or 'no mechanism'}` · run `{data['run_id']}` · "
-        f"a probe every {data['probe_interval_ms']:g} ms",
+        f"`{where}` · `{data['mechanism'] or 'no mechanism'}` · run `{data['run_id']}`",
         "",
         *(f"> {reason}\n" for reason in verdict_reasons(data)),
         *(f"> Emulated: {text}\n" for text in manifest.get("emulated") or ()),
@@ -65,18 +64,15 @@ def _migration(migration: Mapping[str, Any], pause: str, where: str) -> list[str
     lines = [
         f"## Migration {number}: {route} ({where}): {migration['verdict']}{warm_up}",
         "",
-        f"![timeline](plots/timeline-{number}.svg) ![parts](plots/waterfall-{number}.svg) "
-        f"![messages](plots/sequence-{number}.svg)",
+        " ".join(f"![{name}](plots/{name}-{number}.svg)" for name in ("timeline", "waterfall", "sequence")),
         "",
     ]
     parts = [(row["name"], row["value"], row["between"], row["note"]) for row in parts_of(migration, pause)]
     lines += _table(("part", "time", "between", "note"), parts)
     bound = migration["bound"]
     if bound and bound["bound_ms"] is not None:
-        lines += [
-            f"By theory the remapping takes {figure(bound['bound_ms'])} = `{bound['formula']}`; {bound['why']}.",
-            "",
-        ]
+        theory = f"{figure(bound['bound_ms'])} = `{bound['formula']}`"
+        lines += [f"By theory the remapping takes {theory}; {bound['why']}.", ""]
     label = migration["origin"]["label"]
     lines += _table(("", "event", f"ms from {label}", "source", "other sources"), _marks(migration))
     if migration["gaps"]:

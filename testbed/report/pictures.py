@@ -70,7 +70,7 @@ def _migration_pictures(
     }
     route = f"{migration.guest}: {migration.source_site} → {migration.destination_site}"
     title = f"{route}, migration {migration.index}"
-    subtitle = _subtitle(summary)
+    subtitle, more = _subtitle(summary), f"{title} · {_subtitle(summary)}"
     series = result.primary.series if result.primary else None
     _, pause = WORDS.get(summary["substrate"] or "", WORDS["xen"])
 
@@ -78,18 +78,18 @@ def _migration_pictures(
         return draw_timeline(entry, nodes, series, title, subtitle, layout)
 
     def sequence(layout: Layout) -> Canvas:
-        return draw_sequence(entry, nodes, f"{title}: who told whom", subtitle, layout)
+        return draw_sequence(entry, nodes, "Who told whom", more, layout)
 
     def waterfall(layout: Layout) -> Canvas:
-        return draw_waterfall(entry, pause, f"{title}: whose part was how long", subtitle, layout)
+        return draw_waterfall(entry, pause, "Whose part was how long", more, layout)
 
     marks = [{"label": e["label"], "t_ms": e["t_ms"], "source": e["source"]} for e in entry["events"]]
     number = migration.index
     return (
         Picture(
             f"timeline-{number}",
-            "Each lane shows where that node takes the guest to be; while the colours of the lanes differ, "
-            "packets go astray. Shaded: what the peer lost. Below, every probe's round trip at its send time.",
+            "Each lane shows where that node takes the guest to be; while the lanes' colours differ, "
+            "packets go astray. Shaded: what the peer lost. Below, every probe's round trip when it was sent.",
             timeline(WIDE),
             timeline(NARROW),
             {"origin": entry["origin"], "marks": marks, "gaps": entry["gaps"]},

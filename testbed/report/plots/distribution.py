@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from testbed.measure.headline import duration
 from testbed.measure.statistics import ecdf
 from testbed.report.plots.svg import Canvas, Scale, number
-from testbed.report.plots.theme import Layout
+from testbed.report.plots.theme import Layout, heading
 
 HEIGHT, GAP = 220.0, 56.0
 
@@ -32,18 +33,17 @@ def draw_distribution(
     """
     canvas = Canvas(layout.width, 0, title, f"distribution-{layout.name}")
     left = 52.0
-    canvas.text(0 if layout.labels_above else left, 16, title, "p-title")
-    canvas.text(0 if layout.labels_above else left, 34, subtitle, "p-sub")
+    top = heading(canvas, title, subtitle, replace(layout, left=left)) + 12
     sample = [value for _, value in values]
     margin = max(interval_ms, 0.08 * (max(sample) - min(sample)))
     low, high = min(sample) - margin, max(sample) + margin
     if layout.labels_above:
-        y = _ecdf(canvas, sample, Scale(low, high, left, layout.width - layout.right), 60, layout)
+        y = _ecdf(canvas, sample, Scale(low, high, left, layout.width - layout.right), top, layout)
         y = _strip(canvas, values, outliers, low, high, left, layout.width - layout.right, y + 24)
     else:
         half = (layout.width - layout.right - left - GAP) / 2
-        y = _ecdf(canvas, sample, Scale(low, high, left, left + half), 60, layout)
-        _strip(canvas, values, outliers, low, high, left + half + GAP, layout.width - layout.right, 60)
+        y = _ecdf(canvas, sample, Scale(low, high, left, left + half), top, layout)
+        _strip(canvas, values, outliers, low, high, left + half + GAP, layout.width - layout.right, top)
     canvas.height = y + 6
     return canvas
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, spread, text_width
-from testbed.report.plots.theme import Layout
+from testbed.report.plots.theme import Layout, heading
 
 LANE, LANE_WITH_LABEL = 58.0, 66.0
 
@@ -18,6 +18,14 @@ LANES = {
     "map_server": ("t8",),
     "source_xtr": ("t9",),
     "itr": ("t10", "t11", "t12", "t13"),
+}
+
+ROLES = {
+    "guest": "guest",
+    "destination_xtr": "destination xTR",
+    "map_server": "mapping system",
+    "source_xtr": "source xTR",
+    "itr": "correspondent's ITR",
 }
 
 #: What passes between lanes: (from mark, to mark). The reply's way back to the guest's peer is t13 → t14.
@@ -37,31 +45,31 @@ def draw_sequence(
         layout: wide or narrow.
     """
     canvas = Canvas(layout.width, 0, title, f"sequence-{migration['index']}-{layout.name}")
-    canvas.text(0 if layout.labels_above else layout.left, 16, title, "p-title")
-    canvas.text(0 if layout.labels_above else layout.left, 34, subtitle, "p-sub")
+    top = heading(canvas, title, subtitle, layout) + 8
     wanted = {label for marks in LANES.values() for label in marks}
     at = {
         e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] in wanted
     }
     if len(at) < 2:
-        canvas.text(layout.left, 60, "too few marks were seen to draw the remapping", "p-none")
-        canvas.height = 74
+        canvas.text(layout.left, top + 8, "too few marks were seen to draw the remapping", "p-none")
+        canvas.height = top + 20
         return canvas
     low, high = min(at.values()), max(at.values())
     margin = max(0.04 * (high - low), 0.5)
     x = Scale(low - margin, high + margin, layout.left, layout.width - layout.right)
-    names = {"guest": f"guest {migration['guest']}", **nodes}
+    names = {"guest": migration["guest"], **nodes}
     height = LANE_WITH_LABEL if layout.labels_above else LANE
-    lane_y = {role: 62.0 + height * (row + 0.55) for row, role in enumerate(LANES)}
+    lane_y = {role: top + height * (row + 0.55) for row, role in enumerate(LANES)}
     for role, y in lane_y.items():
         canvas.line(x.start, y, x.end, y, "p-axis")
         if layout.labels_above:
-            canvas.text(x.start, y - 26, names[role], "p-strong")
+            canvas.text(x.start, y - 28, f"{ROLES[role]}, {names[role]}", "p-strong")
         else:
-            canvas.text(x.start - 12, y + 4, names[role], "p-strong", anchor="end")
+            canvas.text(x.start - 12, y, ROLES[role], "p-strong", anchor="end")
+            canvas.text(x.start - 12, y + 14, names[role], "p-small", anchor="end")
     _messages(canvas, at, x, lane_y, migration)
     _marks(canvas, at, x, lane_y)
-    bottom = 62.0 + height * len(LANES)
+    bottom = top + height * len(LANES)
     _axis(canvas, x, bottom, migration["origin"]["label"], layout)
     canvas.height = bottom + 42
     return canvas

@@ -13,7 +13,7 @@ from typing import Any
 from testbed.measure.headline import duration
 from testbed.measure.model import NS_PER_MS, ProbeSeries
 from testbed.report.plots.svg import Canvas, Scale, spread, text_width
-from testbed.report.plots.theme import Layout
+from testbed.report.plots.theme import Layout, heading
 
 LANE, LANE_WITH_LABEL, BAR = 44.0, 60.0, 15.0
 SCATTER = 170.0
@@ -21,9 +21,10 @@ SCATTER = 170.0
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One row: who, its marks, and the stretches of its belief (from label, to label, class, words)."""
+    """One row: a role, its node, its marks, its states (from label, to label, class, words)."""
 
     name: str
+    node: str
     marks: tuple[str, ...]
     states: tuple[tuple[str | None, str | None, str, str], ...]
 
@@ -39,7 +40,8 @@ def lanes_of(migration: Mapping[str, Any], nodes: Mapping[str, str]) -> list[Lan
     source, destination, idle = "p-source", "p-destination", "p-idle"
     return [
         Lane(
-            f"guest {migration['guest']}",
+            "guest",
+            migration["guest"],
             ("t2", "t3", "t4", "t14"),
             (
                 (None, "t2", source, f"runs at {a}"),
@@ -48,22 +50,26 @@ def lanes_of(migration: Mapping[str, Any], nodes: Mapping[str, str]) -> list[Lan
             ),
         ),
         Lane(
-            f"source {nodes['source_xtr']}",
+            "source xTR",
+            nodes["source_xtr"],
             ("t9",),
             ((None, "t9", source, "holds the EID"), ("t9", None, destination, f"away, at {b}")),
         ),
         Lane(
-            f"destination {nodes['destination_xtr']}",
+            "destination xTR",
+            nodes["destination_xtr"],
             ("t5", "t6", "t7"),
             ((None, "t5", idle, ""), ("t5", None, destination, "holds the EID")),
         ),
         Lane(
-            f"mapping system {nodes['map_server']}",
+            "mapping system",
+            nodes["map_server"],
             ("t8",),
             ((None, "t8", source, f"EID → {a}"), ("t8", None, destination, f"EID → {b}")),
         ),
         Lane(
-            f"correspondent's {nodes['itr']}",
+            "correspondent's ITR",
+            nodes["itr"],
             ("t10", "t11", "t12", "t13"),
             ((None, "t12", source, f"sends to {a}"), ("t12", None, destination, f"sends to {b}")),
         ),
@@ -71,7 +77,7 @@ def lanes_of(migration: Mapping[str, Any], nodes: Mapping[str, str]) -> list[Lan
 
 
 def zoom_of(migration: Mapping[str, Any], whole: tuple[float, float]) -> tuple[float, float]:
-    """The stretch worth looking at: the outage and the marks t2 … t14 with a margin, in ms from the origin."""
+    """The stretch worth looking at: the outage and t2 … t14 with a margin, in ms from the origin."""
     moments = [
         e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] not in ("t0", "t1")
     ]
@@ -108,10 +114,8 @@ def draw_timeline(
     low, high = zoom_of(migration, whole)
     right = layout.width - layout.right
     x = Scale(low, high, layout.left, right)
-    canvas.text(layout.left if not layout.labels_above else 0, 16, title, "p-title")
-    canvas.text(layout.left if not layout.labels_above else 0, 34, subtitle, "p-sub")
-
-    y = _overview(canvas, migration, whole, (low, high), layout, 50)
+    y = heading(canvas, title, subtitle, layout)
+    y = _overview(canvas, migration, whole, (low, high), layout, y)
     top = y
     gap_slot = len(canvas.elements)
     for lane in lanes_of(migration, nodes):
@@ -153,20 +157,24 @@ def _overview(
     start, end = at.get("t0"), at.get("t3")
     if start is not None and end is not None:
         tip = f"migration requested to resumed: {duration(end - start)}"
-        canvas.rect(x(start), y, x(end) - x(start), 12, "p-source", tip=tip)
+        canvas.rect(x(start), y, x(end) - x(start), 12, "p-busy", tip=tip)
     for gap in migration["gaps"]:
         length = gap["length_ms"] if gap["length_ms"] is not None else whole[1] - gap["start_ms"]
         canvas.rect(x(gap["start_ms"]), y, max(1.5, x(length) - x(0)), 12, "p-loss-solid")
     canvas.rect(x(zoom[0]), y - 3, max(3.0, x(zoom[1]) - x(zoom[0])), 18, "p-window", radius=2)
-    canvas.text(layout.left, y + 28, f"baseline and pre-copy, {duration(-whole[0])}", "p-small")
-    canvas.text(
-        right, y + 28, f"{duration(whole[1])} after {migration['origin']['label']}", "p-small", anchor="end"
-    )
     y_zoom = y + 44
     canvas.path(
         f"M{x(zoom[0]):.1f} {y + 15:.1f}L{layout.left:.1f} {y_zoom:.1f}"
         f"M{x(zoom[1]):.1f} {y + 15:.1f}L{right:.1f} {y_zoom:.1f}",
         "p-leader",
+    )
+    canvas.text(layout.left, y + 28, f"baseline and pre-copy, {duration(-whole[0])}", "p-small p-halo")
+    canvas.text(
+        right,
+        y + 28,
+        f"{duration(whole[1])} after {migration['origin']['label']}",
+        "p-small p-halo",
+        anchor="end",
     )
     return y_zoom
 
@@ -179,9 +187,10 @@ def _lane(
     height = LANE_WITH_LABEL if layout.labels_above else LANE
     bar_y = y + height - BAR - 5
     if layout.labels_above:
-        canvas.text(layout.left, y + 15, lane.name, "p-strong")
+        canvas.text(layout.left, y + 15, f"{lane.name}, {lane.node}", "p-strong")
     else:
-        canvas.text(layout.left - 12, bar_y + 12, lane.name, "p-strong", anchor="end")
+        canvas.text(layout.left - 12, bar_y + 5, lane.name, "p-strong", anchor="end")
+        canvas.text(layout.left - 12, bar_y + 19, lane.node, "p-small", anchor="end")
     reached = x.start
     for start, end, cls, words in lane.states:
         begin = reached if start is None else at.get(start)
@@ -191,12 +200,20 @@ def _lane(
             continue
         begin_x, finish_x = max(begin_x, x.start), min(max(finish_x, x.start), x.end)
         canvas.rect(begin_x, bar_y, finish_x - begin_x, BAR, cls, radius=2, tip=words)
-        if words and finish_x - begin_x > text_width(words, 11) + 10:
-            style = "p-small" if cls in ("p-idle", "p-paused") else "p-on-bar"
-            canvas.text(begin_x + 6, bar_y + 11.5, words, style)
+        inside = [x(at[mark]) for mark in lane.marks if mark in at and begin_x <= x(at[mark]) < finish_x]
+        _words(canvas, words, cls, [begin_x, *inside, finish_x], bar_y)
         reached = finish_x
     _marks(canvas, lane, migration, x, bar_y)
     return y + height
+
+
+def _words(canvas: Canvas, words: str, cls: str, edges: list[float], bar_y: float) -> None:
+    """Write a state's words into the first stretch of its bar that no mark cuts and that has room."""
+    style = "p-small" if cls in ("p-idle", "p-paused") else "p-on-bar"
+    for left, right in zip(sorted(edges), sorted(edges)[1:], strict=False):
+        if words and right - left > text_width(words, 11) + 12:
+            canvas.text(left + 6, bar_y + 11.5, words, style)
+            return
 
 
 def _marks(canvas: Canvas, lane: Lane, migration: Mapping[str, Any], x: Scale, bar_y: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from testbed.measure.headline import duration
 from testbed.measure.phases import PHASES
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout
+from testbed.report.plots.theme import Layout, heading
 
 ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
 
@@ -33,30 +33,29 @@ def draw_waterfall(
         layout: wide or narrow.
     """
     canvas = Canvas(layout.width, 0, title, f"waterfall-{migration['index']}-{layout.name}")
-    canvas.text(0 if layout.labels_above else layout.left, 16, title, "p-title")
-    canvas.text(0 if layout.labels_above else layout.left, 34, subtitle, "p-sub")
+    top = y = heading(canvas, title, subtitle, layout)
     bars = bars_of(migration)
     ends = [moment for spans in bars.values() for span in spans for moment in span] or [0.0, 1.0]
     low, high = min(ends), max(max(ends), min(ends) + 1)
     room = 0.26 if layout.labels_above else 0.14
     x = Scale(low, high + room * (high - low), layout.left, layout.width - layout.right)
-    grid_slot, top, y = len(canvas.elements), 50.0, 50.0
+    grid_slot = len(canvas.elements)
     height = ROW_WITH_LABEL if layout.labels_above else ROW
-    network_top = None
+    network_top = top
     for name, (label, cls) in ROWS.items():
         if name == PHASES[0]:
             network_top = y
-        label = f"{label} ({pause})" if name == "vm_downtime" else label
+        if name == "vm_downtime" and layout.labels_above:
+            label = f"{label} ({pause})"
         why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
         _row(canvas, label, bars[name], cls, why, x, layout, y)
         y += height
     network_bottom = y
     _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
     y += height
-    if network_top is not None:
-        _bound(canvas, migration, x, layout, network_top, network_bottom)
     grid = Canvas(0, 0, "", "")
     y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
+    _bound(grid, migration, x, network_top, network_bottom)
     canvas.elements[grid_slot:grid_slot] = grid.elements
     canvas.height = y + 4
     return canvas
@@ -116,9 +115,7 @@ def _row(
         canvas.text(place, bar_y + 12, total, "p-strong")
 
 
-def _bound(
-    canvas: Canvas, migration: Mapping[str, Any], x: Scale, layout: Layout, top: float, bottom: float
-) -> None:
+def _bound(canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float) -> None:
     """The analytic bound: where the remapping would end if nothing but distance took time."""
     bound = migration["bound"]
     at = {event["label"]: event["t_ms"] for event in migration["events"]}

@@ -113,8 +113,16 @@ def events(story: Story, *, index: int = 0, origin_ns: int = START_NS) -> list[E
     published = story.mechanism == "pubsub"
     said: dict[str, tuple[str, str, dict[str, Any]]] = {
         "t1": (hosts[story.source], "precopy_started", {"guest": "vm1"}),
-        "t2": (hosts[story.source], "guest_suspended", {"guest": "vm1", "uncertainty_ms": 1.0, "via": "libxl"}),
-        "t3": (hosts[story.destination], "guest_resumed", {"guest": "vm1", "uncertainty_ms": 1.0, "via": "libxl"}),
+        "t2": (
+            hosts[story.source],
+            "guest_suspended",
+            {"guest": "vm1", "uncertainty_ms": 1.0, "via": "libxl"},
+        ),
+        "t3": (
+            hosts[story.destination],
+            "guest_resumed",
+            {"guest": "vm1", "uncertainty_ms": 1.0, "via": "libxl"},
+        ),
         "t4": (
             f"tap-{story.destination}",
             "guest_first_frame",
@@ -256,7 +264,8 @@ def plan() -> model.Plan:
         prefix = ("192.168.0.0/24",) if dynamic else ("192.168.3.0/24",)
         return model.Site(
             name, f"xtr-{letter}", RLOC[name], () if dynamic else prefix, prefix if dynamic else (),
-            ("192.168.0.1/24",), "00:00:5e:00:01:01", f"br-{letter}-eid", f"xtr-{letter}-eid", f"xtr-{letter}-core",
+            ("192.168.0.1/24",), "00:00:5e:00:01:01",
+            f"br-{letter}-eid", f"xtr-{letter}-eid", f"xtr-{letter}-core",
         )  # fmt: skip
 
     return model.Plan(
@@ -295,7 +304,9 @@ def write_run(folder: Path, stories: Iterable[Story], *, seed: int = 1, **manife
             slow = 60 * np.exp(-(sent_ms - lost[1]) / 40) if sent_ms >= lost[1] - 12 else 0.0
             return (31.0 + float(rng.gamma(2.0, 0.4)) + float(slow),)
 
-        series.append(probes(answer, origin_ns=origin_ns, lateness_ms=lambda due: float(rng.exponential(0.08))))
+        series.append(
+            probes(answer, origin_ns=origin_ns, lateness_ms=lambda due: float(rng.exponential(0.08)))
+        )
     folder.mkdir(parents=True)
     (folder / "probes").mkdir()
     lines = []
@@ -311,7 +322,9 @@ def write_run(folder: Path, stories: Iterable[Story], *, seed: int = 1, **manife
     (folder / "events.jsonl").write_text("".join(e.to_json() + "\n" for e in all_events))
     end_ns = START_NS + (len(stories) * 4000 + 1000) * MS
     readings = {"start": clock()["start"], "end": {"mono_ns": end_ns, "wall_ns": end_ns + WALL_OFFSET_NS}}
-    document = manifest(**{"clock": readings, "mechanism": stories[0].mechanism, **manifest_changes})
+    document = manifest(
+        **{"clock": readings, "mechanism": stories[0].mechanism if stories else "ttl", **manifest_changes}
+    )
     (folder / "manifest.json").write_text(json.dumps(document, indent=2))
     (folder / "plan.json").write_text(json.dumps(asdict(plan()), indent=2))
     return folder
