@@ -167,15 +167,11 @@ class Network:
             own: tuple[Any, ...] = ()
             if backend == "netem":
                 node, interface = link.ends[0].node, link.ends[0].name
-                effective = netem_effective(
-                    self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout
-                )
+                effective = netem_effective(self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout)
             elif backend == "relay" and self._relay is not None:
                 effective = {**relay_arguments(link), "scheduling": self._relay.policy}
                 own = tuple(by_interface[name] for name in _relay_names(number) if name in by_interface)
-            found.append(
-                EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own)
-            )
+            found.append(EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own))
         return found
 
     # --- bring-up
@@ -235,9 +231,7 @@ class Network:
         self._veth(right, RELAY_NODE, far, macs)
         return RelayedLink(link, near, far)
 
-    def _veth(
-        self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None
-    ) -> None:
+    def _veth(self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None) -> None:
         self._mininet.addLink(
             end.node,
             far_node,
@@ -298,9 +292,7 @@ def _check_surroundings() -> None:
     """Refuse to run without the tools, or in the machine's own network namespace."""
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
-            raise ToolMissingError(
-                "tool-missing", f"{tool} is missing", next_command=f"apt-get install {package}"
-            )
+            raise ToolMissingError("tool-missing", f"{tool} is missing", next_command=f"apt-get install {package}")
     first = os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
     if first and os.readlink("/proc/self/ns/net") == os.readlink("/proc/1/ns/net"):
         raise NetworkError(
