@@ -80,9 +80,7 @@ class Network:
             )
         self._configure("router", {f"to{n}": (f"10.0.{n}.1/24", f"fd00:{n}::1/64") for n in SITES}, ())
 
-    def _configure(
-        self, name: str, addresses: dict[str, tuple[str, ...]], gateways: tuple[str, ...]
-    ) -> None:
+    def _configure(self, name: str, addresses: dict[str, tuple[str, ...]], gateways: tuple[str, ...]) -> None:
         with inside(self.names[name]):
             settings = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
             for conf in ("all", "default", *addresses):
