@@ -97,6 +97,7 @@ class Tap:
         """Remove the interface."""
         self._statistics.close()
         os.close(self.fd)
+        self.fd = -1  # never what the number is given to next
 
 
 class SlowPath:
@@ -132,7 +133,9 @@ class SlowPath:
             reason = HOLD_REASONS[frame[5]]
             if reason == "resolve":
                 return packet
-            if reason == "exceeds-mtu":
+            if reason == "again":
+                self._tap.write(packet)
+            elif reason == "exceeds-mtu":
                 self._exceeds_mtu(packet, self._mtu - frame[4])
             else:
                 self._ttl_expired(packet, arrived=reason == "arrived-ttl-expired")

@@ -97,6 +97,14 @@ class AnswerNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeNeighbour:
+    """Ask a host on the LAN, at the MAC it had, whether it is there; its answer will be a sighting."""
+
+    eid: Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inject:
     """Send a held inner packet through the forwarding entries again."""
 
@@ -115,7 +123,8 @@ class SaveNonce:
 class Emit:
     """Something happened that the timeline should say.
 
-    `mono_ns` is when, if that was before now (a kernel's stamp).
+    `mono_ns` is when, if that was before now (a kernel's stamp). Without it the event happened when
+    the action before it in the list was begun.
     """
 
     kind: str
@@ -130,6 +139,7 @@ Action: TypeAlias = (
     | BindNeighbour
     | UnbindNeighbour
     | AnswerNeighbour
+    | ProbeNeighbour
     | Inject
     | SaveNonce
     | Emit

@@ -36,6 +36,8 @@ class XtrOptions:
         on_miss: what becomes of packets while their mapping is being resolved.
         held_packets: at most, for each EID, with `hold`; the oldest go first.
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
+        departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
+            has really left, when the Map-Server says so.
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
     """
@@ -50,6 +52,7 @@ class XtrOptions:
     on_miss: Literal["hold", "drop"] = "hold"
     held_packets: int = 32
     local_cache_ttl_s: float = 86400.0
+    departure_probe_interval_s: float = 3.0
     ordered_notifies: bool = True
 
 

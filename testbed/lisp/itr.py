@@ -6,18 +6,14 @@ RFC 9301 §5.2, §5.3 (requests), §5.4, §5.5 (replies), §6.1 (solicitations),
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from collections.abc import Callable
 from typing import Any
 
 from testbed.lisp.actions import (
-    MINUTE_NS,
     Action,
     Address,
     ClearForwarding,
     Forwarding,
-    ForwardingLocator,
     Inject,
     Prefix,
     SendControl,
@@ -28,79 +24,23 @@ from testbed.lisp.actions import (
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_cache import CacheEntry, MapCache
-from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest, request_delays
+from testbed.lisp.mapping import belonging, best_rloc, cache_entry, first_rloc
+from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
+from testbed.lisp.rloc_prober import Probe
+from testbed.lisp.subscriptions import Subscriptions
+from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
 from testbed.lisp.wire import (
     CONTROL_PORT,
-    PRIORITY_UNUSABLE,
-    TTL_LOCAL_DECISION,
     EidPrefix,
     EidRecord,
     EncapsulatedControl,
-    LocatorFlag,
+    MapNotify,
     MapReply,
     MapRequest,
     MapRequestFlag,
     RequestedEid,
 )
 from testbed.lisp.wire import Action as MappingAction
-
-
-class ResolutionState(Enum):
-    """How far a question to the mapping system has come."""
-
-    HELD_BACK = "held-back"  # a limiter makes it wait
-    ASKED = "asked"
-    PAUSED = "paused"  # ten retransmissions without an answer: silence for 30 s (RFC 9301 §5.3)
-
-
-class ResolutionInput(Enum):
-    """What can happen to one."""
-
-    SEND = auto()
-    HOLD = auto()
-    EXHAUSTED = auto()
-
-
-TRANSITIONS: dict[tuple[ResolutionState, ResolutionInput], ResolutionState] = {
-    (ResolutionState.HELD_BACK, ResolutionInput.SEND): ResolutionState.ASKED,
-    (ResolutionState.HELD_BACK, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
-    (ResolutionState.ASKED, ResolutionInput.SEND): ResolutionState.ASKED,
-    (ResolutionState.ASKED, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
-    (ResolutionState.ASKED, ResolutionInput.EXHAUSTED): ResolutionState.PAUSED,
-    (ResolutionState.PAUSED, ResolutionInput.HOLD): ResolutionState.HELD_BACK,
-}
-
-#: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
-NEGATIVE: dict[int, Forwarding] = {
-    MappingAction.NO_ACTION: Forwarding.DROP,
-    MappingAction.NATIVELY_FORWARD: Forwarding.NATIVE,
-    MappingAction.SEND_MAP_REQUEST: Forwarding.RESOLVE,
-}
-
-
-@dataclass(slots=True)
-class Resolution:
-    """One open question.
-
-    Attributes:
-        eid: the prefix asked for.
-        machine: where it stands.
-        deadline: of the next transmission, or of the end of the pause.
-        smr_invoked: asked because of an SMR: the s-bit.
-        limiter: the name of the limit that held it back, for its event.
-        nonces: of all transmissions; a reply to any of them will do.
-        delays: of the retransmissions.
-        transmissions: so far.
-    """
-
-    eid: Prefix
-    machine: Machine[ResolutionState, ResolutionInput]
-    deadline: int
-    smr_invoked: bool = False
-    limiter: str | None = None
-    nonces: set[int] = field(default_factory=set)
-    delays: Iterator[int] = field(default_factory=request_delays)
-    transmissions: int = 0
 
 
 class Itr:
@@ -122,6 +62,7 @@ class Itr:
         self._random64 = random64
         self._override = override
         self.cache = MapCache()
+        self.subscriptions = Subscriptions(random64)
         self.counters: Counter[str] = Counter()
         self._resolutions: dict[Prefix, Resolution] = {}
         self._held: dict[Address, deque[bytes]] = {}
@@ -165,24 +106,71 @@ class Itr:
 
     def reply(self, message: MapReply, peer: Address, now: int) -> list[Action]:
         """A Map-Reply: accepted if its nonce is that of an open question, else dropped (RFC 9301 §5.3)."""
-        for resolution in self._resolutions.values():
-            if message.nonce in resolution.nonces:
-                break
-        else:
+        resolution = self._answered_by(message.nonce)
+        if resolution is None:
             self.counters["replies_with_unknown_nonce"] += 1
             return [emit("control_dropped", message="map-reply", reason="unknown nonce", peer=peer)]
         del self._resolutions[resolution.eid]
         # A mapping of something that was not asked for would be an injection (RFC 9301 §9).
-        records = _belonging(message.records, resolution.eid)
+        records = belonging(message.records, resolution.eid)
         actions: list[Action] = []
         for record in records:
             actions.append(
                 emit(
                     "map_reply_received", mono_ns=now, eid=record.eid, nonce=hex(message.nonce), peer=peer,
-                    ttl_minutes=record.ttl_minutes, rloc=_first_rloc(record),
+                    ttl_minutes=record.ttl_minutes, rloc=first_rloc(record),
                     transmissions=resolution.transmissions,
                 )
             )  # fmt: skip
+        for record in records:
+            actions += self.install(record, now)
+        return actions
+
+    def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
+        """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
+        actions: list[Action] = []
+        for record in belonging(records, probe.eid):
+            actions += self.install(record, now)
+        return actions
+
+    def _answered_by(self, nonce: int) -> Resolution | None:
+        return next((each for each in self._resolutions.values() if nonce in each.nonces), None)
+
+    def notified(self, notify: MapNotify, peer: Address, now: int) -> list[Action] | None:
+        """A verified Map-Notify that may confirm a subscription or be a publication (RFC 9437 §5, §6).
+
+        Returns what to do, or None if it is neither.
+        """
+        resolution = self._answered_by(notify.nonce)
+        if resolution is not None:
+            del self._resolutions[resolution.eid]
+            self.subscriptions.acknowledged(resolution.eid, notify.nonce)
+            return self._take(belonging(notify.records, resolution.eid), "subscription_acknowledged",
+                              notify.nonce, peer, now)  # fmt: skip
+        prefixes = [each.eid.prefix for each in notify.records if isinstance(each.eid, EidPrefix)]
+        if not prefixes or not self.subscriptions.covering(prefixes[0]):
+            return None
+        first = notify.records[0]
+        if first.action == MappingAction.DROP_AUTH_FAILURE and not first.locators:
+            # The Map-Server gave up on us: what is cached may be old, so subscribe again.
+            if self.subscriptions.ended(prefixes[0], notify.nonce):
+                return self._ask(prefixes[0], now, smr_invoked=True)
+            return []
+        if self.subscriptions.accept(prefixes[0], notify.nonce) is None:
+            self.counters["publications_not_newer"] += 1
+            return [
+                emit("control_dropped", message="map-notify", reason="replayed publication",
+                     eid=prefixes[0], nonce=hex(notify.nonce), peer=peer)
+            ]  # fmt: skip
+        return self._take(list(notify.records), "publication_received", notify.nonce, peer, now)
+
+    def _take(self, records: list[EidRecord], kind: str, nonce: int, peer: Address, now: int) -> list[Action]:
+        """Say what came, then install it."""
+        actions: list[Action] = [
+            emit(kind, mono_ns=now, eid=record.eid, nonce=hex(nonce), peer=peer,
+                 ttl_minutes=record.ttl_minutes, rloc=first_rloc(record))
+            for record in records
+        ]  # fmt: skip
         for record in records:
             actions += self.install(record, now)
         return actions
@@ -200,12 +188,12 @@ class Itr:
         old = self.cache.exact(eid)
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
             return self._remove(eid)
-        entry = self.cache.insert(self._entry(record, eid, now))
+        entry = self.cache.insert(cache_entry(record, eid, now, ns(self._config.options.local_cache_ttl_s)))
         actions: list[Action] = [self._program(entry, override)]
         if not entry.same_mapping(old):
             actions.append(
                 emit(
-                    "map_cache_changed", eid=eid, rloc=_best_rloc(entry), old_rloc=old and _best_rloc(old),
+                    "map_cache_changed", eid=eid, rloc=best_rloc(entry), old_rloc=old and best_rloc(old),
                     forwarding=entry.forwarding, ttl_minutes=record.ttl_minutes,
                     locators=[each.rloc for each in entry.locators],
                 )
@@ -216,6 +204,7 @@ class Itr:
         """Drop a mapping and its open question because the EID is local now; programs nothing."""
         self.cache.remove(eid)
         self._resolutions.pop(eid, None)
+        self.subscriptions.forget(eid)
 
     def next_deadline(self) -> int | None:
         """When an entry ends or a question has to be repeated."""
@@ -226,7 +215,7 @@ class Itr:
         actions: list[Action] = []
         for entry in self.cache.expire(now):
             actions.append(ClearForwarding(entry.eid, entry.instance_id))
-            actions.append(emit("map_cache_expired", eid=entry.eid, old_rloc=_best_rloc(entry)))
+            actions.append(emit("map_cache_expired", eid=entry.eid, old_rloc=best_rloc(entry)))
         for resolution in list(self._resolutions.values()):
             if resolution.deadline <= now:
                 actions += self._due(resolution, now)
@@ -257,6 +246,7 @@ class Itr:
                 }
                 for each in self._resolutions.values()
             ],
+            "subscriptions": [str(eid) for eid in self.subscriptions.active()],
             "held_packets": {str(eid): len(packets) for eid, packets in self._held.items()},
         }
 
@@ -294,7 +284,8 @@ class Itr:
         self._request_limit.allow(resolution.eid, now)
         if resolution.smr_invoked and not resolution.transmissions:
             self._solicited_limit.allow(resolution.eid, now)
-        nonce = self._random64()
+        subscribe = self._config.mechanism.subscribe
+        nonce = self.subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
         resolution.nonces.add(nonce)
         resolvers = self._config.map_resolvers
         resolver = resolvers[resolution.transmissions % len(resolvers)]
@@ -306,8 +297,9 @@ class Itr:
         request = MapRequest(
             nonce,
             (self._config.rloc,),
-            (RequestedEid(EidPrefix(resolution.eid)),),
+            (RequestedEid(EidPrefix(resolution.eid), notify=subscribe),),
             flags=MapRequestFlag.SMR_INVOKED if resolution.smr_invoked else MapRequestFlag.NONE,
+            xtr=self._config.identity if subscribe else None,
         )
         limiter, resolution.limiter = resolution.limiter, None
         return [
@@ -328,18 +320,6 @@ class Itr:
             )
         return EncapsulatedControl(source, destination, CONTROL_PORT, request.encode()).encode()
 
-    def _entry(self, record: EidRecord, eid: Prefix, now: int) -> CacheEntry:
-        lifetime_ns = record.ttl_minutes * MINUTE_NS
-        if record.ttl_minutes == TTL_LOCAL_DECISION:
-            lifetime_ns = ns(self._config.options.local_cache_ttl_s)
-        locators = usable_locators(record)
-        if record.locators:
-            # Locators that are all down leave nothing to do but drop, until the mapping ends.
-            forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
-        else:
-            forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
-        return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
-
     @staticmethod
     def _program(entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
         kind = entry.forwarding
@@ -355,7 +335,7 @@ class Itr:
             return []
         return [
             ClearForwarding(eid),
-            emit("map_cache_changed", eid=eid, old_rloc=_best_rloc(old), forwarding="removed", ttl_minutes=0),
+            emit("map_cache_changed", eid=eid, old_rloc=best_rloc(old), forwarding="removed", ttl_minutes=0),
         ]
 
     def _release(self, eid: Prefix, now: int) -> list[Action]:
@@ -368,34 +348,3 @@ class Itr:
             else:
                 self.counters["held_packets_dropped_by_mapping"] += len(packets)
         return actions
-
-
-def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
-    """The locators that packets may be sent to: R-bit set and priority below 255 (RFC 9301 §5.4)."""
-    return tuple(
-        ForwardingLocator(locator.rloc, locator.priority, locator.weight)
-        for locator in record.locators
-        if isinstance(locator.rloc, Address)
-        and locator.flags & LocatorFlag.REACHABLE
-        and locator.priority < PRIORITY_UNUSABLE
-    )
-
-
-def _belonging(records: tuple[EidRecord, ...], asked: Prefix) -> list[EidRecord]:
-    """The records that answer a question: what covers it, and more-specifics of that (RFC 9301 §5.5)."""
-    prefixes = [
-        (record, record.eid.prefix)
-        for record in records
-        if isinstance(record.eid, EidPrefix) and record.eid.prefix.version == asked.version
-    ]
-    covering = [prefix for _, prefix in prefixes if prefix.overlaps(asked)]
-    return [record for record, prefix in prefixes if any(prefix.overlaps(each) for each in covering)]
-
-
-def _best_rloc(entry: CacheEntry) -> Address | None:
-    best = min(entry.locators, key=lambda locator: locator.priority, default=None)
-    return best.rloc if best else None
-
-
-def _first_rloc(record: EidRecord) -> Address | None:
-    return next((each.rloc for each in usable_locators(record)), None)

@@ -12,6 +12,7 @@ from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
+from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.resolver import Resolver
 from testbed.lisp.solicitor import Solicitor
@@ -47,7 +48,8 @@ class MapServer:
         self._ownership = Ownership(dict(saved))
         self._registry = Registry()
         self._notifier = Notifier()
-        self._resolver = Resolver(config, self._registry)
+        self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of)
+        self._resolver = Resolver(config, self._registry, self._publisher)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._counters: Counter[str] = Counter()
         #: Where an xTR was last heard, and the site whose secret it has.
@@ -76,7 +78,10 @@ class MapServer:
 
     def handle_timer(self, now: int) -> list[Action]:
         """Repeat notifications, end registrations that nobody refreshed."""
-        _, actions = self._notifier.handle_timer(now)
+        abandoned, actions = self._notifier.handle_timer(now)
+        for key in abandoned:
+            if isinstance(key, PublicationKey):
+                actions += self._publisher.abandoned(key, now)
         for registration in self._registry.expire(now):
             actions.append(
                 emit(
@@ -84,6 +89,7 @@ class MapServer:
                     owner=registration.owner, reason="registration expired",
                 )
             )  # fmt: skip
+            actions += self._publish_withdrawal(registration, now)
         return actions
 
     def inspect(self, now: int) -> dict[str, Any]:
@@ -105,6 +111,7 @@ class MapServer:
                 }
                 for each in self._registry
             ],
+            "subscriptions": self._publisher.inspect(),
             "unacknowledged": self._notifier.inspect(now),
             "counters": dict(sorted((self._counters + self._resolver.counters).items())),
         }
@@ -178,7 +185,7 @@ class MapServer:
                 "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
                 nonce=hex(message.nonce),
             )  # fmt: skip
-            return [changed]
+            return [changed, *self._publish_withdrawal(old, now)]
         stored = replace(record, locators=in_wire_order(record.locators))
         same_owner = old is not None and old.owner == claimant
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
@@ -219,6 +226,7 @@ class MapServer:
             _, saved = self._ownership.depart(loser, record, eid)
             actions += saved
             actions += self._tell_losses(loser, now)
+        actions += self._publisher.publish(self._resolver.proxied(record), eid, owner, now)
         if self._config.mechanism.smr_from_map_server:
             for itr_rloc in self._resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
@@ -257,6 +265,23 @@ class MapServer:
                     )
                 )
         return actions
+
+    # --- subscriptions -----------------------------------------------------------------------------
+
+    def _subscriber_of(self, request: MapRequest) -> Subscriber | None:
+        """The xTR that an xTR-ID is, if it has registered with us."""
+        for claimant, (rloc, site) in self._heard.items():
+            if request.xtr is not None and claimant.identity == request.xtr:
+                return Subscriber(claimant, rloc, site.secret)
+        return None
+
+    def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
+        return self._resolver.records(eid)
+
+    def _publish_withdrawal(self, registration: Registration, now: int) -> list[Action]:
+        """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
+        gone = EidRecord(EidPrefix(registration.eid), 0)
+        return self._publisher.publish(gone, registration.eid, registration.owner, now)
 
     # --- refusals ----------------------------------------------------------------------------------
 

@@ -67,6 +67,12 @@ class Notifier:
         self._pending[key] = pending
         return self._transmit(pending, now)
 
+    def notify_once(
+        self, nonce: int, records: tuple[EidRecord, ...], *, secret: Secret, destination: Address, reason: str
+    ) -> list[Action]:
+        """Send a Map-Notify that is not repeated."""
+        return self._transmit(PendingNotify(MapNotify(nonce, records), secret, destination, reason), 0)
+
     def acknowledge(self, ack: MapNotifyAck, payload: bytes, source: Address) -> Hashable | None:
         """Stop what a Map-Notify-Ack answers; its key, or None if it answers nothing or is not genuine."""
         for key, pending in self._pending.items():

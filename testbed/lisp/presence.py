@@ -144,6 +144,10 @@ class Presence:
         state = self.state_of(prefix.network_address)
         return {PresenceState.LOCAL: Forwarding.LOCAL, PresenceState.AWAY: Forwarding.AWAY}.get(state)
 
+    def mac_of(self, eid: Address) -> str:
+        """The MAC that an EID had when last seen; KeyError if it never was."""
+        return self._hosts[eid].mac
+
     def in_state(self, state: PresenceState) -> list[Address]:
         """The EIDs in one state."""
         return [host.eid for host in self._hosts.values() if host.machine.state is state]

@@ -12,6 +12,7 @@ from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl
 from testbed.lisp.config import MapServerConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.prefix_map import uncovered_prefix
+from testbed.lisp.publisher import Publisher
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.replier import Replier, itr_rloc_for
 from testbed.lisp.wire import Action as MappingAction
@@ -32,9 +33,11 @@ class Resolver:
     Args:
         config: of the Map-Server.
         registry: its registrations.
+        publisher: takes requests with the N-bit.
     """
 
-    def __init__(self, config: MapServerConfig, registry: Registry) -> None:
+    def __init__(self, config: MapServerConfig, registry: Registry, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._config = config
         self._registry = registry
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
@@ -68,6 +71,14 @@ class Resolver:
                 self.counters["requests_for_unknown_eids"] += 1
                 continue
             found = self._registry.best(requested.eid.prefix)
+            if requested.notify and found is not None:
+                # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
+                denied, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
+                actions += told
+                if denied is not None:
+                    port = outer.source_port
+                    actions += self._replier.reply(request, (denied,), event.source, port, now)
+                continue
             if found is not None and not (self._config.options.proxy_reply and found.proxy):
                 actions += self._forward(outer, found)
                 continue
@@ -84,7 +95,7 @@ class Resolver:
         ttl_minutes = self._config.options.registration_ttl_minutes or found.record.ttl_minutes
         matching = [found, *self._registry.inside(found.eid)]
         # One TTL for the set, so that it times out as one (RFC 9301 §5.5).
-        return tuple(self._proxied(each, ttl_minutes) for each in matching)
+        return tuple(self.proxied(each.record, ttl_minutes) for each in matching)
 
     def negative(self, eid: Prefix) -> EidRecord:
         """Why there is no mapping of a prefix, and for how long that holds (RFC 9301 §8.3)."""
@@ -123,10 +134,10 @@ class Resolver:
                 until = now + record.ttl_minutes * MINUTE_NS
                 self._given.setdefault(record.eid.prefix, {})[itr_rloc] = until
 
-    @staticmethod
-    def _proxied(registration: Registration, ttl_minutes: int) -> EidRecord:
+    def proxied(self, record: EidRecord, ttl_minutes: int | None = None) -> EidRecord:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""
-        record = registration.record
+        if ttl_minutes is None:
+            ttl_minutes = self._config.options.registration_ttl_minutes or record.ttl_minutes
         locators = tuple(
             replace(locator, flags=locator.flags & LocatorFlag.REACHABLE) for locator in record.locators
         )

@@ -12,6 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from testbed.lisp.actions import Address
+from testbed.lisp.wire.inet import PROTOCOL_ICMPV6, build_ip, checksum, pseudo_header
 
 ETHERTYPE_ARP = 0x0806
 ETHERTYPE_RARP = 0x8035
@@ -123,6 +124,19 @@ def arp_reply(*, mac: str, address: IPv4Address, to_mac: str, to_address: IPv4Ad
     )
 
 
+def arp_request(*, mac: str, address: IPv4Address, to_mac: str, asked: IPv4Address) -> bytes:
+    """An Ethernet frame that asks one host whether `asked` is its address."""
+    ethernet = _ETHERNET.pack(mac_octets(to_mac), mac_octets(mac), ETHERTYPE_ARP)
+    return ethernet + _ARP.pack(1, 0x0800, 6, 4, 1, mac_octets(mac), address.packed, bytes(6), asked.packed)
+
+
+def neighbour_solicitation(*, mac: str, address: IPv6Address, to_mac: str, asked: IPv6Address) -> bytes:
+    """An Ethernet frame that asks one host whether `asked` is its address (RFC 4861 §4.3)."""
+    body = struct.pack("!BBHI", _NEIGHBOUR_SOLICITATION, 0, 0, 0) + asked.packed
+    body += bytes((1, 1)) + mac_octets(mac)
+    return _neighbour_frame(body, mac, address, to_mac, asked)
+
+
 def neighbour_advertisement(*, mac: str, address: IPv6Address, to_mac: str, to_address: IPv6Address) -> bytes:
     """An Ethernet frame that answers a neighbour solicitation: `address` is at `mac` (RFC 4861 §4.4).
 
@@ -130,15 +144,12 @@ def neighbour_advertisement(*, mac: str, address: IPv6Address, to_mac: str, to_a
     """
     body = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, 0x60000000) + address.packed
     body += bytes((2, 1)) + mac_octets(mac)
-    pseudo = address.packed + to_address.packed + struct.pack("!II", len(body), 58)
-    checksum = _checksum(pseudo + body)
-    body = body[:2] + struct.pack("!H", checksum) + body[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + address.packed + to_address.packed
-    return _ETHERNET.pack(mac_octets(to_mac), mac_octets(mac), ETHERTYPE_IPV6) + header + body
+    return _neighbour_frame(body, mac, address, to_mac, to_address)
 
 
-def _checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def _neighbour_frame(body: bytes, mac: str, source: IPv6Address, to_mac: str, target: IPv6Address) -> bytes:
+    """ICMPv6 in IPv6 in Ethernet, with its checksum; the hop limit of 255 shows that no router passed it."""
+    pseudo = pseudo_header(source, target, PROTOCOL_ICMPV6, len(body))
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    packet = build_ip(source, target, PROTOCOL_ICMPV6, body, hop_limit=255)
+    return _ETHERNET.pack(mac_octets(to_mac), mac_octets(mac), ETHERTYPE_IPV6) + packet

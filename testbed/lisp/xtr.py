@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from testbed.lisp.actions import (
@@ -12,6 +13,7 @@ from testbed.lisp.actions import (
     Address,
     AnswerNeighbour,
     Forwarding,
+    ProbeNeighbour,
     SendControl,
     SetForwarding,
     emit,
@@ -28,19 +30,23 @@ from testbed.lisp.inputs import (
     StaleReceived,
     Started,
 )
-from testbed.lisp.itr import Itr, usable_locators
+from testbed.lisp.itr import Itr
+from testbed.lisp.mapping import usable_locators
 from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
+from testbed.lisp.rloc_prober import RlocProber
 from testbed.lisp.solicitor import Solicitor
-from testbed.lisp.timing import earliest
+from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
+    EidRecordFlag,
     EncapsulatedControl,
     MapNotify,
     MapNotifyAck,
     MapReply,
+    MapReplyFlag,
     MapRequest,
     MapRequestFlag,
     WireError,
@@ -64,6 +70,10 @@ class Xtr:
         self._itr = Itr(config, random64, self._presence.override)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
+        self._prober = RlocProber(
+            config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s)
+        )
+        self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
         self._counters: Counter[str] = Counter()
         #: EID → the locator to which its packets last went, for the event that says it changed.
         self._last_rloc: dict[Address, Address] = {}
@@ -83,11 +93,13 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        return earliest((self._registrar.next_deadline(), self._itr.next_deadline()))
+        parts = (self._registrar, self._itr, self._prober)
+        return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
+        actions += self._prober.handle_timer(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -106,6 +118,7 @@ class Xtr:
         }
 
     def _started(self, event: Started, now: int) -> list[Action]:
+        self._prober.start(now)
         actions: list[Action] = []
         # Longest prefix wins, so what is local may be inside what is resolved.
         actions += [SetForwarding(prefix, Forwarding.RESOLVE) for prefix in self._config.eid_space]
@@ -195,6 +208,11 @@ class Xtr:
             return self._dropped("control", f"malformed: {error}", event.source)
         if isinstance(message, MapRequest):
             return self._request(message, event.source, event.port, now, encapsulated=False)
+        if isinstance(message, MapReply) and message.flags & MapReplyFlag.PROBE:
+            probe, actions = self._prober.answered(message, event.source, now)
+            if probe is None:
+                return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
+            return actions + self._itr.probed(probe, message.records, now)
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):
@@ -219,6 +237,10 @@ class Xtr:
         records = [record for each in request.requests for record in self._answer(each.eid, now)]
         if not records:
             return self._dropped("map-request", "for no EID of this site", peer)
+        if request.flags & MapRequestFlag.PROBE:
+            # Whoever answers a probe is an ETR, and says so in every record or is not heard (§5.4), also
+            # where the mapping is one of an EID that has left.
+            records = [replace(each, flags=each.flags | EidRecordFlag.AUTHORITATIVE) for each in records]
         return self._replier.reply(request, tuple(records), peer, port, now)
 
     def _answer(self, eid: object, now: int) -> list[EidRecord]:
@@ -247,10 +269,14 @@ class Xtr:
             return actions
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
-        if self._config.options.ordered_notifies:
-            actions = self._registrar.observe(notify.nonce)
-        for record in notify.records:
-            actions += self._learn(record, notify.nonce, event.source, now)
+        published = self._itr.notified(notify, event.source, now)
+        if published is not None:
+            actions = published
+        else:
+            if self._config.options.ordered_notifies:
+                actions = self._registrar.observe(notify.nonce)
+            for record in notify.records:
+                actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
         actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
         return actions
@@ -282,6 +308,9 @@ class Xtr:
             ]
             self._registrar.lose(prefix)
             actions += self._presence.depart(eid, now)
+            if self._probe_hosts.allow(eid, now):
+                # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
+                actions.append(ProbeNeighbour(eid, self._presence.mac_of(eid)))
             actions += self._itr.install(record, now)
             actions.append(
                 emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)

@@ -1,1 +1,6 @@
-"""report"""
+"""A run's folder in; summary.json, report.html, report.md, junit.xml and plots out. Rebuildable."""
+
+from testbed.measure.summary import Summary
+from testbed.report.build import build_report
+
+__all__ = ["Summary", "build_report"]

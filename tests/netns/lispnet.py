@@ -46,24 +46,30 @@ def wait_for(fd: int, deadline_s: float = DEADLINE_S) -> bool:
     return bool(select.select([fd], [], [], deadline_s)[0])
 
 
+def wait_until(predicate: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    """Return as soon as a predicate holds; AssertionError if it does not in time."""
+    end = time.monotonic() + deadline_s
+    while not predicate():
+        assert time.monotonic() < end, "not in time"
+        select.select([], [], [], 0.002)
+
+
 class Network:
     """The namespaces; names are unique to this process, everything is removed with them."""
 
-    def __init__(self, core_mtu: int = 1500) -> None:
+    def __init__(self, mtu: int = 1500) -> None:
         self._prefix = f"lt{os.getpid()}-{next(_numbers)}-"
         names = ["router", *(f"{role}{n}" for n in SITES for role in ("xtr", "host"))]
         self.names = {name: self._prefix + name for name in names}
         ip(*(f"netns add {full}" for full in self.names.values()))
-        for full in self.names.values():
-            ip(f"-netns {full} link set lo up") if False else None
-        with_links = []
+        links = []
         for n in SITES:
             router, xtr, host = (self.names[x] for x in ("router", f"xtr{n}", f"host{n}"))
-            with_links += [
-                f"link add core netns {xtr} mtu {core_mtu} type veth peer name to{n} netns {router} mtu {core_mtu}",
+            links += [
+                f"link add core netns {xtr} mtu {mtu} type veth peer name to{n} netns {router} mtu {mtu}",
                 f"link add eid netns {xtr} type veth peer name lan netns {host}",
             ]
-        ip(*with_links)
+        ip(*links)
         for n in SITES:
             self._configure(
                 f"xtr{n}",
@@ -85,6 +91,7 @@ class Network:
             settings = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
             for conf in ("all", "default", *addresses):
                 settings[f"ipv4/conf/{conf}/rp_filter"] = "0"
+                settings[f"ipv6/conf/{conf}/accept_dad"] = "0"  # link-local addresses at once
             for key, value in settings.items():
                 Path("/proc/sys/net", key).write_text(value)
             lines = ["link set lo up"]
@@ -111,28 +118,36 @@ class Network:
 
 
 class Wire:
-    """Raw frames on one interface."""
+    """Raw frames on one interface; its own MAC, and that of the xTR at the other end."""
 
-    def __init__(self, namespace: str, interface: str) -> None:
-        with inside(namespace):
+    def __init__(self, network: Network, name: str, interface: str, peer: str, peer_interface: str) -> None:
+        with inside(network.names[name]):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             self._socket.bind((interface, ETH_P_ALL))
-            self.mac = Path(f"/sys/class/net/{interface}/address") and self._socket.getsockname()[4]
+            self.mac: bytes = self._socket.getsockname()[4]
+        with inside(network.names[peer]), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as there:
+            there.bind((peer_interface, 0))
+            self.peer_mac: bytes = there.getsockname()[4]
         self._socket.setblocking(False)
 
-    def send(self, frame: bytes) -> None:
+    def send(self, packet: bytes) -> None:
+        """Send an IP packet to the other end."""
+        kind = b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd"
+        self._socket.send(self.peer_mac + self.mac + kind + packet)
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a whole frame."""
         self._socket.send(frame)
 
     def expect(self, wanted: Callable[[bytes], bool], deadline_s: float = DEADLINE_S) -> bytes:
-        """The first incoming frame that is wanted; AssertionError if there is none in time."""
+        """The first wanted frame that comes in; AssertionError if there is none in time."""
         end = time.monotonic() + deadline_s
-        while (left := end - time.monotonic()) > 0:
-            if not wait_for(self._socket.fileno(), left):
-                break
+        while (left := end - time.monotonic()) > 0 and wait_for(self._socket.fileno(), left):
             frame, address = self._socket.recvfrom(65600)
             if address[2] != socket.PACKET_OUTGOING and wanted(frame):
                 return frame
         raise AssertionError("no such frame")
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()

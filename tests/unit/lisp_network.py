@@ -13,7 +13,6 @@ from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from testbed.lisp.actions import (
-    MINUTE_NS,
     SECOND_NS,
     Action,
     Address,
@@ -22,6 +21,7 @@ from testbed.lisp.actions import (
     Emit,
     Forwarding,
     Inject,
+    ProbeNeighbour,
     SaveNonce,
     SendControl,
     SetForwarding,
@@ -105,6 +105,8 @@ class Network:
         self.now = 1_000 * SECOND_NS
         self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
         self.events: list[Event] = []
+        #: Whose LAN the guest is on, for those who ask it; nobody's unless a test says so.
+        self.really_at: str | None = None
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
         self._sent: dict[tuple[Address, Address], int] = {}
@@ -224,6 +226,9 @@ class Network:
                 node.neighbours[action.eid] = action.mac
             elif isinstance(action, UnbindNeighbour):
                 node.neighbours.pop(action.eid, None)
+            elif isinstance(action, ProbeNeighbour):
+                if self.really_at == node.name:
+                    self.at(self.now + MS_NS, lambda: self.sight(node.name, kind=SightingKind.ARP_REPLY))
             elif isinstance(action, SaveNonce):
                 assert action.nonce >= node.saved.get(action.owner, 0)
                 node.saved[action.owner] = action.nonce
@@ -274,15 +279,11 @@ def packet_to(eid: Address, payload: bytes = b"") -> bytes:
     return eid.packed + payload
 
 
-__all__ = [
-    "CORRESPONDENT",
-    "EID",
-    "MAC",
-    "MAP_SERVER",
-    "MINUTE_NS",
-    "MS_NS",
-    "RLOCS",
-    "SECOND_NS",
-    "Network",
-    "packet_to",
-]
+def settled(network: Network) -> Network:
+    """The guest lives at A and the correspondent's ITR has its mapping."""
+    network.sight("xtr-a")
+    network.run_for(1 * SECOND_NS)
+    network.send("xtr-c", packet_to(EID))
+    network.run_for(10 * SECOND_NS)
+    assert network.nodes["xtr-a"].delivered
+    return network

@@ -21,6 +21,7 @@ IO_MODULES = {
 MAY_IMPORT: dict[str, set[str]] = {
     "spec": set(),
     "lisp": set(),
+    "decode": {"lisp"},
     "plan": {"spec"},
     "dataplane": {"lisp"},
     "lab.network": {"plan"},

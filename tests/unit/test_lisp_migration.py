@@ -9,30 +9,19 @@ from itertools import pairwise
 
 import pytest
 
-from testbed.lisp.actions import Address
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
 from tests.unit.lisp_network import (
     CORRESPONDENT,
     EID,
     MAP_SERVER,
-    MINUTE_NS,
     MS_NS,
     RLOCS,
-    SECOND_NS,
     Network,
     packet_to,
+    settled,
 )
-
-
-def settled(network: Network) -> Network:
-    """The guest lives at A and the correspondent's ITR has its mapping."""
-    network.sight("xtr-a")
-    network.run_for(1 * SECOND_NS)
-    network.send("xtr-c", packet_to(EID))
-    network.run_for(10 * SECOND_NS)
-    assert network.nodes["xtr-a"].delivered
-    return network
 
 
 def test_first_packet_is_held_until_the_mapping_comes_and_is_then_delivered() -> None:
@@ -280,3 +269,38 @@ def test_rfc9301_5_6_register_nonces_only_ever_rise() -> None:
         nonces = [int(event.fields["nonce"], 16) for event in network.saw("map_register_sent", name)]
         assert len(nonces) > 1
         assert all(earlier < later for earlier, later in pairwise(nonces))
+
+
+def test_a_silent_guest_that_came_back_is_asked_and_found() -> None:
+    """Its old xTR was never told that it had gone; when it is, it asks the LAN before anyone sends."""
+    network = settled(Network())
+    silent = True
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        return [] if silent and source == MAP_SERVER and destination == RLOCS["xtr-a"] else [10 * MS_NS]
+
+    network.faults = faults
+    network.sight("xtr-b")
+    network.run_for(500 * MS_NS)
+    network.really_at = "xtr-a"
+    silent = False
+    network.run_for(5 * SECOND_NS)
+    assert network.owner() == "xtr-a"
+    assert (network.host_state("xtr-a"), network.host_state("xtr-b")) == ("local", "away")
+
+
+def test_rfc9301_7_1_mechanism_rloc_probe_learns_the_mapping_from_the_old_locator() -> None:
+    network = settled(Network("rloc-probe"))
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(12 * SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [event.fields["rloc"] for event in changed] == ["10.0.2.2"]
+    asked = [event for event in network.saw("rloc_probe_sent", "xtr-c") if event.at_ns < changed[0].at_ns]
+    assert asked[-1].fields["peer"] == "10.0.1.2"
+    assert changed[0].at_ns - asked[-1].at_ns == 20 * MS_NS
+    assert not network.saw("map_request_sent", "xtr-c", since_ns=moved)
+    network.run_for(60 * SECOND_NS)
+    rounds = [event.at_ns for event in network.saw("rloc_probe_sent", "xtr-c", since_ns=moved)]
+    assert all(9 * SECOND_NS <= later - earlier <= 11 * SECOND_NS for earlier, later in pairwise(rounds))
+    assert {event.fields["peer"] for event in network.saw("rloc_probe_sent", "xtr-c")[-3:]} == {"10.0.2.2"}

@@ -16,10 +16,12 @@ from testbed.lisp.wire import (
     EidRecordFlag,
     EncapsulatedControl,
     EncapsulatedControlFlag,
+    Info,
     InstanceId,
     LocatorFlag,
     MapNotify,
     MapNotifyAck,
+    MapReferral,
     MapRegister,
     MapRegisterFlag,
     MapReply,
@@ -27,7 +29,11 @@ from testbed.lisp.wire import (
     MapRequest,
     MapRequestFlag,
     Message,
+    NatTraversal,
     OpaqueMessage,
+    ReferralAction,
+    ReferralRecord,
+    ReferralSignature,
     RequestedEid,
     RlocRecord,
     XtrIdentity,
@@ -275,6 +281,55 @@ MESSAGES: list[tuple[str, Message, str]] = [
         20010db8 00020000 00000000 00000002
         20010db8 000e0000 00000000 00000010
         10f6 10f6 0009 925b f0
+        """,
+    ),
+    (
+        "map-referral",
+        MapReferral(
+            9,
+            (
+                ReferralRecord(
+                    EidPrefix(IPv6Network("2001:db8::/32")),
+                    1440,
+                    ReferralAction.MS_REFERRAL,
+                    (RlocRecord(RLOC_A),),
+                    EidRecordFlag.AUTHORITATIVE | EidRecordFlag.INCOMPLETE,
+                    0x123,
+                    (ReferralSignature(1440, 0x60000000, 0x50000000, 0xABCD, 2, b"\xfe\xed"),),
+                ),
+                ReferralRecord(VM4, 15, ReferralAction.DELEGATION_HOLE),
+            ),
+        ),
+        """
+        60000002 00000000 00000009
+        000005a0 01 20 3800                         # ACT 1, A, I
+        1123 0002 20010db8 00000000 00000000 00000000
+        01 64 ff 00 0001 0001 0a000102
+        000005a0 60000000 50000000 abcd 0002 02 00 0000 feed
+        0000000f 00 20 8000 0000 0001 c0a8000a      # ACT 4
+        """,
+    ),
+    (
+        "info-request",
+        Info(8, VM4, authentication=Authentication(0, 1, bytes(20))),
+        """
+        70000000 00000000 00000008
+        00 01 0014 00000000 00000000 00000000 00000000 00000000
+        00000000 00 20 0001 c0a8000a
+        0000
+        """,
+    ),
+    (
+        "info-reply",
+        Info(8, VM4, 1440, NatTraversal(4342, 6000, RLOC_A, RLOC_B, RLOC_C, (RLOC6_B,))),
+        """
+        78000000 00000000 00000008
+        00 00 0000
+        000005a0 00 20 0001 c0a8000a
+        4003 00 00 07 00 0028
+        10f6 1770                                   # ports of Map-Server and ETR
+        0001 0a000102 0001 0a000202 0001 0a000302   # global ETR, Map-Server, private ETR
+        0002 20010db8 00020000 00000000 00000002    # RTR
         """,
     ),
     (

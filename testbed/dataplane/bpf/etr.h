@@ -42,7 +42,9 @@ static __always_inline void report_stale(const struct locator *locator, const st
 
 /*
  * Send on to where the EID now lives. With both outer headers of one family they are rewritten where
- * they stand; else they are taken off and put on. Net effect on the TTL: one less (RFC 9300 §5.3).
+ * they stand. Else they are taken off, and the packet takes the way through the slow path: the kernel
+ * does not let a packet be encapsulated that was already, if it never left this machine. Net effect
+ * on the TTL: one less (RFC 9300 §5.3).
  */
 static __always_inline int reencapsulate(struct __sk_buff *skb, const struct config *config,
 					 struct entry *entry, const struct arrival *arrival,
@@ -57,10 +59,12 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 	if (inner->ttl <= 1)
 		return drop(DROP_TTL);
 	if (locator.family != arrival->family || arrival->length != plain) {
+		/* What is injected belongs to the configured instance. */
+		if (arrival->instance_id != config->instance_id)
+			return drop(DROP_ADJUST_ROOM);
 		if (strip(skb, arrival->length, arrival->family, inner))
 			return drop(DROP_ADJUST_ROOM);
-		inner->transport_offset -= arrival->length;
-		return encapsulate_to(skb, config, entry, inner, arrival->instance_id, now);
+		return hold(skb, config, HOLD_AGAIN, 0);
 	}
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN + plain, inner, inner->ttl - 1, inner->tos))

@@ -24,6 +24,7 @@
 #define HOLD_REASONS(X)                                                                              \
 	X(RESOLVE, "resolve")                             /* EID space without a mapping */              \
 	X(EXCEEDS_MTU, "exceeds-mtu")                     /* RFC 9300 §7.1 */                            \
+	X(AGAIN, "again")                                 /* to be injected as it is, as new packets */  \
 	X(TTL_EXPIRED, "ttl-expired")                     /* ICMP time exceeded is due to the site */    \
 	X(ARRIVED_TTL_EXPIRED, "arrived-ttl-expired")     /* the same, to a source at another site */
 /* clang-format on */

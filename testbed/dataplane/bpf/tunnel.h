@@ -268,15 +268,12 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	bpf_ringbuf_submit(report, 0);
 }
 
-/* The octets of IP on the wire: of the longest segment, if this is a super-packet. */
+/* The octets of IP on the wire: of the longest segment, if this is a super-packet of TCP. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct inner *inner)
 {
-	__u8 data_offset = sizeof(struct udphdr) << 2;
+	__u8 data_offset;
 
-	if (!skb->gso_size)
-		return skb->len - ETH_HLEN;
-	if (inner->protocol == IPPROTO_TCP &&
-	    bpf_skb_load_bytes(skb, inner->transport_offset + 12, &data_offset, 1))
+	if (!skb->gso_size || bpf_skb_load_bytes(skb, inner->transport_offset + 12, &data_offset, 1))
 		return skb->len - ETH_HLEN;
 	return inner->transport_offset - ETH_HLEN + (data_offset >> 4) * 4 + skb->gso_size;
 }
@@ -295,6 +292,12 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 		return drop(DROP_NO_LOCATOR);
 	if (inner->ttl <= 1)
 		return hold(skb, config, HOLD_TTL_EXPIRED, 0);
+	/*
+	 * Datagrams in one super-packet (UDP_SEGMENT): the receiving kernel would mistake them for a
+	 * tunnel's segments. The TAP takes them apart.
+	 */
+	if (skb->gso_size && inner->protocol == IPPROTO_UDP)
+		return hold(skb, config, HOLD_AGAIN, 0);
 	overhead = locator.family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
 	if (wire_length(skb, inner) + overhead > config->mtu ||
 	    skb->len - ETH_HLEN + overhead > 0xffff)

@@ -85,7 +85,6 @@ class Driver:
         self._machine: Machine | None = None
         self._performers: dict[type, Callable[[Any], None]] = {
             SendControl: self._send,
-            Emit: self._emit,
             SaveNonce: nonces.save,
             **(performers or {}),
         }
@@ -113,16 +112,24 @@ class Driver:
             self.feed(ControlReceived(payload, source, port), arrival_ns)
 
     def _perform(self, actions: list[Action]) -> None:
+        """Carry out actions; an event is stamped when the action that it tells of was begun.
+
+        Stamped after it, a send or a change could seem later than what it caused elsewhere: the
+        scheduler may take the processor from us within the system call.
+        """
+        begun_ns = time.monotonic_ns()
         for action in actions:
-            self._performers[type(action)](action)
+            if isinstance(action, Emit):
+                stamp_ns = begun_ns if action.mono_ns is None else action.mono_ns
+                self._runtime.log.emit(action.kind, mono_ns=stamp_ns, **action.fields)
+            else:
+                begun_ns = time.monotonic_ns()
+                self._performers[type(action)](action)
 
     def _send(self, action: SendControl) -> None:
         reason = self._control.send(action.payload, action.destination, action.port)
         if reason is not None:
             self._runtime.log.emit("control_not_sent", peer=str(action.destination), reason=reason)
-
-    def _emit(self, action: Emit) -> None:
-        self._runtime.log.emit(action.kind, mono_ns=action.mono_ns, **action.fields)
 
     def _schedule(self) -> None:
         assert self._machine is not None

@@ -32,7 +32,7 @@ def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
             # The kernel stamps with the wall clock; both clocks are read here, at once, for the difference.
-            age_ns = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+            age_ns: int = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
             return now_ns - max(0, age_ns)
     return now_ns
 

@@ -29,6 +29,7 @@ from testbed.lisp.actions import (
     BindNeighbour,
     ClearForwarding,
     Inject,
+    ProbeNeighbour,
     SetForwarding,
     UnbindNeighbour,
 )
@@ -44,7 +45,15 @@ from testbed.lisp.inputs import (
 from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.registrar import NONCE_OWNER
 from testbed.lisp.sealing import Secret
-from testbed.lisp.sightings import Sighting, SightingKind, arp_reply, neighbour_advertisement, read_frame
+from testbed.lisp.sightings import (
+    Sighting,
+    SightingKind,
+    arp_reply,
+    arp_request,
+    neighbour_advertisement,
+    neighbour_solicitation,
+    read_frame,
+)
 from testbed.lisp.wire import XtrIdentity
 from testbed.lisp.xtr import Xtr
 
@@ -99,7 +108,7 @@ class XtrAgent:
         control: ControlSocket,
         nonces: NonceStore,
     ) -> None:
-        self._plane, self._lan = plane, lan
+        self._plane, self._lan, self._gateways = plane, lan, config.gateways
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
@@ -114,6 +123,7 @@ class XtrAgent:
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
                 AnswerNeighbour: self._answer_neighbour,
+                ProbeNeighbour: self._probe_neighbour,
                 Inject: lambda action: plane.inject(action.packet),
             },
         )
@@ -211,6 +221,19 @@ class XtrAgent:
         else:
             return
         self._lan.send(frame)
+
+    def _probe_neighbour(self, action: ProbeNeighbour) -> None:
+        for gateway in self._gateways:
+            if isinstance(action.eid, IPv4Address) and isinstance(gateway, IPv4Address):
+                self._lan.send(
+                    arp_request(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid)
+                )
+            elif isinstance(action.eid, IPv6Address) and isinstance(gateway, IPv6Address):
+                self._lan.send(
+                    neighbour_solicitation(
+                        mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid
+                    )
+                )
 
 
 def _input_of(report: DataPlaneEvent) -> HostSighted | StaleReceived | FirstPacketSent:

@@ -2,6 +2,15 @@
 
 `decode_control(data)` and `message.encode()` are the control plane, `DataHeader` the data plane. The
 one error on receipt is `WireError`; a record that cannot be encoded raises ValueError.
+
+Where the RFCs leave room:
+
+- Reserved bits are ignored on receipt and zero on transmit. Unassigned code points (actions, algorithms,
+  types of LCAFs and messages) survive a round trip.
+- Octets after the end of a message are an error, and so is an AFI whose length nobody knows.
+- Bits of an EID-prefix beyond its mask are cleared silently.
+- The mask length of an EID in an instance is that of the address alone.
+- An inner UDP checksum of zero in an ECM is an error, unless `allow_zero_checksum` is given.
 """
 
 from testbed.lisp.wire.address import (
@@ -38,6 +47,7 @@ from testbed.lisp.wire.codes import (
 )
 from testbed.lisp.wire.control import EncapsulatedControl, Message, OpaqueMessage, decode_control
 from testbed.lisp.wire.data import DATA_HEADER_OCTETS, DataHeader
+from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest, RequestedEid, XtrIdentity
 from testbed.lisp.wire.reader import Reader, WireError
 from testbed.lisp.wire.record import (
@@ -49,6 +59,7 @@ from testbed.lisp.wire.record import (
     host_eid,
     in_wire_order,
 )
+from testbed.lisp.wire.referral import MapReferral, ReferralRecord, ReferralSignature
 from testbed.lisp.wire.registration import Authentication, MapNotify, MapNotifyAck, MapRegister
 
 __all__ = [
@@ -72,11 +83,13 @@ __all__ = [
     "EncapsulatedControlFlag",
     "ExplicitLocatorPath",
     "HopFlag",
+    "Info",
     "InstanceId",
     "LcafType",
     "LocatorFlag",
     "MapNotify",
     "MapNotifyAck",
+    "MapReferral",
     "MapRegister",
     "MapRegisterFlag",
     "MapReply",
@@ -93,6 +106,8 @@ __all__ = [
     "Reader",
     "ReencapsulationHop",
     "ReferralAction",
+    "ReferralRecord",
+    "ReferralSignature",
     "ReplicationEntry",
     "ReplicationList",
     "RequestedEid",

@@ -12,9 +12,11 @@ from testbed.lisp.wire.codes import (
     flags_in,
     known,
 )
-from testbed.lisp.wire.inet import PROTOCOL_UDP, IpAddress, build_udp_packet, parse_ip, parse_udp
+from testbed.lisp.wire.inet import PROTOCOL_UDP, UDP_HEADER, IpAddress, build_udp_packet, parse_ip, parse_udp
+from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest
 from testbed.lisp.wire.reader import Reader, packed
+from testbed.lisp.wire.referral import MapReferral
 from testbed.lisp.wire.registration import MapNotify, MapNotifyAck, MapRegister
 
 #: The one kind of Authentication Data whose length is known (RFC 9303 §8.1).
@@ -57,8 +59,13 @@ class EncapsulatedControl:
         return decode_control(self.payload)
 
     @classmethod
-    def decode(cls, reader: Reader) -> EncapsulatedControl:
+    def decode(cls, reader: Reader, *, allow_zero_checksum: bool = False) -> EncapsulatedControl:
         """Read one, from its first word.
+
+        Args:
+            reader: of the message.
+            allow_zero_checksum: accept an inner UDP checksum of zero, which RFC 9301 §5.8 forbids and
+                some peers send.
 
         Raises:
             WireError: no whole UDP datagram in IP inside, or one without a right checksum.
@@ -73,7 +80,10 @@ class EncapsulatedControl:
             if packet.protocol != PROTOCOL_UDP:
                 raise reader.error("ip", f"protocol {packet.protocol}, not UDP", offset=start)
             udp = parse_udp(packet, reader)
-            if not udp.checksum_ok:
+            if UDP_HEADER + len(udp.payload) != len(packet.payload):
+                why = f"{UDP_HEADER + len(udp.payload)}, of {len(packet.payload)}"
+                raise reader.error("udp.length", why, offset=packet.payload_offset + 4)
+            if not udp.checksum_ok and not (allow_zero_checksum and udp.checksum == 0):
                 why = "must not be zero" if udp.checksum == 0 else "wrong"
                 raise reader.error("udp.checksum", why, offset=packet.payload_offset + 6)
         reader.expect_end()
@@ -128,7 +138,17 @@ class OpaqueMessage:
         return self.data
 
 
-Message = MapRequest | MapReply | MapRegister | MapNotify | MapNotifyAck | EncapsulatedControl | OpaqueMessage
+Message = (
+    MapRequest
+    | MapReply
+    | MapRegister
+    | MapNotify
+    | MapNotifyAck
+    | MapReferral
+    | Info
+    | EncapsulatedControl
+    | OpaqueMessage
+)
 
 _DECODERS: dict[int, tuple[str, Callable[[Reader], Message]]] = {
     MessageType.MAP_REQUEST: ("map_request", MapRequest.decode),
@@ -136,15 +156,18 @@ _DECODERS: dict[int, tuple[str, Callable[[Reader], Message]]] = {
     MessageType.MAP_REGISTER: ("map_register", MapRegister.decode),
     MessageType.MAP_NOTIFY: ("map_notify", MapNotify.decode),
     MessageType.MAP_NOTIFY_ACK: ("map_notify_ack", MapNotifyAck.decode),
+    MessageType.MAP_REFERRAL: ("map_referral", MapReferral.decode),
+    MessageType.INFO: ("info", Info.decode),
     MessageType.ENCAPSULATED_CONTROL: ("encapsulated_control", EncapsulatedControl.decode),
 }
 
 
-def decode_control(data: bytes) -> Message:
+def decode_control(data: bytes, *, allow_zero_checksum: bool = False) -> Message:
     """Decode the payload of a UDP datagram from or to port 4342.
 
     Args:
         data: one whole message; octets after it are an error.
+        allow_zero_checksum: as in `EncapsulatedControl.decode`.
 
     Raises:
         WireError: malformed; offset and path say where.
@@ -158,4 +181,6 @@ def decode_control(data: bytes) -> Message:
         return OpaqueMessage(known(MessageType, message_type), data)
     name, decode = entry
     with reader.at(name):
+        if message_type == MessageType.ENCAPSULATED_CONTROL:
+            return EncapsulatedControl.decode(reader, allow_zero_checksum=allow_zero_checksum)
         return decode(reader)

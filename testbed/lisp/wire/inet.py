@@ -17,9 +17,15 @@ PROTOCOL_ICMP = 1
 PROTOCOL_UDP = 17
 PROTOCOL_ICMPV6 = 58
 
+#: Extension headers that may stand before UDP (RFC 8200 §4): hop-by-hop, routing, fragment, destination.
+IPV6_FRAGMENT = 44
+IPV6_EXTENSIONS = frozenset({0, 43, IPV6_FRAGMENT, 60})
+IPV6_EXTENSION_UNIT = 8
+
 IPV4_HEADER = 20
 IPV6_HEADER = 40
 UDP_HEADER = 8
+ICMP_HEADER = 8
 
 ICMP_ECHO_REPLY, ICMP_UNREACHABLE, ICMP_ECHO_REQUEST = 0, 3, 8
 ICMP_FRAGMENTATION_NEEDED = 4
@@ -236,9 +242,30 @@ def _parse_ipv6(reader: Reader, allow_missing: bool) -> IpPacket:
     hop_limit = reader.uint(1, "hop_limit")
     source = IPv6Address(reader.take(16, "source"))
     destination = IPv6Address(reader.take(16, "destination"))
+    fragment = 0
+    while protocol in IPV6_EXTENSIONS:
+        with reader.at("extension"):
+            following = reader.uint(1, "next_header")
+            length = reader.uint(1, "length")
+            if protocol == IPV6_FRAGMENT:
+                fragment = reader.uint(2, "fragment")
+                reader.take(4, "identification")
+                extension = IPV6_EXTENSION_UNIT
+            else:
+                extension = (length + 1) * IPV6_EXTENSION_UNIT
+                reader.take(extension - 2, "options")
+        if extension > octets:
+            raise reader.error("extension", f"longer than the payload's {octets} octets")
+        octets -= extension
+        protocol = following
+        if fragment & 0xFFF8:
+            break  # what follows is the middle of the payload, not a header
     offset = reader.offset
     payload, missing = _payload(reader, octets, allow_missing)
-    return IpPacket(source, destination, protocol, hop_limit, traffic_class, payload, offset, missing=missing)
+    return IpPacket(
+        source, destination, protocol, hop_limit, traffic_class, payload, offset,
+        fragment_offset=fragment & 0xFFF8, more_fragments=bool(fragment & 1), missing=missing,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,26 +292,95 @@ def parse_udp(packet: IpPacket, reader: Reader | None = None) -> UdpDatagram:
 
     Args:
         packet: whose payload is UDP.
-        reader: gives the path and base offset of errors; without it offsets count from the UDP header.
+        reader: of which `packet` was read, so that errors have its path and offsets; without it they
+            count from the UDP header.
 
     Raises:
         WireError: shorter than a header, or a UDP length that does not fit.
     """
-    base = 0
-    if reader is not None:
-        base = packet.payload_offset
-    inner = Reader(reader.data if reader else packet.payload, base, base + len(packet.payload))
+    if reader is None:
+        inner = Reader(packet.payload)
+    else:
+        inner = reader.window(packet.payload_offset, packet.payload_offset + len(packet.payload))
     with inner.at("udp"):
         source_port = inner.uint(2, "source_port")
         destination_port = inner.uint(2, "destination_port")
         octets = inner.uint(2, "length")
+        if octets < UDP_HEADER or (
+            octets > len(packet.payload) and not (packet.missing or packet.fragmented)
+        ):
+            raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 2)
         stated = inner.uint(2, "checksum")
-        partial = packet.missing > 0 or packet.fragmented
-        if octets < UDP_HEADER or (octets > len(packet.payload) and not partial):
-            raise inner.error("length", f"{octets} does not fit {len(packet.payload)}", offset=base + 4)
     covered = packet.payload[:octets]
     verdict: bool | None = None
     if stated and len(covered) == octets:
         pseudo = pseudo_header(packet.source, packet.destination, PROTOCOL_UDP, octets)
         verdict = checksum(pseudo + covered) == 0
     return UdpDatagram(source_port, destination_port, covered[UDP_HEADER:], stated, verdict)
+
+
+def build_icmp_echo(
+    source: IpAddress,
+    destination: IpAddress,
+    identifier: int,
+    sequence: int,
+    payload: bytes,
+    *,
+    reply: bool = False,
+    hop_limit: int = 64,
+) -> bytes:
+    """A whole IP packet with an ICMP or ICMPv6 echo (RFC 792, RFC 4443 §4.1).
+
+    Args:
+        source: address.
+        destination: address, the same family.
+        identifier: 16 bits.
+        sequence: 16 bits.
+        payload: data, which a reply repeats.
+        reply: True for a reply.
+        hop_limit: TTL or Hop Limit.
+    """
+    if source.version == 4:
+        kind = ICMP_ECHO_REPLY if reply else ICMP_ECHO_REQUEST
+    else:
+        kind = ICMPV6_ECHO_REPLY if reply else ICMPV6_ECHO_REQUEST
+    rest = packed(identifier, 2, "identifier") + packed(sequence, 2, "sequence") + payload
+    return _build_icmp(source, destination, kind, 0, rest, hop_limit)
+
+
+def build_too_big(source: IpAddress, packet: bytes, mtu: int, *, hop_limit: int = 64) -> bytes:
+    """The ICMP error that tells a packet's sender the size that fits (RFC 1191 §4, RFC 4443 §3.2).
+
+    Args:
+        source: address of the router that says so, of the packet's family.
+        packet: the packet that was too big; its beginning is quoted.
+        mtu: octets, of the IP packet that would fit.
+        hop_limit: TTL or Hop Limit of the error.
+
+    Raises:
+        WireError: `packet` is no IP packet.
+        ValueError: the families differ, or `mtu` does not fit the field.
+    """
+    original = parse_ip(Reader(packet), allow_missing=True)
+    if original.source.version == 4:
+        kind, code, limit = ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, ICMPV4_ERROR_LIMIT
+        header, size = IPV4_HEADER, b"\0\0" + packed(mtu, 2, "mtu")
+    else:
+        kind, code, limit = ICMPV6_TOO_BIG, 0, ICMPV6_ERROR_LIMIT
+        header, size = IPV6_HEADER, packed(mtu, 4, "mtu")
+    quoted = packet[: limit - header - ICMP_HEADER]
+    return _build_icmp(source, original.source, kind, code, size + quoted, hop_limit)
+
+
+def _build_icmp(
+    source: IpAddress, destination: IpAddress, kind: int, code: int, rest: bytes, hop_limit: int
+) -> bytes:
+    """An IP packet with an ICMP message whose checksum is right; `rest` follows the checksum."""
+    protocol, covered = PROTOCOL_ICMP, bytes((kind, code, 0, 0)) + rest
+    if source.version == 6:
+        protocol = PROTOCOL_ICMPV6
+        pseudo = pseudo_header(source, destination, protocol, len(covered))
+    else:
+        pseudo = b""
+    message = bytes((kind, code)) + packed(checksum(pseudo + covered), 2, "checksum") + rest
+    return build_ip(source, destination, protocol, message, hop_limit=hop_limit)

@@ -69,7 +69,7 @@ class Reader:
         """The next `octets` octets."""
         start, stop = self.offset, self.offset + octets
         if stop > self.end:
-            raise self.error(name, f"needs {octets} octets, {self.end - start} left")
+            raise self.error(name, f"needs {_octets(octets)}, {self.end - start} left")
         self.offset = stop
         return self.data[start:stop]
 
@@ -82,19 +82,27 @@ class Reader:
         start, self.offset = self.offset, self.end
         return self.data[start : self.end]
 
-    def bounded(self, octets: int, name: str) -> Reader:
-        """A reader of the next `octets` octets only, with the same offsets and path; skips them here."""
-        start = self.offset
-        self.take(octets, name)
-        inner = Reader(self.data, start, start + octets)
+    def window(self, start: int, end: int) -> Reader:
+        """A reader of the octets from `start` to `end` of the same message, with the same path."""
+        inner = Reader(self.data, start, end)
         inner._path = self._path.copy()
         inner.depth = self.depth
         return inner
 
+    def bounded(self, octets: int, name: str) -> Reader:
+        """A reader of the next `octets` octets only, with the same offsets and path; skips them here."""
+        start = self.offset
+        self.take(octets, name)
+        return self.window(start, self.offset)
+
     def expect_end(self, name: str = "") -> None:
         """Fail if anything is left."""
         if self.offset != self.end:
-            raise self.error(name, f"{self.end - self.offset} octets too many")
+            raise self.error(name, f"{_octets(self.remaining)} too many")
+
+
+def _octets(count: int) -> str:
+    return "1 octet" if count == 1 else f"{count} octets"
 
 
 def packed(value: int, octets: int, name: str) -> bytes:

@@ -43,6 +43,10 @@ class Authentication:
         return head + packed(len(self.data), 2, "authentication data length") + self.data
 
 
+#: Of a message that is not signed (yet).
+UNAUTHENTICATED = Authentication()
+
+
 def _body(
     nonce: int, authentication: Authentication, records: tuple[EidRecord, ...], xtr: XtrIdentity | None
 ) -> bytes:
@@ -72,7 +76,7 @@ class MapRegister:
 
     nonce: int
     records: tuple[EidRecord, ...]
-    authentication: Authentication = Authentication()
+    authentication: Authentication = UNAUTHENTICATED
     flags: MapRegisterFlag = MapRegisterFlag.NONE
     xtr: XtrIdentity | None = None
 
@@ -108,7 +112,7 @@ class _Notification:
 
     nonce: int
     records: tuple[EidRecord, ...]
-    authentication: Authentication = Authentication()
+    authentication: Authentication = UNAUTHENTICATED
     xtr: XtrIdentity | None = None
 
     def _encode(self, message_type: MessageType) -> bytes:

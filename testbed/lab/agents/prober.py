@@ -1,0 +1,272 @@
+"""The prober: sends echoes on an absolute schedule and keeps the record of what came back.
+
+    python -m testbed.lab.agents.prober CONFIG.json
+
+Beside what every agent has, its configuration names `target` and `source` (addresses), `flow`
+("icmp" or "udp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (5 … 1000),
+`output` (rows as in docs/reference/interfaces.md) and, for UDP, `port` (7 by default).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import secrets
+import socket
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import TestbedError
+from testbed.lab.agents import probes
+from testbed.lab.agents.runtime import AgentConfigError, Runtime, run_agent
+
+FASTEST_MS, SLOWEST_MS = 5.0, 1000.0
+ECHO_PORT = 7  # RFC 862
+FLOWS = ("icmp", "udp")
+DIRECTIONS = ("to-guest", "from-guest")
+REALTIME_PRIORITY = 10
+NICENESS = -10
+FLUSH_S = 0.25
+#: How long replies are waited for after the last probe; an agent ends within a second.
+FAREWELL_S = 0.8
+RECEIVE_BUFFER_OCTETS = 1 << 20
+REPLIES_A_CALL = 64
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h
+SOL_RAW, ICMP_FILTER = 255, 1
+SOL_ICMPV6, ICMPV6_FILTER = 58, 1
+CLOCK_MONOTONIC = 1
+TFD_TIMER_ABSTIME = 1
+TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC
+NS = 1_000_000_000
+
+
+class Timer:
+    """A timerfd on CLOCK_MONOTONIC: readable at `start_ns` and at every `interval_ns` after it."""
+
+    def __init__(self, start_ns: int, interval_ns: int) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.timerfd_create(CLOCK_MONOTONIC, TFD_FLAGS)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        times = struct.pack("@4l", *divmod(interval_ns, NS), *divmod(start_ns, NS))
+        if libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, times, None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def clear(self) -> None:
+        """Take note of the expirations so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 8)
+
+    def close(self) -> None:
+        """Stop it."""
+        os.close(self.fd)
+
+
+class Echo:
+    """The socket of a flow: sends probes, gives back (sequence number, CLOCK_MONOTONIC of arrival)."""
+
+    def __init__(self, flow: str, source: str, target: str, port: int, run_id: bytes) -> None:
+        self._flow, self._run_id = flow, run_id
+        self._version = ip_address(target).version
+        family = socket.AF_INET if self._version == 4 else socket.AF_INET6
+        self._to = (target, port if flow == "udp" else 0)
+        if flow == "udp":
+            self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        elif self._version == 4:
+            self.socket = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            wanted = ~(1 << probes.ECHO_REPLY[4]) & 0xFFFFFFFF
+            self.socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", wanted))
+        else:
+            self.socket = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+            # 256 bits in 32-bit words, a set one blocks (RFC 3542 §3.2).
+            blocked = ~(1 << probes.ECHO_REPLY[6])
+            words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
+            self.socket.setsockopt(SOL_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", *words))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.socket.setblocking(False)
+        self.socket.bind((source, 0))
+
+    def send(self, seq: int) -> bool:
+        """Send a probe; False if the kernel did not take it (no route, no room)."""
+        if self._flow == "udp":
+            packet = probes.encode_payload(self._run_id, seq)
+        else:
+            packet = probes.encode_echo(self._version, self._run_id, seq)
+        try:
+            self.socket.sendto(packet, self._to)
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> tuple[int | None, int] | None:
+        """The next reply (None for a packet that is not one), or None if there is nothing now."""
+        try:
+            packet, ancillary, _, _ = self.socket.recvmsg(2048, 64)
+        except OSError:  # nothing there, or an ICMP error of an earlier probe
+            return None
+        # The kernel's stamp is of CLOCK_REALTIME; both clocks are read now, microseconds later.
+        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        received_ns = now_ns
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = struct.unpack("@2l", data[:16])
+                received_ns = min(now_ns, now_ns - (wall_ns - seconds * NS - nanoseconds))
+        if self._flow == "udp":
+            return probes.decode_payload(packet, self._run_id), received_ns
+        return probes.decode_echo(self._version, packet, self._run_id), received_ns
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+class Prober:
+    """One flow of probes; its three callbacks are driven by the agent's event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        config = checked(runtime.config)
+        self._log = runtime.log
+        self._labels = {"flow": config["flow"], "direction": config["direction"]}
+        self._ledger = probes.Ledger(config["flow"], config["direction"])
+        run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
+        self.echo = Echo(
+            config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id
+        )
+        self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        interval_ns = round(config["interval_ms"] * 1_000_000)
+        self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
+        self.timer = Timer(self._schedule.start_ns, interval_ns)
+
+    def on_timer(self) -> None:
+        """Send what is due."""
+        self.timer.clear()
+        missed, due = self._schedule.take(time.monotonic_ns())
+        for seq in missed:
+            self._ledger.add(probes.Probe(seq, self._schedule.due_ns(seq), None))
+        if due is not None:
+            sent_ns: int | None = time.monotonic_ns()
+            if not self.echo.send(due):
+                sent_ns = None
+            self._ledger.add(probes.Probe(due, self._schedule.due_ns(due), sent_ns))
+
+    def on_reply(self) -> None:
+        """Record the replies that wait."""
+        for _ in range(REPLIES_A_CALL):
+            reply = self.echo.receive()
+            if reply is None:
+                return
+            seq, received_ns = reply
+            if seq is None:
+                continue
+            lost = self._ledger.answer(seq, received_ns)
+            if lost:
+                self._log.emit(
+                    "first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels
+                )
+
+    def flush(self) -> None:
+        """Write the rows that are new or have changed; a prober that is killed has lost no older ones."""
+        for offset, rows in self._ledger.changed_rows():
+            os.pwrite(self._output, rows, offset)
+
+    def outstanding(self, since_ns: int) -> bool:
+        """Whether a probe sent since then still waits for its reply."""
+        return self._ledger.outstanding(since_ns)
+
+    def summary(self) -> dict[str, int | None]:
+        """Counts and lateness."""
+        return self._ledger.summary()
+
+    def close(self) -> None:
+        """Write what is left, say how it went, close everything."""
+        self.flush()
+        fields: dict[str, Any] = {**self._labels, **self.summary()}
+        self._log.emit("probing_ended", **fields)
+        self.timer.close()
+        self.echo.close()
+        os.close(self._output)
+
+
+def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration, if it can be used; AgentConfigError says what is wrong."""
+    for key in ("target", "source", "flow", "direction", "interval_ms", "output"):
+        if key not in config:
+            raise AgentConfigError("agent-config", f"The prober's configuration lacks {key}")
+    for key, allowed in (("flow", FLOWS), ("direction", DIRECTIONS)):
+        if config[key] not in allowed:
+            raise AgentConfigError("agent-config", f"{key} is {config[key]!r}; known: {', '.join(allowed)}")
+    if not FASTEST_MS <= float(config["interval_ms"]) <= SLOWEST_MS:
+        raise AgentConfigError(
+            "agent-config",
+            f"interval_ms is {config['interval_ms']}; allowed: {FASTEST_MS:g} … {SLOWEST_MS:g}",
+        )
+    if not Path(config["output"]).parent.is_dir():
+        raise AgentConfigError("agent-config", f"There is no folder for {config['output']}")
+    return config
+
+
+def take_priority() -> str:
+    """Run before the emulation: SCHED_FIFO if permitted, else a negative niceness. Returns what it got."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+        return f"fifo-{REALTIME_PRIORITY}"
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        return f"nice{NICENESS}"
+    return "normal"
+
+
+@contextlib.asynccontextmanager
+async def probing(runtime: Runtime) -> AsyncIterator[None]:
+    """Probe until the block ends, then wait shortly for the replies that are still out."""
+    priority = take_priority()
+    # Nothing here makes cycles, and a collection takes longer than the lateness that is tolerated.
+    gc.freeze()
+    gc.disable()
+    prober = Prober(runtime)
+    loop = asyncio.get_running_loop()
+
+    async def flushing() -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            prober.flush()
+
+    flusher = loop.create_task(flushing())
+    loop.add_reader(prober.timer.fd, prober.on_timer)
+    loop.add_reader(prober.echo.socket, prober.on_reply)
+    runtime.on("inspect", lambda _: {**prober.summary(), "priority": priority})
+    try:
+        yield
+        loop.remove_reader(prober.timer.fd)
+        end_ns = time.monotonic_ns() + round(FAREWELL_S * NS)
+        since_ns = time.monotonic_ns() - NS
+        while prober.outstanding(since_ns) and time.monotonic_ns() < end_ns:
+            await asyncio.sleep(0.01)
+    finally:
+        flusher.cancel()
+        loop.remove_reader(prober.timer.fd)
+        loop.remove_reader(prober.echo.socket)
+        prober.close()
+
+
+def main() -> int:
+    """Run the agent."""
+    try:
+        return run_agent("prober", probing)
+    except TestbedError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a mapping in a message means to an ITR (RFC 9301 §5.4, §5.5)."""
+
+from __future__ import annotations
+
+from testbed.lisp.actions import MINUTE_NS, Address, Forwarding, ForwardingLocator, Prefix
+from testbed.lisp.map_cache import CacheEntry
+from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag
+from testbed.lisp.wire import Action as MappingAction
+
+#: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
+NEGATIVE: dict[int, Forwarding] = {
+    MappingAction.NO_ACTION: Forwarding.DROP,
+    MappingAction.NATIVELY_FORWARD: Forwarding.NATIVE,
+    MappingAction.SEND_MAP_REQUEST: Forwarding.RESOLVE,
+}
+
+
+def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> CacheEntry:
+    """A record as the cache holds it.
+
+    Args:
+        record: with a TTL above 0.
+        eid: its prefix.
+        now: nanoseconds; the lifetime counts from here, whatever passes.
+        local_ttl_ns: lifetime if the record leaves it to us.
+    """
+    lifetime_ns = record.ttl_minutes * MINUTE_NS
+    if record.ttl_minutes == TTL_LOCAL_DECISION:
+        lifetime_ns = local_ttl_ns
+    locators = usable_locators(record)
+    if record.locators:
+        # Locators that are all down leave nothing to do but drop, until the mapping ends.
+        forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
+    else:
+        forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
+
+
+def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
+    """The locators that packets may be sent to: R-bit set and priority below 255 (RFC 9301 §5.4)."""
+    return tuple(
+        ForwardingLocator(locator.rloc, locator.priority, locator.weight)
+        for locator in record.locators
+        if isinstance(locator.rloc, Address)
+        and locator.flags & LocatorFlag.REACHABLE
+        and locator.priority < PRIORITY_UNUSABLE
+    )
+
+
+def belonging(records: tuple[EidRecord, ...], asked: Prefix) -> list[EidRecord]:
+    """The records that answer a question: what covers it, and more-specifics of that (RFC 9301 §5.5)."""
+    prefixes = [
+        (record, record.eid.prefix)
+        for record in records
+        if isinstance(record.eid, EidPrefix) and record.eid.prefix.version == asked.version
+    ]
+    covering = [prefix for _, prefix in prefixes if prefix.overlaps(asked)]
+    return [record for record, prefix in prefixes if any(prefix.overlaps(each) for each in covering)]
+
+
+def best_rloc(entry: CacheEntry) -> Address | None:
+    """The locator that packets prefer, or None."""
+    best = min(entry.locators, key=lambda locator: locator.priority, default=None)
+    return best.rloc if best else None
+
+
+def first_rloc(record: EidRecord) -> Address | None:
+    """The first usable locator of a record, or None."""
+    return next((each.rloc for each in usable_locators(record)), None)

@@ -1,0 +1,173 @@
+"""The Map-Server's side of PubSub: who subscribed to what, and telling them (RFC 9437 §5, §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.lisp.actions import Action, Address, Prefix, emit
+from testbed.lisp.notifier import Notifier
+from testbed.lisp.ownership import Claimant
+from testbed.lisp.sealing import Secret
+from testbed.lisp.wire import Action as MappingAction
+from testbed.lisp.wire import EidPrefix, EidRecord, MapRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionKey:
+    """A subscription: an xTR and the prefix that it asked for; also who a publication is for."""
+
+    subscriber: Claimant
+    eid: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationKey:
+    """A publication that waits for its acknowledgement: of one mapping under one subscription."""
+
+    subscription: SubscriptionKey
+    eid: Prefix
+
+
+@dataclass(slots=True)
+class Subscription:
+    """What is known of a subscriber.
+
+    Attributes:
+        nonce: the last that was used either way; a publication takes the next.
+        itr_rloc: where Map-Notifies go.
+        secret: of the security association (RFC 9437 §7.1: pre-shared, the site's).
+        active: False once it has ended; its nonce is kept against replays (RFC 9437 §5).
+    """
+
+    nonce: int
+    itr_rloc: Address
+    secret: Secret
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """An xTR that may subscribe: the Map-Server has heard an authentic Map-Register from it."""
+
+    claimant: Claimant
+    rloc: Address
+    secret: Secret
+
+
+class Publisher:
+    """Subscriptions and publications.
+
+    Args:
+        notifier: sends Map-Notifies until they are acknowledged.
+        subscriber_of: the xTR of an xTR-ID, or None.
+        records_of: the mappings that a request for a prefix is answered with.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        subscriber_of: Callable[[MapRequest], Subscriber | None],
+        records_of: Callable[[Prefix], tuple[EidRecord, ...]],
+    ) -> None:
+        self._notifier = notifier
+        self._subscriber_of = subscriber_of
+        self._records_of = records_of
+        self._subscriptions: dict[SubscriptionKey, Subscription] = {}
+
+    def request(
+        self, request: MapRequest, eid: Prefix, peer: Address, now: int
+    ) -> tuple[EidRecord | None, list[Action]]:
+        """A Map-Request with the N-bit: subscribe, or end a subscription.
+
+        Args:
+            request: with the sender's xTR-ID.
+            eid: the prefix subscribed to.
+            peer: source RLOC of the request.
+            now: nanoseconds.
+
+        Returns a negative record that the request is to be answered with if it fails, and what to do.
+        """
+        subscriber = self._subscriber_of(request)
+        if subscriber is None:  # no security association to sign Map-Notifies with (RFC 9437 §5, §7.1)
+            return _denied(eid, MappingAction.DROP_AUTH_FAILURE), []
+        key = SubscriptionKey(subscriber.claimant, eid)
+        known = self._subscriptions.get(key)
+        if known is not None and request.nonce <= known.nonce:
+            return None, [
+                emit(
+                    "control_dropped", message="map-request", reason="replayed subscription", eid=eid,
+                    peer=peer, nonce=hex(request.nonce), last_nonce=hex(known.nonce),
+                )
+            ]  # fmt: skip
+        ending = request.itr_rlocs == (None,)
+        # The request itself is not authenticated: a subscription to somebody else's address would turn
+        # us on them, so it must be the one that the xTR registers from.
+        if not ending and subscriber.rloc not in request.itr_rlocs:
+            return _denied(eid, MappingAction.DROP_POLICY_DENIED), []
+        self._subscriptions[key] = Subscription(
+            request.nonce, subscriber.rloc, subscriber.secret, active=not ending
+        )
+        event = emit(
+            "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
+            nonce=hex(request.nonce), mono_ns=now,
+        )  # fmt: skip
+        return None, [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
+
+    def publish(self, record: EidRecord, eid: Prefix, owner: Claimant, now: int) -> list[Action]:
+        """Tell every subscriber of an overlapping prefix that a mapping changed (RFC 9437 §6)."""
+        actions: list[Action] = []
+        for key, subscription in self._subscriptions.items():
+            if not subscription.active or not key.eid.overlaps(eid):
+                continue
+            if key.subscriber == owner:
+                # It has the EID itself now and subscribed while that was elsewhere.
+                subscription.active = key.eid != eid
+                continue
+            subscription.nonce += 1
+            actions += self._notify(key, (record,), eid, "publication", now)
+        return actions
+
+    def abandoned(self, key: PublicationKey, now: int) -> list[Action]:
+        """A subscriber acknowledges nothing: its subscription ends, which it is told once (RFC 9437 §5)."""
+        subscription = self._subscriptions[key.subscription]
+        subscription.active = False
+        record = _denied(key.subscription.eid, MappingAction.DROP_AUTH_FAILURE)
+        return [
+            emit("subscription_ended", eid=key.subscription.eid, peer=subscription.itr_rloc, reason="silent"),
+            *self._notifier.notify_once(
+                subscription.nonce,
+                (record,),
+                secret=subscription.secret,
+                destination=subscription.itr_rloc,
+                reason="subscription-ended",
+            ),
+        ]
+
+    def inspect(self) -> list[dict[str, Any]]:
+        """The subscriptions, for people."""
+        return [
+            {"eid": str(key.eid), "subscriber": str(key.subscriber), "itr_rloc": str(each.itr_rloc)}
+            for key, each in self._subscriptions.items()
+            if each.active
+        ]
+
+    def _notify(
+        self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: Prefix, reason: str, now: int
+    ) -> list[Action]:
+        subscription = self._subscriptions[key]
+        return self._notifier.notify(
+            PublicationKey(key, eid),
+            subscription.nonce,
+            records,
+            secret=subscription.secret,
+            destination=subscription.itr_rloc,
+            reason=reason,
+            now=now,
+        )
+
+
+def _denied(eid: Prefix, action: MappingAction) -> EidRecord:
+    # RFC 9437 §5 gives no TTL for it; one minute lets the xTR try again soon.
+    return EidRecord(EidPrefix(eid), 1, action=action)

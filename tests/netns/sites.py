@@ -1,0 +1,227 @@
+"""The lab's shape in network namespaces, with real agents: sites A and B share a LAN's addresses, C asks.
+
+core 10.0.n.1 - xtr-a, -b, -c 10.0.n.2 - their LANs; ms 10.0.0.2; `guest` 192.168.0.10 is on the LAN of
+A or B, `peer` 192.168.3.10 on that of C. A guest moves by its cable being plugged in elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+GATEWAY_MAC = "00:00:5e:00:01:01"
+GUEST, GUEST_MAC = "192.168.0.10", "00:16:3e:00:00:0a"
+PEER = "192.168.3.10"
+SITES = {"a": ("192.168.0", 1), "b": ("192.168.0", 2), "c": ("192.168.3", 3)}
+NODES = ("core", "ms", "guest", "peer", *(f"{role}-{site}" for site in SITES for role in ("xtr", "lan")))
+
+
+class Lab:
+    """Namespaces, links and agents; gone when closed.
+
+    Args:
+        folder: for configurations, logs and events.
+        mechanism: of every agent.
+        xtr_options: of every xTR.
+        map_server_options: of the Map-Server.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mechanism: str,
+        xtr_options: dict[str, Any] | None = None,
+        map_server_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.events_path = folder / "events.jsonl"
+        self.events_path.touch()
+        self._prefix = f"la{os.getpid()}-"
+        self._mechanism = mechanism
+        self._xtr_options, self._map_server_options = xtr_options or {}, map_server_options or {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._resources = ExitStack()
+        with ExitStack() as stack:
+            stack.callback(self._remove_namespaces)
+            self._wire()
+            stack.callback(self._stop_agents)
+            self._resources = stack.pop_all()
+
+    def close(self) -> None:
+        self._resources.close()
+
+    # --- namespaces --------------------------------------------------------------------------------
+
+    def _ns(self, node: str) -> str:
+        return self._prefix + node
+
+    def run(self, node: str, *command: str) -> subprocess.CompletedProcess[str]:
+        full = ["ip", "netns", "exec", self._ns(node), *command]
+        return subprocess.run(full, capture_output=True, text=True, timeout=60)
+
+    def _ip(self, node: str, *lines: str) -> None:
+        command = ["ip", "-netns", self._ns(node), "-batch", "-"]
+        subprocess.run(command, input="\n".join(lines), text=True, check=True)
+
+    def _wire(self) -> None:
+        for node in NODES:
+            subprocess.run(["ip", "netns", "add", self._ns(node)], check=True)
+            self._ip(node, "link set lo up")
+            for key in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
+                self.run(node, "sysctl", "-qw", key)
+        self._link("core", "to-ms", "ms", "core")
+        self._ip("core", "addr add 10.0.0.1/24 dev to-ms")
+        self._ip("ms", "addr add 10.0.0.2/24 dev core", "route add default via 10.0.0.1")
+        for site, (lan, number) in SITES.items():
+            xtr = f"xtr-{site}"
+            self._link("core", f"to-{site}", xtr, "core")
+            self._ip("core", f"addr add 10.0.{number}.1/24 dev to-{site}")
+            self._ip(xtr, f"addr add 10.0.{number}.2/24 dev core", f"route add default via 10.0.{number}.1")
+            self._ip(f"lan-{site}", "link add name site type bridge forward_delay 0", "link set site up")
+            self._link(f"lan-{site}", "xtr", xtr, "eid")
+            self._ip(f"lan-{site}", "link set xtr master site")
+            self._ip(
+                xtr, f"link set eid address {GATEWAY_MAC}", f"addr add {lan}.1/24 dev eid", "link set eid up"
+            )
+        self._link("lan-c", "peer", "peer", "eth0")
+        self._ip("lan-c", "link set peer master site")
+        self._ip("peer", f"addr add {PEER}/24 dev eth0", "route add default via 192.168.3.1")
+        self._link("lan-a", "guest", "guest", "eth0")
+        self._ip("lan-a", "link set guest master site")
+        self._ip("guest", f"link set eth0 address {GUEST_MAC}", f"addr add {GUEST}/24 dev eth0")
+        self._ip("guest", "route add default via 192.168.0.1")
+
+    def _link(self, one: str, one_name: str, other: str, other_name: str) -> None:
+        self._ip(
+            one,
+            f"link add {one_name} type veth peer name {other_name} netns {self._ns(other)}",
+            f"link set {one_name} up",
+        )
+        self._ip(other, f"link set {other_name} up")
+
+    def _remove_namespaces(self) -> None:
+        for node in NODES:
+            subprocess.run(["ip", "netns", "del", self._ns(node)], check=False, stderr=subprocess.DEVNULL)
+
+    def move_guest(self, source: str, destination: str) -> None:
+        """Plug the guest's cable in at another site's LAN."""
+        self._ip(f"lan-{source}", f"link set guest netns {self._ns(f'lan-{destination}')}")
+        self._ip(f"lan-{destination}", "link set guest master site", "link set guest up")
+
+    def announce_guest(self) -> None:
+        """Send what a resumed guest sends: one gratuitous ARP, broadcast."""
+        mac, address = bytes.fromhex(GUEST_MAC.replace(":", "")), socket.inet_aton(GUEST)
+        frame = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + address + bytes(6) + address
+        code = (
+            "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW);"
+            "s.bind(('eth0', 0)); s.send(bytes.fromhex(sys.argv[1]))"
+        )
+        sent = self.run("guest", sys.executable, "-c", code, frame.hex())
+        assert sent.returncode == 0, sent.stderr
+
+    # --- agents ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start every agent and wait until each is ready."""
+        self.start_agent("ms")
+        for site in SITES:
+            self.start_agent(f"xtr-{site}")
+
+    def start_agent(self, node: str) -> None:
+        kind = "mapserver" if node == "ms" else "xtr"
+        path = self.folder / f"{node}.json"
+        path.write_text(json.dumps(self._map_server() if node == "ms" else self._xtr(node[-1])))
+        since_ns = time.monotonic_ns()
+        log = (self.folder / f"{node}.log").open("ab")
+        command = ["ip", "netns", "exec", self._ns(node), sys.executable, "-m", f"testbed.lab.agents.{kind}"]
+        self.processes[node] = subprocess.Popen([*command, str(path)], cwd=ROOT, stderr=log)
+        log.close()
+
+        def ready() -> bool:
+            process = self.processes[node]
+            assert process.poll() is None, (self.folder / f"{node}.log").read_text()
+            return bool(self.saw("agent_ready", node, since_ns=since_ns))
+
+        wait_until(ready, f"{node} is ready", deadline_s=30)
+
+    def stop_agent(self, node: str) -> int:
+        process = self.processes.pop(node)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=10)
+
+    def _stop_agents(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def _common(self, node: str) -> dict[str, Any]:
+        return {
+            "node": node,
+            "events": str(self.events_path),
+            "control": str(self.folder / f"{node}.control"),
+            "state": str(self.folder / f"{node}.state"),
+            "mechanism": self._mechanism,
+        }
+
+    def _site(self, site: str) -> dict[str, Any]:
+        key_file = self.folder / f"site-{site}.key"
+        if not key_file.exists():
+            key_file.touch(mode=0o600)
+            key_file.write_text(f"secret of {site}\n")
+        prefix = f"{SITES[site][0]}.0/24"
+        return {
+            "eid_prefixes": [prefix] if site == "c" else [],
+            "dynamic_eid_prefixes": [] if site == "c" else [prefix],
+            "key_id": 0,
+            "key_file": str(key_file),
+        }
+
+    def _xtr(self, site: str) -> dict[str, Any]:
+        lan, number = SITES[site]
+        return {
+            **self._common(f"xtr-{site}"),
+            **self._site(site),
+            "rloc": f"10.0.{number}.2",
+            "core_interface": "core",
+            "eid_interface": "eid",
+            "eid_space": ["192.168.0.0/16"],
+            "gateway": [f"{lan}.1/24"],
+            "gateway_mac": GATEWAY_MAC,
+            "map_servers": ["10.0.0.2"],
+            "map_resolvers": ["10.0.0.2"],
+            "options": self._xtr_options,
+        }
+
+    def _map_server(self) -> dict[str, Any]:
+        return {
+            **self._common("ms"),
+            "rloc": "10.0.0.2",
+            "sites": [{"name": site, **self._site(site)} for site in SITES],
+            "options": self._map_server_options,
+        }
+
+    def ask(self, node: str, **request: Any) -> dict[str, Any]:
+        """One request on an agent's control socket."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(self.folder / f"{node}.control"))
+            client.sendall(json.dumps(request).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(client.makefile().readline())
+        return answer
+
+    def saw(self, kind: str, node: str, *, since_ns: int = 0) -> list[dict[str, Any]]:
+        """Events of a kind that a node wrote, in the order of their time."""
+        events = [json.loads(line) for line in self.events_path.read_text().splitlines()]
+        found = [e for e in events if (e["kind"], e["source"]) == (kind, node) and e["mono_ns"] >= since_ns]
+        return sorted(found, key=lambda event: int(event["mono_ns"]))

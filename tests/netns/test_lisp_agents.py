@@ -1,0 +1,109 @@
+"""Real agents, the real data plane, a guest that moves: the whole chain in namespaces."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.sites import GUEST, GUEST_MAC, PEER, Lab
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces"),
+]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    mechanism, options = getattr(request, "param", ("smr-old-xtr", {}))
+    built = Lab(tmp_path, mechanism, **options)
+    try:
+        built.start()
+        yield built
+    finally:
+        built.close()
+
+
+def ping(lab: Lab, node: str, target: str, *, count: int = 20) -> int:
+    """How many of `count` echoes, 50 ms apart, are answered."""
+    shown = lab.run(node, "ping", "-n", "-q", "-c", str(count), "-i", "0.05", "-W", "1", target).stdout
+    return int(shown.split(" received")[0].rsplit(" ", 1)[-1])
+
+
+def test_the_first_ping_is_held_not_lost(lab: Lab) -> None:
+    lab.run("guest", "ping", "-c", "1", "-W", "2", "192.168.0.1")  # the guest shows itself
+    wait_until(lambda: lab.saw("map_notify_received", "xtr-a"), "the guest is registered")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    detected = lab.saw("eid_detected", "xtr-a")[0]
+    assert (detected["eid"], detected["mac"]) == (GUEST, GUEST_MAC)
+
+
+CHAIN = [
+    ("eid_detected", "xtr-b"),
+    ("map_register_sent", "xtr-b"),
+    ("mapping_changed", "ms"),
+    ("eid_departed", "xtr-a"),
+    ("stale_packet", "xtr-a"),
+    ("smr_sent", "xtr-a"),
+    ("smr_received", "xtr-c"),
+    ("map_request_sent", "xtr-c"),
+    ("map_reply_received", "xtr-c"),
+    ("map_cache_changed", "xtr-c"),
+    ("first_packet_new_rloc", "xtr-c"),
+]
+
+
+@pytest.mark.parametrize(
+    "lab",
+    [("smr-old-xtr", {}), ("smr-old-xtr", {"map_server_options": {"proxy_reply": False}})],
+    indirect=True,
+    ids=["proxy", "forwarded"],
+)
+def test_a_moved_guest_is_reached_at_its_new_site(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    assert ping(lab, "peer", GUEST, count=40) >= 35
+    times = []
+    for kind, node in CHAIN:
+        found = wait_until(lambda k=kind, n=node: lab.saw(k, n, since_ns=moved_ns), f"{kind} at {node}")
+        times.append(found[0]["mono_ns"])
+    assert times == sorted(times), list(zip(CHAIN, times, strict=True))
+    changed = lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns)[0]
+    assert (changed["old_rloc"], changed["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    first = lab.saw("first_packet_new_rloc", "xtr-c", since_ns=moved_ns)[0]
+    assert (first["old_rloc"], first["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    states = {node: lab.ask(node, op="inspect") for node in ("xtr-a", "xtr-b", "ms")}
+    assert [host["state"] for host in states["xtr-a"]["hosts"]] == ["away"]
+    assert [host["state"] for host in states["xtr-b"]["hosts"]] == ["local"]
+    registered = [row for row in states["ms"]["registrations"] if row["eid"] == f"{GUEST}/32"]
+    assert [row["locators"] for row in registered] == [["10.0.2.2"]]
+
+
+@pytest.mark.parametrize("lab", [("pubsub", {})], indirect=True, ids=["pubsub"])
+def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    changed = wait_until(
+        lambda: lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns), "the mapping changed at xtr-c"
+    )
+    assert (changed[0]["old_rloc"], changed[0]["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    assert lab.saw("publication_received", "xtr-c", since_ns=moved_ns)
+    assert not lab.saw("smr_received", "xtr-c")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+
+
+def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:
+    for node in list(lab.processes):
+        assert lab.stop_agent(node) == 0
+        assert lab.saw("agent_stopped", node)

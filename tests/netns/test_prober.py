@@ -1,0 +1,181 @@
+"""The prober and the responder as processes in namespaces: a known loss is found where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.lispnet import Network, inside, wait_until
+
+pytestmark = pytest.mark.netns
+
+INTERVAL_MS = 10
+TARGETS = ["192.168.1.1", "fd0e:1::1"]
+SOURCES = {"192.168.1.1": "192.168.1.10", "fd0e:1::1": "fd0e:1::10"}
+
+
+class Agent:
+    """An agent process; `events` are what it has said so far."""
+
+    def __init__(self, network: Network, node: str, kind: str, folder: Path, **config: Any) -> None:
+        self._events = folder / f"{kind}.jsonl"
+        path = folder / f"{kind}.json"
+        base = {"node": node, "events": str(self._events), "control": str(folder / f"{kind}.sock")}
+        path.write_text(json.dumps({**base, **config}))
+        command = ["ip", "netns", "exec", network.names[node]]
+        self.process = subprocess.Popen(
+            [*command, sys.executable, "-m", f"testbed.lab.agents.{kind}", str(path)],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": "."},
+        )
+        wait_until(lambda: bool(self.events("agent_ready")), 20)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        if not self._events.exists():
+            return []
+        events = [json.loads(line) for line in self._events.read_text().splitlines()]
+        return [event for event in events if event["kind"] == kind]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(3)
+
+
+@pytest.fixture
+def responder(network: Network, tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(network, "xtr1", "responder", tmp_path)
+    yield agent
+    assert agent.stop() == 0
+
+
+def start_prober(network: Network, folder: Path, flow: str, target: str, interval_ms: int) -> Agent:
+    return Agent(
+        network,
+        "host1",
+        "prober",
+        folder,
+        target=target,
+        source=SOURCES[target],
+        flow=flow,
+        direction="to-guest",
+        interval_ms=interval_ms,
+        output=str(folder / "probes.jsonl"),
+    )
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "probes.jsonl").read_text().splitlines()]
+
+
+def wait_for_rows(folder: Path, more: int) -> None:
+    before = len(rows_in(folder))
+    wait_until(lambda: len(rows_in(folder)) >= before + more, 10)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("flow", ["icmp", "udp"])
+def test_a_loss_is_found_where_it_was(
+    network: Network, responder: Agent, tmp_path: Path, flow: str, target: str
+) -> None:
+    """The gap's ends lie between the moments just before and just after the loss began and ended."""
+    prober = start_prober(network, tmp_path, flow, target, INTERVAL_MS)
+    wait_for_rows(tmp_path, 50)
+    before_drop = time.monotonic_ns()
+    drop(network, on=True)
+    after_drop = time.monotonic_ns()
+    wait_for_rows(tmp_path, 40)
+    before_pass = time.monotonic_ns()
+    drop(network, on=False)
+    after_pass = time.monotonic_ns()
+    wait_for_rows(tmp_path, 50)
+    assert prober.stop() == 0
+    rows = rows_in(tmp_path)
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+    sent = [row for row in rows if row["sent_ns"] is not None]
+    lost_ns = [row["sent_ns"] for row in sent if row["received_ns"] is None]
+    kept_ns = [row["sent_ns"] for row in sent if row["received_ns"] is not None]
+    slack_ns = INTERVAL_MS * 1_000_000  # a probe may be on its way when the rule changes
+    assert before_drop - slack_ns < min(lost_ns)
+    assert max(lost_ns) < after_pass
+    assert not [at for at in kept_ns if after_drop < at < before_pass - slack_ns]
+    assert len(lost_ns) >= 30
+    assert len(kept_ns) >= 90
+    (back,) = prober.events("first_answered_probe")
+    assert back["unanswered"] >= 30
+    (ended,) = prober.events("probing_ended")
+    assert ended["answered"] == len(kept_ns)
+    assert ended["sent"] + ended["never_sent"] == len(rows)
+
+
+def drop(network: Network, *, on: bool) -> None:
+    """Drop everything that reaches the target, or stop doing so."""
+    if on:
+        commands = (
+            "add table inet gone; add chain inet gone in { type filter hook input priority 0; policy drop; }"
+        )
+    else:
+        commands = "delete table inet gone"
+    network.run("xtr1", "nft", commands, check=True)
+
+
+def test_the_schedule_does_not_drift(network: Network, responder: Agent, tmp_path: Path) -> None:
+    prober = start_prober(network, tmp_path, "udp", TARGETS[0], 5)
+    wait_for_rows(tmp_path, 300)
+    assert prober.stop() == 0
+    rows = rows_in(tmp_path)
+    start_ns = rows[0]["scheduled_ns"]
+    assert all(row["scheduled_ns"] == start_ns + row["seq"] * 5_000_000 for row in rows)
+    sent = [row for row in rows if row["sent_ns"] is not None]
+    assert all(0 <= row["sent_ns"] - row["scheduled_ns"] < 5_000_000 for row in sent)
+    assert all(row["sent_ns"] <= row["received_ns"] for row in sent if row["received_ns"])
+
+
+def test_a_killed_prober_has_written_all_but_the_last_second(network: Network, tmp_path: Path) -> None:
+    prober = start_prober(network, tmp_path, "icmp", TARGETS[0], INTERVAL_MS)
+    wait_for_rows(tmp_path, 100)
+    killed_ns = time.monotonic_ns()
+    prober.process.kill()
+    prober.process.wait(3)
+    rows = rows_in(tmp_path)
+    assert killed_ns - rows[-1]["scheduled_ns"] < 1_000_000_000
+    assert sum(row["replies"] == 1 for row in rows) > 0.9 * len(rows)
+
+
+@pytest.mark.parametrize(
+    "change", [{"flow": "sctp"}, {"interval_ms": 4}, {"interval_ms": 1001}, {"direction": "up"}]
+)
+def test_a_wrong_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    config = {
+        "node": "host1", "events": str(tmp_path / "e"), "control": str(tmp_path / "c"), "target": "127.0.0.1",
+        "source": "127.0.0.1", "flow": "icmp", "direction": "to-guest", "interval_ms": 10,
+        "output": str(tmp_path / "o"), **change,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "testbed.lab.agents.prober", str(tmp_path / "config.json")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=20,
+    )
+    assert done.returncode == 11
+    assert next(iter(change)) in done.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_responder_echoes_streams(network: Network, responder: Agent, target: str) -> None:
+    with inside(network.names["host1"]):
+        connection = socket.create_connection((target, 7), timeout=5)
+    with connection:
+        connection.sendall(b"echo me")
+        assert connection.recv(100) == b"echo me"

@@ -1,0 +1,119 @@
+"""PubSub (RFC 9437): subscriptions and publications on the network in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.lisp.actions import SECOND_NS, Address
+from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.wire import MapNotify, MapNotifyAck, decode_control
+from tests.unit.lisp_network import MAP_SERVER, MS_NS, RLOCS, Network, settled
+
+
+def test_rfc9437_6_a_publication_reaches_the_subscriber_in_two_legs() -> None:
+    network = settled(Network("pubsub"))
+    subscribed = network.saw("subscription_acknowledged", "xtr-c")
+    assert len(subscribed) == 1
+    assert not network.saw("map_reply_received", "xtr-c")
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    published = network.saw("publication_received", "xtr-c", since_ns=moved)
+    # d(new,MS) + d(MS,ITR); acknowledged, so not repeated
+    assert [event.at_ns - moved for event in published] == [20 * MS_NS]
+    assert int(published[0].fields["nonce"], 16) == int(subscribed[0].fields["nonce"], 16) + 1
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [(event.fields["old_rloc"], event.fields["rloc"]) for event in changed] == [
+        ("10.0.1.2", "10.0.2.2")
+    ]
+    assert not network.saw("smr_sent")
+
+
+def test_rfc9437_6_every_move_is_published_with_the_next_nonce() -> None:
+    network = settled(Network("pubsub"))
+    for name in ("xtr-b", "xtr-a", "xtr-b"):
+        network.sight(name)
+        network.run_for(1 * SECOND_NS)
+    nonces = [int(event.fields["nonce"], 16) for event in network.saw("publication_received", "xtr-c")]
+    assert nonces == [nonces[0], nonces[0] + 1, nonces[0] + 2]
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c")[1:]] == [
+        "10.0.2.2", "10.0.1.2", "10.0.2.2",
+    ]  # fmt: skip
+
+
+def test_rfc9437_6_a_replayed_publication_is_dropped() -> None:
+    network = settled(Network("pubsub"))
+    sent: list[bytes] = []
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        if destination == RLOCS["xtr-c"] and isinstance(decode_control(payload), MapNotify):
+            sent.append(payload)
+        return [10 * MS_NS]
+
+    network.faults = faults
+    for name in ("xtr-b", "xtr-a"):
+        network.sight(name)
+        network.run_for(1 * SECOND_NS)
+    assert len(sent) == 2
+    network.give("xtr-c", ControlReceived(sent[0], MAP_SERVER, 4342))
+    network.run_for(1 * SECOND_NS)
+    entry = network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"][0]
+    assert entry["locators"][0]["rloc"] == "10.0.1.2"
+    assert [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")] == [
+        "replayed publication"
+    ]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_rfc9437_6_a_lost_publication_is_repeated(lost: int) -> None:
+    network = settled(Network("pubsub"))
+    dropped = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal dropped
+        if (
+            destination == RLOCS["xtr-c"]
+            and isinstance(decode_control(payload), MapNotify)
+            and dropped < lost
+        ):
+            dropped += 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(30 * SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [event.at_ns - moved for event in changed] == [lost * 3 * SECOND_NS + 20 * MS_NS]
+
+
+def test_rfc9437_5_a_withdrawn_mapping_is_published_with_ttl_0() -> None:
+    network = settled(Network("pubsub"))
+    network.faults = lambda source, destination, payload, count: (
+        [] if source == RLOCS["xtr-a"] else [10 * MS_NS]
+    )
+    network.run_for(200 * SECOND_NS)  # A is cut off: its registration times out after three minutes
+    assert network.owner() is None
+    published = network.saw("publication_received", "xtr-c")
+    assert [event.fields["ttl_minutes"] for event in published] == [0]
+    assert network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"] == []
+
+
+def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_again() -> None:
+    network = settled(Network("pubsub"))
+    silent = True
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        ack = isinstance(decode_control(payload), MapNotifyAck)
+        return [] if silent and ack and source == RLOCS["xtr-c"] else [10 * MS_NS]
+
+    network.faults = faults
+    network.sight("xtr-b")
+    network.run_for(74 * SECOND_NS)
+    assert not network.saw("subscription_ended")
+    silent = False
+    network.run_for(5 * SECOND_NS)
+    assert len(network.saw("subscription_ended", "ms")) == 1
+    assert len(network.saw("subscribed", "ms")) == 2
+    assert len(network.saw("subscription_acknowledged", "xtr-c")) == 2
