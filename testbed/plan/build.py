@@ -119,7 +119,9 @@ def _link(core: str, node: str, short: str, spec: LinkSpec, network: IPv4Network
     return Link(
         name=f"core-{short}",
         ends=(Interface(core, f"to-{short}", (near,)), Interface(node, "rloc0", (far,))),
-        impairment=Impairment(spec.delay_ms, spec.jitter_ms, spec.loss_percent, spec.rate_mbit, spec.queue_ms),
+        impairment=Impairment(
+            spec.delay_ms, spec.jitter_ms, spec.loss_percent, spec.rate_mbit, spec.queue_ms
+        ),
         mtu=spec.mtu,
     )
 

@@ -35,6 +35,11 @@ class VethLink(MininetLink):  # type: ignore[misc]
         far = ["name", intfname2, "address", str(addr2), "netns", str(node2.pid)]
         run(["ip", "link", "add", *near, "type", "veth", "peer", *far])
 
+    def delete(self) -> None:
+        """Delete the pair: with one end goes the other."""
+        near: Any = self.intf1
+        near.delete()
+
 
 class Lan(LinuxBridge):  # type: ignore[misc]
     """A bridge in the lab's root network namespace; a script makes it, as the nodes are made."""
