@@ -59,7 +59,7 @@ class Supervisor:
         self._request = request
         self._run_dir = Path(request.run_dir)
         self._manifest = manifests.read(self._run_dir)
-        self._experiment = Experiment.model_validate(self._manifest["experiment"])
+        self._experiment = Experiment.model_validate_json(json.dumps(self._manifest["experiment"]))
         self._events = EventLog(self._run_dir / "events.jsonl", "lab")
         self._progress = ProgressWriter(request.folder)
         plan = plan_from_json((self._run_dir / "plan.json").read_text())

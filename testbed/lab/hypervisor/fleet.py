@@ -85,7 +85,10 @@ class Fleet:
             self._boot(progress)
             if not cold:
                 self._save(progress)
-        self._keys.save(self._folder / "keys")  # for `testbed exec` and `testbed shell`
+        # For `testbed exec` and `testbed shell`:
+        self._keys.save(self._folder / "keys")
+        known = [f"{host.out_of_band} {self._keys.host_public}\n" for host in self.hosts.values()]
+        (self._folder / "keys" / "known_hosts").write_text("".join(known))
         self._events.emit("hosts_ready", seconds=round(time.monotonic() - started, 3), restored=restored)
 
     def _prepare(self) -> None:
