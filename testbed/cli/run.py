@@ -53,10 +53,11 @@ def run(
     """
     from testbed.cli.console import Progress, command_line, require_root
     from testbed.lab.session import Session, read_study
+    from testbed.measure.summary import METRICS
     from testbed.measure.thresholds import parse
 
     for expression in fail_if or []:
-        parse(expression)
+        parse(expression, METRICS)
     study = read_study(experiment, _overrides(overrides, accelerator))
     require_root()
     session = Session(study, out=out, repeat=repeat, cold=cold, fail_if=fail_if or [], command=command_line())

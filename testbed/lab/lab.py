@@ -25,9 +25,6 @@ from testbed.lab.xenlab import XenLab, tap_names
 from testbed.plan.model import Plan
 from testbed.spec.experiment import Experiment
 
-PREFIX_LENGTH_OF_HOST = {4: 32, 6: 128}
-
-
 class Lab:
     """Network, agents, captures, hosts and guest of one plan.
 
@@ -77,8 +74,11 @@ class Lab:
             hosts.result()
         self.progress.phase("guest")
         self.substrate.start_guest()
-        self.wait_guest(self.experiment.timeouts_s.guest_boot)
-        self.wait_mapping(self.guest_site, self.experiment.timeouts_s.agents)
+        # First the registration, then the first packet to it: an ITR that asks too early is told for a minute
+        # that nobody has the EID (RFC 9301 §8.3's negative reply).
+        self.progress.detail(self.guest.name, "waiting for its registration")
+        self.wait_mapping(self.guest_site, self.experiment.timeouts_s.guest_boot)
+        self.wait_guest(self.experiment.timeouts_s.agents)
 
     def _make_substrate(self) -> Substrate:
         if self.experiment.substrate != "xen":
@@ -196,6 +196,7 @@ class Lab:
                     f"{self.guest.eid} is not registered at {rloc} after {deadline_s:.0f} s",
                     why=f"the Map-Server has {found or 'nothing'}",
                 )
+            self.check_agents()
             time.sleep(0.05)
 
     def inspect(self) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Connection:
 
     def open(self, deadline_s: float) -> None:
         """Connect, trying until the deadline; TestbedError with libvirt's words then."""
+        self.close()
         start_event_loop()
         end = time.monotonic() + deadline_s
         while True:
