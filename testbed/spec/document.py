@@ -15,6 +15,7 @@ from testbed.spec.problems import Loc, Problem, SpecError
 
 #: Characters of a YAML problem's text that would break the one-line form of a problem.
 _SPACE = str.maketrans("\n\t", "  ")
+TOO_DEEP = "nested too deeply, or an alias that contains itself"
 
 
 class Document:
@@ -28,9 +29,12 @@ class Document:
     def __init__(self, text: str, filename: str) -> None:
         """Parse `text`; raises `SpecError` for anything that is not one YAML mapping."""
         self.filename = filename
-        self._tree = _parse(text, filename)
         self._overrides: list[tuple[Loc, str]] = []
-        self.data: dict[str, Any] = _plain(self._tree)
+        try:
+            self._tree = _parse(text, filename)
+            self.data: dict[str, Any] = _plain(self._tree)
+        except RecursionError as error:
+            raise SpecError([Problem(filename, 1, 1, TOO_DEEP)]) from error
 
     def override(self, assignment: str) -> None:
         """Set one value as `--set key.key=value` does; the value is YAML.
@@ -46,9 +50,9 @@ class Document:
         self._overrides.append((loc, label))
         try:
             value = _plain(YAML(typ="rt", pure=True).load(io.StringIO(value_text)))
-        except YAMLError as error:
-            what = f"the value is not YAML: {_reason(error)}"
-            raise SpecError([Problem(label, None, None, what)]) from error
+        except (YAMLError, RecursionError) as error:
+            why = _reason(error) if isinstance(error, YAMLError) else TOO_DEEP
+            raise SpecError([Problem(label, None, None, f"the value cannot be used: {why}")]) from error
         try:
             self.data = _assign(self.data, loc, value)
         except (TypeError, IndexError) as error:

@@ -65,13 +65,26 @@ def test_it_is_up_quickly(up: Any) -> None:
 def test_losses_are_binomial_and_repeat_with_the_seed(tmp_path: Path) -> None:
     packets, loss = 2000, 0.05
     first, again, other = (
-        in_own_lab(CASES, "lossy", str(tmp_path), str(packets), str(100 * loss), seed)
-        for seed in ("1", "1", "2")
+        in_own_lab(CASES, "lossy", str(tmp_path), str(packets), str(100 * loss), seed) for seed in ("1", "1", "2")
     )
     low, high = binom.interval(1 - 1e-6, packets, loss)
     assert all(low <= packets - len(got) <= high for got in (first, other))
     assert first == again
     assert first != other
+
+
+def test_jitter_is_the_standard_deviation_of_each_direction(tmp_path: Path) -> None:
+    summary = in_own_lab(CASES, "jitter", str(tmp_path))
+    smallest, mean, _, deviation = map(float, re.search(r"= (.*) ms", summary)[1].split("/"))
+    assert 19.5 <= mean <= 22
+    # Two directions of 1 ms each: sqrt(2) ms, and what a loaded machine adds.
+    assert 1.2 <= deviation <= 2.2
+    assert smallest < 19
+
+
+def test_a_relay_that_dies_is_said(tmp_path: Path) -> None:
+    message = in_own_lab(CASES, "relay_died", str(tmp_path))
+    assert "the relay ended with -9: the impaired links are cut" in message
 
 
 def test_a_rate_is_kept_and_its_queue_is_bounded(tmp_path: Path) -> None:
@@ -98,8 +111,6 @@ def test_the_machines_own_network_namespace_is_refused(tmp_path: Path) -> None:
         "from pathlib import Path; from tests.netns.cases_network import *\n"
         f"Network(two_sites(), Path({str(tmp_path)!r})).__enter__()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "machine's own network namespace" in done.stderr

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"measure", "plan"},
 }
 EVERYBODY = {"errors", "events"}
-NOT_PURE_EVERYBODY = {"eventlog"}
+NOT_PURE_EVERYBODY = {"eventlog", "paths"}
 
 
 def imports_of(path: Path) -> set[str]:

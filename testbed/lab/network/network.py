@@ -25,7 +25,7 @@ from testbed.lab.network.impairment import (
     relay_arguments,
 )
 from testbed.lab.network.processes import in_node, run, run_scripts
-from testbed.lab.network.relay import Relay, RelayedLink, build_relay, default_cache_dir
+from testbed.lab.network.relay import Relay, RelayedLink, build_relay
 from testbed.lab.network.scripts import (
     bridge_script,
     interface_script,
@@ -33,6 +33,7 @@ from testbed.lab.network.scripts import (
     relay_script,
     sysctl_script,
 )
+from testbed.paths import cache
 from testbed.plan.model import Bridge, Interface, Link, Plan
 
 #: Beginning with "_", which no node of a plan does.
@@ -74,13 +75,13 @@ class Network:
             run_dir: of the run; `logs/` in it takes the relay's standard error.
             seed: of losses and jitter (the relay's; netem has its own generator).
             backend: who impairs links; `auto`: netem where the kernel has it.
-            cache_dir: where the compiled relay is kept.
+            cache_dir: where the compiled relay is kept; the testbed's cache if left out.
         """
         self.plan = plan
         self._logs = run_dir / "logs"
         self._seed = seed
         self._wanted = backend
-        self._cache_dir = cache_dir or default_cache_dir()
+        self._cache_dir = cache_dir or cache()
         self._stack = ExitStack()
         self._mininet: Any = None
         self._relay: Relay | None = None
@@ -167,15 +168,11 @@ class Network:
             own: tuple[Any, ...] = ()
             if backend == "netem":
                 node, interface = link.ends[0].node, link.ends[0].name
-                effective = netem_effective(
-                    self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout
-                )
+                effective = netem_effective(self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout)
             elif backend == "relay" and self._relay is not None:
                 effective = {**relay_arguments(link), "scheduling": self._relay.policy}
                 own = tuple(by_interface[name] for name in _relay_names(number) if name in by_interface)
-            found.append(
-                EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own)
-            )
+            found.append(EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own))
         return found
 
     # --- bring-up
@@ -235,9 +232,7 @@ class Network:
         self._veth(right, RELAY_NODE, far, macs)
         return RelayedLink(link, near, far)
 
-    def _veth(
-        self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None
-    ) -> None:
+    def _veth(self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None) -> None:
         self._mininet.addLink(
             end.node,
             far_node,
@@ -298,9 +293,7 @@ def _check_surroundings() -> None:
     """Refuse to run without the tools, or in the machine's own network namespace."""
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
-            raise ToolMissingError(
-                "tool-missing", f"{tool} is missing", next_command=f"apt-get install {package}"
-            )
+            raise ToolMissingError("tool-missing", f"{tool} is missing", next_command=f"apt-get install {package}")
     first = os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
     # A container is in no first PID namespace; but it has a way out, and a lab has none.
     routes = Path("/proc/self/net/route").read_text().splitlines()

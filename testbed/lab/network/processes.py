@@ -20,15 +20,11 @@ def run(argv: Sequence[str], *, input_text: str = "", timeout_s: float = TIMEOUT
     """
     shown = " ".join(argv)
     try:
-        done = subprocess.run(
-            argv, input=input_text, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        done = subprocess.run(argv, input=input_text, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NetworkError("command-failed", f"`{shown}` did not run", why=str(error)) from error
     if done.returncode:
-        raise NetworkError(
-            "command-failed", f"`{shown}` ended with {done.returncode}", why=done.stderr.strip()
-        )
+        raise NetworkError("command-failed", f"`{shown}` ended with {done.returncode}", why=done.stderr.strip())
     return done.stdout
 
 

@@ -44,9 +44,7 @@ OFFLOADS_OFF = "tx off rx off tso off gso off gro off"
 def interfaces_of(plan: Plan, node: str) -> list[tuple[Interface, int]]:
     """Return a node's interfaces with their MTUs."""
     found = [(end, link.mtu) for link in plan.links for end in link.ends if end.node == node]
-    return found + [
-        (port, bridge.mtu) for bridge in plan.bridges for port in bridge.ports if port.node == node
-    ]
+    return found + [(port, bridge.mtu) for bridge in plan.bridges for port in bridge.ports if port.node == node]
 
 
 def has_ipv6(plan: Plan, node: Node) -> bool:
