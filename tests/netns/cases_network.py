@@ -177,6 +177,16 @@ def rate(run_dir: str) -> dict[str, Any]:
     return {"counters": [dict(counter) for counter in link.counters]}
 
 
+def netem(run_dir: str) -> dict[str, Any]:
+    """Bring links up with netem, or say why that fails."""
+    before = seen()
+    try:
+        with Network(two_sites(), Path(run_dir), backend="netem") as net:
+            return {"impairments": [asdict(impairment) for impairment in net.impairments()]}
+    except NetworkError as error:
+        return {"message": str(error), "before": before, "after": seen()}
+
+
 def broken(run_dir: str) -> dict[str, Any]:
     """Fail in the middle of the bring-up: an interface's name is taken in the lab's root namespace."""
     subprocess.run(["ip", "link", "add", "eid-b", "type", "bridge"], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from scipy.stats import binom
 
+from testbed.lab.network.network import kernel_has_netem
 from tests.netns.own_lab import ROOT, in_own_lab, needs_root
 
 pytestmark = [pytest.mark.netns, needs_root]
+NETEM = os.geteuid() == 0 and kernel_has_netem()
 CASES = "tests.netns.cases_network"
 
 
@@ -34,6 +37,9 @@ def test_the_delay_of_every_link_is_read_back(up: Any) -> None:
         assert impairment["backend"] == "relay"
         assert impairment["effective"]["delay_ns"] == 5_000_000
         assert 9.5 <= impairment["rtt_ms"] <= 11.5
+        core, node = impairment["counters"]
+        assert (core["from"], core["to"]) == (node["to"], node["from"])
+        assert core["from"] == "core"
         assert all(counter["received"] >= counter["sent"] >= 4 for counter in impairment["counters"])
 
 
@@ -92,6 +98,21 @@ def test_a_rate_is_kept_and_its_queue_is_bounded(tmp_path: Path) -> None:
     assert out["queue_dropped"] > 100
     # 20 Mbit/s for a second, and what the queue and the machine's scheduling let pass beside it.
     assert 0.7 * 2.5e6 <= out["bytes"] <= 1.2 * 2.5e6
+
+
+@pytest.mark.skipif(not NETEM, reason="this kernel has no netem")
+def test_netem_does_the_same(tmp_path: Path) -> None:
+    for impairment in in_own_lab(CASES, "netem", str(tmp_path))["impairments"]:
+        assert impairment["backend"] == "netem"
+        assert impairment["effective"]["delay"]["delay"] == pytest.approx(0.005, rel=0.01)
+        assert 9.5 <= impairment["rtt_ms"] <= 11.5
+
+
+@pytest.mark.skipif(NETEM, reason="this kernel has netem")
+def test_netem_that_is_asked_for_and_missing_is_an_error(tmp_path: Path) -> None:
+    result = in_own_lab(CASES, "netem", str(tmp_path))
+    assert "netem delay 5.0ms rate 100.0mbit" in result["message"]
+    assert result["after"] == result["before"]
 
 
 def test_a_bring_up_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -171,7 +171,11 @@ class Network:
                 effective = netem_effective(self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout)
             elif backend == "relay" and self._relay is not None:
                 effective = {**relay_arguments(link), "scheduling": self._relay.policy}
-                own = tuple(by_interface[name] for name in _relay_names(number) if name in by_interface)
+                nodes = tuple(end.node for end in link.ends)
+                own = tuple(
+                    {**by_interface[name], "from": near, "to": far}
+                    for name, near, far in zip(_relay_names(number), nodes, nodes[::-1], strict=True)
+                )
             found.append(EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own))
         return found
 
