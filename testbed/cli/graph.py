@@ -22,19 +22,17 @@ def graph(
     output: Annotated[
         GraphOutput, typer.Option("--format", help="svg; mermaid for Markdown; dot for Graphviz.")
     ] = GraphOutput.SVG,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write to this file instead of standard output.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of standard output.")] = None,
 ) -> None:
     """Draw a topology: sites, RLOCs, EIDs, hosts, guests, and what the links do to packets.
 
     Given an experiment, draw the topology as that experiment uses it.
     """
-    from testbed.cli.specfiles import read_experiment, read_text, read_topology
     from testbed.errors import TestbedError
     from testbed.plan import build_plan
     from testbed.plan.graph import render
     from testbed.spec import kind_of
+    from testbed.specfiles import read_experiment, read_text, read_topology
 
     try:
         if kind_of(read_text(file), str(file)) == "topology":

@@ -40,9 +40,9 @@ def validate(
 
 def _check(path: Path) -> dict[str, Any]:
     """Return what is said of one file; `kind` and `name` are null where it is not known."""
-    from testbed.cli.specfiles import FileUnreadableError, read_experiment, read_text, read_topology
     from testbed.plan import build_plan
     from testbed.spec import SpecError, kind_of
+    from testbed.specfiles import FileUnreadableError, read_experiment, read_text, read_topology
 
     result: dict[str, Any] = {"file": str(path), "kind": None, "name": None, "problems": []}
     try:

@@ -35,7 +35,9 @@ def ask(control: Path, request: dict[str, Any], *, deadline_s: float = 5.0) -> d
         raise TestbedError("agent-silent", f"{control.stem} hung up")
     answer: dict[str, Any] = json.loads(line)
     if not answer.get("ok"):
-        raise TestbedError("agent-refused", f"{control.stem} refused {request.get('op')!r}", why=answer.get("error", ""))
+        raise TestbedError(
+            "agent-refused", f"{control.stem} refused {request.get('op')!r}", why=answer.get("error", "")
+        )
     return answer
 
 

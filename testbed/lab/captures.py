@@ -45,9 +45,7 @@ def capture_points(plan: Plan, taps: dict[str, tuple[str, str, str]]) -> list[Ca
         plan: of the lab.
         taps: Xen host → its (out-of-band, EID LAN, infrastructure LAN) taps.
     """
-    points = [
-        CapturePoint(site.xtr, site.core_interface, LISP, inside=site.xtr) for site in plan.sites
-    ]
+    points = [CapturePoint(site.xtr, site.core_interface, LISP, inside=site.xtr) for site in plan.sites]
     for link in plan.links:
         for end in link.ends:
             if end.node == plan.mapping_system.node:

@@ -96,9 +96,7 @@ def wait_gone(folder: Path, deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
     while (pid := outer_pid(folder)) is not None and not _zombie(pid):
         if time.monotonic() > end:
-            raise TestbedError(
-                "lab-survives", f"the lab of {folder.name} does not end", next_command=f"kill -9 {pid}"
-            )
+            raise TestbedError("lab-survives", f"the lab of {folder.name} does not end", next_command=f"kill -9 {pid}")
         time.sleep(0.02)
 
 

@@ -52,6 +52,4 @@ def test_an_override_is_as_if_written(drawn: list[tuple[str, object]]) -> None:
     for key, value in drawn:
         expected = written(expected, key, value)
     overrides = [f"{key}={json.dumps(value)}" for key, value in drawn]
-    assert apply_overrides(json.dumps(BASE), overrides, "e.yaml") == load_experiment(
-        json.dumps(expected), "e.yaml"
-    )
+    assert apply_overrides(json.dumps(BASE), overrides, "e.yaml") == load_experiment(json.dumps(expected), "e.yaml")

@@ -139,9 +139,7 @@ class Prober:
         self._labels = {"flow": config["flow"], "direction": config["direction"]}
         self._ledger = probes.Ledger(config["flow"], config["direction"])
         run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
-        self.echo = Echo(
-            config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id
-        )
+        self.echo = Echo(config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id)
         self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         interval_ns = round(config["interval_ms"] * 1_000_000)
         self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
@@ -170,9 +168,7 @@ class Prober:
                 continue
             lost = self._ledger.answer(seq, received_ns)
             if lost:
-                self._log.emit(
-                    "first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels
-                )
+                self._log.emit("first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels)
 
     def flush(self) -> None:
         """Write the rows that are new or have changed; a prober that is killed has lost no older ones."""

@@ -63,7 +63,7 @@ def prove(images: ImageSet) -> Choice:
     """Boot a Xen host under KVM until dom0's init speaks; TCG if it does not within 12 s."""
     spec = MachineSpec("probe", 200, "kvm", 768, 384, (), (("name", "probe"),))
     with tempfile.TemporaryDirectory(prefix="testbed-probe-") as folder:
-        machine = Machine(spec, images, Path(folder))
+        machine = Machine(spec, images, Path(folder), Path(folder) / "console.log")
         started = time.monotonic()
         try:
             machine.start(generate().seed_archive())

@@ -40,18 +40,27 @@ class HostPlan:
 
 def state_digest(plans: list[HostPlan], images: ImageSet) -> str:
     """The name of the saved state that fits these hosts: 16 hexadecimal characters."""
-    lines = [command_line(plan.machine, images, Path("/folder")) for plan in plans]
+    lines = [command_line(plan.machine, images, Path("/folder"), Path("/console")) for plan in plans]
     text = json.dumps([qemu_version(), images.digest, lines])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Fleet:
-    """The Xen hosts of a lab, in the order of the plan; `hosts` is keyed by name."""
+    """The Xen hosts of a lab, in the order of the plan; `hosts` is keyed by name.
 
-    def __init__(self, plans: list[HostPlan], images: ImageSet, folder: Path, events: EventLog) -> None:
+    Args:
+        plans: the hosts.
+        images: what they boot.
+        folder: of the lab (0700), for seed disks, sockets and keys.
+        console: the folder that takes the consoles as they are written.
+        events: takes what happens.
+    """
+
+    def __init__(self, plans: list[HostPlan], images: ImageSet, folder: Path, console: Path, events: EventLog) -> None:
         self._plans = plans
         self._images = images
         self._folder = folder
+        self._console = console
         self._events = events
         self._keys = lab_keys.generate()
         self._state = cache() / "states" / state_digest(plans, images)
@@ -76,7 +85,10 @@ class Fleet:
             self._boot(progress)
             if not cold:
                 self._save(progress)
+        # For `testbed exec` and `testbed shell`:
         self._keys.save(self._folder / "keys")
+        known = [f"{host.out_of_band} {self._keys.host_public}\n" for host in self.hosts.values()]
+        (self._folder / "keys" / "known_hosts").write_text("".join(known))
         self._events.emit("hosts_ready", seconds=round(time.monotonic() - started, 3), restored=restored)
 
     def _prepare(self) -> None:
@@ -84,7 +96,7 @@ class Fleet:
         for plan in self._plans:
             folder = self._folder / plan.machine.name
             shutil.rmtree(folder, ignore_errors=True)
-            machine = Machine(plan.machine, self._images, folder)
+            machine = Machine(plan.machine, self._images, folder, self._console / f"{plan.machine.name}.log")
             self.hosts[plan.machine.name] = Host(machine, plan.out_of_band, plan.migration, self._keys, self._events)
 
     def _boot(self, progress: Progress) -> None:
@@ -103,7 +115,7 @@ class Fleet:
 
         def restore(host: Host) -> None:
             progress(host.name, "restoring")
-            host.machine.folder.mkdir(parents=True, mode=0o700)
+            host.machine.console.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self._state / f"{host.name}.console", host.machine.console)
             host.machine.start(state_keys.seed_archive(), incoming=True)
             host.machine.restore(self._state / f"{host.name}.state")

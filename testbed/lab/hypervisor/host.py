@@ -25,7 +25,6 @@ EVIDENCE = (
     ("xl info", "xl-info.log"),
     ("xl list -v", "xl-list.log"),
     ("cat /var/log/libvirt/libvirtd.log", "libvirtd.log"),
-    ("cat /var/log/libvirt/libxl/libxl-driver.log", "libxl-driver.log"),
     ("cat /var/log/xen/xenstored-access.log", "xenstored-access.log"),
     ("dmesg", "dmesg.log"),
 )
@@ -161,8 +160,6 @@ class Host:
         logs.mkdir(parents=True, exist_ok=True)
         consoles.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            (consoles / f"{self.name}.log").write_bytes(self.machine.console.read_bytes())
-        with contextlib.suppress(FileNotFoundError):
             (logs / "qemu.log").write_bytes((self.machine.folder / "qemu.log").read_bytes())
         for command, name in EVIDENCE:
             try:
@@ -171,17 +168,27 @@ class Host:
                 missing.append(f"{self.name}/{name}: {error.what}")
                 break  # a dead host would make each of the others wait as long
         else:
-            listed = self.shell.run("cd /var/log/xen/console && ls; cd /var/log/libvirt/libxl && ls").output.split()
-            for name in listed:
-                folder, prefix = ("/var/log/xen/console", "guest-") if name.startswith("guest-") else (None, "")
-                if folder and prefix:
-                    text = self.shell.run(["cat", f"{folder}/{name}"], deadline_s=20.0).output
-                    domain = name.removeprefix("guest-").removesuffix(".log")
-                    (consoles / f"{domain}@{self.name}.log").write_text(text)
-                elif name not in ("libxl-driver.log", "Domain-0.log"):
-                    text = self.shell.run(["cat", f"/var/log/libvirt/libxl/{name}"], deadline_s=20.0).output
-                    (logs / f"libxl-{name}").write_text(text)
+            for name in self._list("/var/log/xen/console"):  # guest-vm1.log
+                domain = name.removeprefix("guest-").removesuffix(".log")
+                self._fetch(f"/var/log/xen/console/{name}", consoles / f"{domain}@{self.name}.log")
+            for name in self._list("/var/log/libvirt/libxl"):
+                self._fetch(f"/var/log/libvirt/libxl/{name}", logs / f"libxl-{name.removeprefix('libxl-')}")
         return missing
+
+    def _list(self, folder: str) -> list[str]:
+        return self.shell.run(["ls", folder], deadline_s=20.0).output.split()
+
+    def _fetch(self, path: str, target: Path) -> None:
+        target.write_text(self.shell.run(["cat", path], deadline_s=20.0).output)
+
+    def libxl_errors(self) -> list[str]:
+        """The last lines of libxl's log that speak of an error, prefixed with the host's name."""
+        try:
+            log = self.shell.run("tail -n 60 /var/log/libvirt/libxl/libxl-driver.log", deadline_s=20.0).output
+        except TestbedError as error:
+            return [f"{self.name}: libxl's log cannot be read: {error.what}"]
+        wrong = [line for line in log.splitlines() if "rror" in line or "fail" in line.lower()]
+        return [f"{self.name} libxl: {line}" for line in wrong[-5:]]
 
     def close(self) -> None:
         """End the connections and the machine."""

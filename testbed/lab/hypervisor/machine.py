@@ -17,6 +17,7 @@ from qemu.qmp import QMPClient
 
 from testbed.errors import TestbedError
 from testbed.lab.hypervisor.images import ImageSet
+from testbed.lab.hypervisor.keys import write_secret
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -54,7 +55,9 @@ class MachineSpec:
     parameters: tuple[tuple[str, str], ...]
 
 
-def command_line(spec: MachineSpec, images: ImageSet, folder: Path, *, incoming: bool = False) -> list[str]:
+def command_line(
+    spec: MachineSpec, images: ImageSet, folder: Path, console: Path, *, incoming: bool = False
+) -> list[str]:
     """QEMU's command line for a host whose sockets and seed disk are in `folder`."""
     dom0 = f"max:{spec.dom0_memory_mib}M"
     hypervisor = (
@@ -74,7 +77,7 @@ def command_line(spec: MachineSpec, images: ImageSet, folder: Path, *, incoming:
         "-device", "virtio-blk-pci,drive=root",
         "-drive", f"file={folder / 'seed.tar'},format=raw,if=none,id=seed,readonly=on",
         "-device", "virtio-blk-pci,drive=seed",
-        "-chardev", f"file,id=console,path={folder / 'console.log'},append=on", "-serial", "chardev:console",
+        "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
         "-qmp", f"unix:{folder / 'qmp.sock'},server=on,wait=off",
     ]  # fmt: skip
     for index, tap in enumerate(spec.taps):
@@ -91,26 +94,21 @@ def mac(number: int, index: int) -> str:
 
 
 class Machine:
-    """A running QEMU machine. `folder` (0700) holds its seed disk, console log and QMP socket."""
+    """A running QEMU machine. `folder` (0700) holds its seed disk and QMP socket, `console` takes its console."""
 
-    def __init__(self, spec: MachineSpec, images: ImageSet, folder: Path) -> None:
+    def __init__(self, spec: MachineSpec, images: ImageSet, folder: Path, console: Path) -> None:
         self.spec = spec
         self.images = images
         self.folder = folder
+        self.console = console
         self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def console(self) -> Path:
-        """The file that the serial console goes to."""
-        return self.folder / "console.log"
 
     def start(self, seed: bytes, *, incoming: bool = False) -> None:
         """Start the machine; with `incoming` it waits for `restore`."""
-        from testbed.lab.hypervisor.keys import write_secret
-
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.console.parent.mkdir(parents=True, exist_ok=True)
         write_secret(self.folder / "seed.tar", seed)
-        command = command_line(self.spec, self.images, self.folder, incoming=incoming)
+        command = command_line(self.spec, self.images, self.folder, self.console, incoming=incoming)
         errors = (self.folder / "qemu.log").open("wb")
         with errors:
             self.process = subprocess.Popen(

@@ -114,9 +114,7 @@ def test_in_every_plan_names_fit_and_addresses_are_unique(topology: Topology) ->
 def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
     plan = build_plan(topology)
     networks = {
-        node.name: [
-            ip_interface(a).network for p in interfaces(plan) if p.node == node.name for a in p.addresses
-        ]
+        node.name: [ip_interface(a).network for p in interfaces(plan) if p.node == node.name for a in p.addresses]
         for node in plan.nodes
     }
     for node in plan.nodes:
