@@ -15,6 +15,8 @@ from testbed.spec.problems import Loc, Problem, SpecError
 
 #: Characters of a YAML problem's text that would break the one-line form of a problem.
 _SPACE = str.maketrans("\n\t", "  ")
+#: What ruamel lets through when a tag does not fit its value (`!!int name`), beside its own errors.
+MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, AssertionError)
 TOO_DEEP = "nested too deeply, or an alias that contains itself"
 
 
@@ -50,8 +52,8 @@ class Document:
         self._overrides.append((loc, label))
         try:
             value = _plain(YAML(typ="rt", pure=True).load(io.StringIO(value_text)))
-        except (YAMLError, RecursionError) as error:
-            why = _reason(error) if isinstance(error, YAMLError) else TOO_DEEP
+        except (YAMLError, RecursionError, *MALFORMED) as error:
+            why = TOO_DEEP if isinstance(error, RecursionError) else _reason(error)
             raise SpecError([Problem(label, None, None, f"the value cannot be used: {why}")]) from error
         try:
             self.data = _assign(self.data, loc, value)
@@ -92,14 +94,14 @@ def _parse(text: str, filename: str) -> CommentedMap:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         raise SpecError([Problem(filename, line, column, _reason(error))]) from error
-    except YAMLError as error:
+    except (YAMLError, *MALFORMED) as error:
         raise SpecError([Problem(filename, 1, 1, _reason(error))]) from error
     if not isinstance(tree, CommentedMap):
         raise SpecError([Problem(filename, 1, 1, "not a mapping; allowed: `key: value` lines")])
     return tree
 
 
-def _reason(error: YAMLError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, DuplicateKeyError):
         name = str(error.problem).split('"')[1]
         return f"key {name!r} stands twice in one mapping; allowed: once"
