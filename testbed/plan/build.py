@@ -119,9 +119,7 @@ def _link(core: str, node: str, short: str, spec: LinkSpec, network: IPv4Network
     return Link(
         name=f"core-{short}",
         ends=(Interface(core, f"to-{short}", (near,)), Interface(node, "rloc0", (far,))),
-        impairment=Impairment(
-            spec.delay_ms, spec.jitter_ms, spec.loss_percent, spec.rate_mbit, spec.queue_ms
-        ),
+        impairment=Impairment(spec.delay_ms, spec.jitter_ms, spec.loss_percent, spec.rate_mbit, spec.queue_ms),
         mtu=spec.mtu,
     )
 
@@ -203,9 +201,7 @@ def _correspondent(topology: Topology, parts: list[_Resolved]) -> tuple[Correspo
     port = Interface(spec.name, "eid0", (f"{eid}/{length}",))
     lan = home.bridges[0]
     lan = Bridge(lan.name, lan.site, lan.purpose, (*lan.ports, port), lan.mtu)
-    with_port = _Resolved(
-        home.site, home.nodes, home.link, (lan, *home.bridges[1:]), home.core_route, home.xen_host
-    )
+    with_port = _Resolved(home.site, home.nodes, home.link, (lan, *home.bridges[1:]), home.core_route, home.xen_host)
     moved = [with_port if part is home else part for part in parts]
     return Correspondent(spec.name, spec.site, eid), node, moved
 

@@ -42,9 +42,7 @@ def _members(plan: Plan, site: Site) -> list[tuple[str, str, list[str], str]]:
             home = host.name
     found += [(g.name, "guest", guest_lines(g), home) for g in plan.guests if g.site == site.name]
     if plan.correspondent.site == site.name:
-        found.append(
-            (plan.correspondent.node, "host", correspondent_lines(plan.correspondent), site.eid_bridge)
-        )
+        found.append((plan.correspondent.node, "host", correspondent_lines(plan.correspondent), site.eid_bridge))
     return found
 
 

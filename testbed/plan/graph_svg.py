@@ -204,6 +204,4 @@ def _rect(x: int, y: int, width: int, height: int, rounding: int, fill: str, str
 def _text(x: int, y: int, words: str, *, bold: bool = False, size: int = 0) -> str:
     weight = ' font-weight="600"' if bold else ""
     font_size = f' font-size="{size}"' if size else ""
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="middle" fill="#1a1a1a"{weight}{font_size}>{escape(words)}</text>'
-    )
+    return f'<text x="{x}" y="{y}" text-anchor="middle" fill="#1a1a1a"{weight}{font_size}>{escape(words)}</text>'

@@ -159,10 +159,7 @@ def _correspondent(topology: Topology) -> Iterator[Finding]:
     elif correspondent.eid and not any(_contains(prefix, correspondent.eid) for prefix in prefixes):
         yield (
             ("correspondent", "eid"),
-            (
-                f"{correspondent.eid} is in no prefix of {correspondent.site}; "
-                f"allowed: in {', '.join(prefixes)}"
-            ),
+            (f"{correspondent.eid} is in no prefix of {correspondent.site}; allowed: in {', '.join(prefixes)}"),
         )
 
 

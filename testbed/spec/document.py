@@ -15,6 +15,9 @@ from testbed.spec.problems import Loc, Problem, SpecError
 
 #: Characters of a YAML problem's text that would break the one-line form of a problem.
 _SPACE = str.maketrans("\n\t", "  ")
+#: What ruamel lets through when a tag does not fit its value (`!!int name`), beside its own errors.
+MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, AssertionError)
+TOO_DEEP = "nested too deeply, or an alias that contains itself"
 
 
 class Document:
@@ -28,9 +31,12 @@ class Document:
     def __init__(self, text: str, filename: str) -> None:
         """Parse `text`; raises `SpecError` for anything that is not one YAML mapping."""
         self.filename = filename
-        self._tree = _parse(text, filename)
         self._overrides: list[tuple[Loc, str]] = []
-        self.data: dict[str, Any] = _plain(self._tree)
+        try:
+            self._tree = _parse(text, filename)
+            self.data: dict[str, Any] = _plain(self._tree)
+        except RecursionError as error:
+            raise SpecError([Problem(filename, 1, 1, TOO_DEEP)]) from error
 
     def override(self, assignment: str) -> None:
         """Set one value as `--set key.key=value` does; the value is YAML.
@@ -46,9 +52,9 @@ class Document:
         self._overrides.append((loc, label))
         try:
             value = _plain(YAML(typ="rt", pure=True).load(io.StringIO(value_text)))
-        except YAMLError as error:
-            what = f"the value is not YAML: {_reason(error)}"
-            raise SpecError([Problem(label, None, None, what)]) from error
+        except (YAMLError, RecursionError, *MALFORMED) as error:
+            why = TOO_DEEP if isinstance(error, RecursionError) else _reason(error)
+            raise SpecError([Problem(label, None, None, f"the value cannot be used: {why}")]) from error
         try:
             self.data = _assign(self.data, loc, value)
         except (TypeError, IndexError) as error:
@@ -88,14 +94,14 @@ def _parse(text: str, filename: str) -> CommentedMap:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         raise SpecError([Problem(filename, line, column, _reason(error))]) from error
-    except YAMLError as error:
+    except (YAMLError, *MALFORMED) as error:
         raise SpecError([Problem(filename, 1, 1, _reason(error))]) from error
     if not isinstance(tree, CommentedMap):
         raise SpecError([Problem(filename, 1, 1, "not a mapping; allowed: `key: value` lines")])
     return tree
 
 
-def _reason(error: YAMLError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, DuplicateKeyError):
         name = str(error.problem).split('"')[1]
         return f"key {name!r} stands twice in one mapping; allowed: once"

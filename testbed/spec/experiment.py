@@ -12,9 +12,7 @@ from testbed.spec.validate import Model
 
 Substrate = Literal["xen", "netns"]
 Accelerator = Literal["auto", "kvm", "tcg"]
-Mechanism = Literal[
-    "ttl", "smr-old-xtr", "smr-map-server", "smr-new-xtr", "pubsub", "map-version", "rloc-probe"
-]
+Mechanism = Literal["ttl", "smr-old-xtr", "smr-map-server", "smr-new-xtr", "pubsub", "map-version", "rloc-probe"]
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]

@@ -51,9 +51,7 @@ def _prefix(value: str) -> str:
         return str(ip_network(value))
     except ValueError as error:
         hint = f" ({error})" if "host bits" in str(error) else ""
-        raise ValueError(
-            f"{value!r} is not a prefix{hint}; allowed: network/length, as 192.168.0.0/24"
-        ) from None
+        raise ValueError(f"{value!r} is not a prefix{hint}; allowed: network/length, as 192.168.0.0/24") from None
 
 
 def _ipv4_prefix(value: str) -> str:

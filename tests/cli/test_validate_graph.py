@@ -102,8 +102,7 @@ def test_the_svg_keeps_everything_inside_and_apart(tmp_path: Path) -> None:
     root = ET.parse(out).getroot()
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = [
-        tuple(float(rect.get(key, 0)) for key in ("x", "y", "width", "height"))
-        for rect in root.iter(f"{SVG}rect")
+        tuple(float(rect.get(key, 0)) for key in ("x", "y", "width", "height")) for rect in root.iter(f"{SVG}rect")
     ]
     assert all(x >= 0 and y >= 0 and x + w <= width and y + h <= height for x, y, w, h in boxes)
     for i, (x, y, w, h) in enumerate(boxes):

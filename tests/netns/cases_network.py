@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,24 +38,28 @@ def two_sites(link: str = ACCESS_LINK) -> Plan:
     return build_plan(load_topology(TOPOLOGY.read_text().replace(ACCESS_LINK, link), TOPOLOGY.name))
 
 
+def command_line(pid: str) -> str:
+    """Return the command line of a process; "" if it is gone meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def seen() -> dict[str, list[str]]:
     """Return what a lab could leave on the machine: interfaces, processes, named namespaces, mounts."""
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
     processes = []
     reap()
     for pid in os.listdir("/proc"):
-        if pid.isdigit() and int(pid) != os.getpid():
-            try:
-                processes.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue
+        if pid.isdigit() and int(pid) != os.getpid() and (line := command_line(pid)):
+            processes.append(line)
     return {
         "links": sorted(line.split()[0] for line in links.splitlines()),
         "processes": sorted(processes),
-        "namespaces": subprocess.run(
-            ["ip", "netns"], capture_output=True, text=True, check=True
-        ).stdout.split(),
-        "mounts": Path("/proc/mounts").read_text().splitlines(),
+        "namespaces": subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout.split(),
+        # Named namespaces of others were copied with the machine's mounts, and go when they are removed.
+        "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if "nsfs" not in line],
     }
 
 
@@ -65,21 +70,15 @@ def up(run_dir: str) -> dict[str, Any]:
     with Network(two_sites(), Path(run_dir), backend="relay") as net:
         took_s = time.monotonic() - began
         impairments = [asdict(impairment) for impairment in net.impairments()]
-        across = net.exec(
-            "xtr-a", ["ping", "-n", "-q", "-c", "20", "-i", "0.01", "-I", "10.0.1.2", "10.0.3.2"]
-        )
+        across = net.exec("xtr-a", ["ping", "-n", "-q", "-c", "20", "-i", "0.01", "-I", "10.0.1.2", "10.0.3.2"])
         answers = {
             "to-ms": net.exec("xtr-b", ["ping", "-n", "-c", "1", "10.0.0.2"]).returncode,
-            "infrastructure": net.exec(
-                "xtr-a", ["ping", "-n", "-c", "1", "-I", "10.1.1.1", "10.1.2.1"]
-            ).returncode,
+            "infrastructure": net.exec("xtr-a", ["ping", "-n", "-c", "1", "-I", "10.1.1.1", "10.1.2.1"]).returncode,
             "gateway": net.exec("correspondent", ["ping", "-n", "-c", "1", "192.168.3.1"]).returncode,
             # No xTR runs: an EID must not be reachable natively.
             "eid": net.exec("correspondent", ["ping", "-n", "-c", "1", "-W", "1", "192.168.0.1"]).returncode,
         }
-        macs = [
-            net.exec(f"xtr-{site}", ["cat", "/sys/class/net/eid0/address"]).stdout.strip() for site in "abc"
-        ]
+        macs = [net.exec(f"xtr-{site}", ["cat", "/sys/class/net/eid0/address"]).stdout.strip() for site in "abc"]
         started = net.popen("ms", ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         echoed = started.communicate(b"said in the node")[0].decode()
         namespaces = {os.readlink(f"/proc/{pid}/ns/net") for pid in net.pids().values()}
@@ -130,15 +129,33 @@ def lossy(run_dir: str, packets: str, loss_percent: str, seed: str) -> list[int]
     with Network(plan, Path(run_dir), seed=int(seed), backend="relay") as net:
         # Without ARP the numbered packets are the direction's first frames.
         mac = net.exec("core", ["cat", "/sys/class/net/to-a/address"]).stdout.strip()
-        net.exec(
-            "xtr-a", ["ip", "neigh", "add", "10.0.1.1", "lladdr", mac, "dev", "rloc0", "nud", "permanent"]
-        )
+        net.exec("xtr-a", ["ip", "neigh", "add", "10.0.1.1", "lladdr", mac, "dev", "rloc0", "nud", "permanent"])
         receiver = net.popen("core", [sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE)
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == b"ready\n"
         net.exec("xtr-a", [sys.executable, "-c", SENDER, packets])
         got = json.loads(receiver.communicate(timeout=20)[0])
     return [int(number) for number in got]
+
+
+def jitter(run_dir: str) -> str:
+    """Return the summary of pings over a link with jitter."""
+    with Network(two_sites("link: {delay_ms: 10, jitter_ms: 1}"), Path(run_dir), backend="relay") as net:
+        net.impairments()  # resolves addresses
+        return net.exec("xtr-a", ["ping", "-n", "-q", "-c", "300", "-i", "0.003", "10.0.1.1"]).stdout
+
+
+def relay_died(run_dir: str) -> str:
+    """Kill the relay under a network that is up, and return what is said of it."""
+    with Network(two_sites(), Path(run_dir), backend="relay") as net:
+        relays = [pid for pid in os.listdir("/proc") if pid.isdigit() and "/relay-" in command_line(pid)]
+        (relay,) = relays
+        os.kill(int(relay), signal.SIGKILL)
+        try:
+            wait_until(lambda: not net.impairments(), "the relay's death is noticed")
+        except NetworkError as error:
+            return str(error)
+    return ""
 
 
 def rate(run_dir: str) -> dict[str, Any]:
@@ -159,6 +176,16 @@ def rate(run_dir: str) -> dict[str, Any]:
         assert done.returncode == 0, done.stderr
         link = next(i for i in net.impairments() if i.link == "core-a")
     return {"counters": [dict(counter) for counter in link.counters]}
+
+
+def netem(run_dir: str) -> dict[str, Any]:
+    """Bring links up with netem, or say why that fails."""
+    before = seen()
+    try:
+        with Network(two_sites(), Path(run_dir), backend="netem") as net:
+            return {"impairments": [asdict(impairment) for impairment in net.impairments()]}
+    except NetworkError as error:
+        return {"message": str(error), "before": before, "after": seen()}
 
 
 def broken(run_dir: str) -> dict[str, Any]:

@@ -30,7 +30,9 @@ class EffectiveImpairment:
         requested: what the plan says.
         effective: what the back end says it does (netem: `tc`'s own words; relay: its arguments).
         rtt_ms: smallest round trip over the link, measured; None where nothing came back.
-        counters: what the back end has counted so far, for each direction.
+        counters: what the relay has counted so far, for each direction, `from` one node `to` another:
+            frames received and sent, lost by the impairment, dropped by the full queue, missed by the relay
+            (its socket was full), unsendable, sent more than 1 ms late, and the greatest lateness.
     """
 
     link: str

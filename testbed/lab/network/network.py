@@ -25,7 +25,7 @@ from testbed.lab.network.impairment import (
     relay_arguments,
 )
 from testbed.lab.network.processes import in_node, run, run_scripts
-from testbed.lab.network.relay import Relay, RelayedLink, build_relay, default_cache_dir
+from testbed.lab.network.relay import Relay, RelayedLink, build_relay
 from testbed.lab.network.scripts import (
     bridge_script,
     interface_script,
@@ -33,6 +33,7 @@ from testbed.lab.network.scripts import (
     relay_script,
     sysctl_script,
 )
+from testbed.paths import cache
 from testbed.plan.model import Bridge, Interface, Link, Plan
 
 #: Beginning with "_", which no node of a plan does.
@@ -74,13 +75,13 @@ class Network:
             run_dir: of the run; `logs/` in it takes the relay's standard error.
             seed: of losses and jitter (the relay's; netem has its own generator).
             backend: who impairs links; `auto`: netem where the kernel has it.
-            cache_dir: where the compiled relay is kept.
+            cache_dir: where the compiled relay is kept; the testbed's cache if left out.
         """
         self.plan = plan
         self._logs = run_dir / "logs"
         self._seed = seed
         self._wanted = backend
-        self._cache_dir = cache_dir or default_cache_dir()
+        self._cache_dir = cache_dir or cache()
         self._stack = ExitStack()
         self._mininet: Any = None
         self._relay: Relay | None = None
@@ -170,7 +171,11 @@ class Network:
                 effective = netem_effective(self.exec(node, ["tc", "-j", "qdisc", "show", "dev", interface]).stdout)
             elif backend == "relay" and self._relay is not None:
                 effective = {**relay_arguments(link), "scheduling": self._relay.policy}
-                own = tuple(by_interface[name] for name in _relay_names(number) if name in by_interface)
+                nodes = tuple(end.node for end in link.ends)
+                own = tuple(
+                    {**by_interface[name], "from": near, "to": far}
+                    for name, near, far in zip(_relay_names(number), nodes, nodes[::-1], strict=True)
+                )
             found.append(EffectiveImpairment(link.name, backend, link.impairment, effective, rtts_ms[number], own))
         return found
 

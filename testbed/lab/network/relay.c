@@ -36,6 +36,7 @@
 #define MAX_IN_FLIGHT 65536          // frames of one direction, so that no rate limit is no memory leak
 #define SOCKET_BUFFER (8 << 20)
 #define EARLY 200000                 // ns: what is due so soon goes now, which halves the wake-ups of a paced stream
+#define LATE 1000000                 // ns: a frame that leaves so long after its time is counted
 #define BILLION 1000000000ULL
 
 struct frame {
@@ -50,7 +51,7 @@ struct direction {
     char from[IF_NAMESIZE], to[IF_NAMESIZE];
     uint64_t delay, jitter, loss, rate, queue, free_at, random[4];
     uint32_t frame_bytes, in_flight;
-    uint64_t received, sent, lost, queue_dropped, unsendable, bytes, late_max;
+    uint64_t received, sent, lost, queue_dropped, unsendable, bytes, late, late_max;
     struct frame *spare[BATCH], *batch[BATCH];
     int batched;
 };
@@ -245,7 +246,10 @@ static void send_due(void)
     while (heap_size && heap[0]->due <= now + EARLY) {
         struct frame *f = pop();
         struct direction *d = f->direction;
-        if (now > f->due && now - f->due > d->late_max) d->late_max = now - f->due;
+        if (now > f->due) {
+            d->late += now - f->due > LATE;
+            if (now - f->due > d->late_max) d->late_max = now - f->due;
+        }
         d->batch[d->batched++] = f;
         if (d->batched == BATCH) flush_batch(d);
     }
@@ -308,9 +312,9 @@ static void report(void)
         if (!getsockopt(d->in, SOL_PACKET, PACKET_STATISTICS, &kernel, &length)) missed[i] += kernel.tp_drops;
         printf("%s{\"from\":\"%s\",\"to\":\"%s\",\"received\":%" PRIu64 ",\"sent\":%" PRIu64 ",\"bytes\":%" PRIu64
                ",\"lost\":%" PRIu64 ",\"queue_dropped\":%" PRIu64 ",\"unsendable\":%" PRIu64 ",\"missed\":%" PRIu64
-               ",\"late_max_us\":%.1f}",
+               ",\"late\":%" PRIu64 ",\"late_max_us\":%.1f}",
                i ? "," : "", d->from, d->to, d->received, d->sent, d->bytes, d->lost, d->queue_dropped,
-               d->unsendable, missed[i], (double)d->late_max / 1e3);
+               d->unsendable, missed[i], d->late, (double)d->late_max / 1e3);
     }
     printf("]\n");
     fflush(stdout);

@@ -33,11 +33,6 @@ class RelayedLink:
     right: str
 
 
-def default_cache_dir() -> Path:
-    """Return where built things are kept: `$XDG_CACHE_HOME/testbed`, or `~/.cache/testbed`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "testbed"
-
-
 def build_relay(cache_dir: Path) -> Path:
     """Compile the relay unless the cache has it, and return its path.
 
@@ -84,7 +79,8 @@ class Relay:
         Raises:
             NetworkError: it did not start; its words are in `why`.
         """
-        self._final: list[dict[str, Any]] | None = None
+        self._final: list[Mapping[str, Any]] | None = None
+        self._log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 in_node(pid, [str(program)]),
@@ -107,16 +103,23 @@ class Relay:
         self.policy = policy
 
     def counters(self) -> list[Mapping[str, Any]]:
-        """Return what it has counted, for each direction; the last count once it has ended."""
+        """Return what it has counted, for each direction; after `stop`, the last count.
+
+        Raises:
+            NetworkError: it has died, and what was measured since is worth nothing.
+        """
         if self._final is not None:
             return list(self._final)
+        if self._process.poll() is not None:
+            ended = f"the relay ended with {self._process.returncode}: the impaired links are cut"
+            raise NetworkError("relay-died", ended, why=self._log.read_text().strip())
         self._process.send_signal(signal.SIGUSR1)
         return self._read()
 
     def stop(self) -> None:
         """End it and keep its last count."""
         if self._final is None:
-            self._process.terminate()
+            self._process.terminate()  # which does nothing to a process that has died
             try:
                 self._process.wait(END_S)
                 self._final = self._read()

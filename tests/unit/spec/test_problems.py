@@ -171,7 +171,7 @@ OVERRIDE_MISTAKES = [
     ("name.x=1", "'quick' has no key 'x'"),
     ("mechanism", "not of the form key=value or key.key=value"),
     ("probes..x=1", "not of the form key=value or key.key=value"),
-    ("seed=[1", "the value is not YAML: not YAML: expected ',' or ']', but got '<stream end>'"),
+    ("seed=[1", "the value cannot be used: not YAML: expected ',' or ']', but got '<stream end>'"),
 ]
 
 
