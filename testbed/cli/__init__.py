@@ -7,6 +7,7 @@ import sys
 import typer
 
 from testbed.cli.decode import decode
+from testbed.cli.doctor import doctor
 from testbed.cli.graph import graph
 from testbed.cli.labs import down, exec_, inspect, migrate, shell, status
 from testbed.cli.run import run, up
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (validate, graph, run, up, migrate, status, inspect, shell, down, decode):
+for command in (doctor, validate, graph, run, up, migrate, status, inspect, shell, down, decode):
     app.command()(command)
 app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
 

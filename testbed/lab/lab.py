@@ -25,6 +25,7 @@ from testbed.lab.xenlab import XenLab, tap_names
 from testbed.plan.model import Plan
 from testbed.spec.experiment import Experiment
 
+
 class Lab:
     """Network, agents, captures, hosts and guest of one plan.
 
