@@ -139,7 +139,9 @@ def migration_summary(result: MigrationResult) -> dict[str, Any]:
         ],
         "flagged": phases.flagged,
         "gaps": [
-            _gap(gap, origin_ns, is_outage=gap is phases.chosen) for flow in result.flows for gap in flow.gaps
+            _gap(gap, places, origin_ns, is_outage=gap is phases.chosen)
+            for flow in result.flows
+            for gap, places in zip(flow.gaps, flow.places, strict=True)
         ],
         "probes": [_flow(flow) for flow in result.flows],
         "events": _events(timeline, origin_ns),
@@ -197,7 +199,7 @@ def _ms(ns: int | None) -> float | None:
     return None if ns is None else ms(ns)
 
 
-def _gap(gap: Gap, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
+def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
     """One entry of `gaps`; times count from the migration's origin."""
     return {
         "flow": gap.flow,
@@ -211,6 +213,7 @@ def _gap(gap: Gap, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
         "last_seq": gap.last_seq,
         "open": gap.is_open,
         "outage": is_outage,
+        "lost_where": places,
     }
 
 

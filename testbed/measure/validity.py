@@ -112,6 +112,13 @@ def check_captures(captures: Sequence[Mapping[str, Any]]) -> Finding:
     return Finding(name, "invalid", True, f"{len(captures)} captures, no frame dropped")
 
 
+def check_readable(problems: Sequence[str]) -> Finding:
+    """Flag a folder of which something could not be read: a torn log, a damaged capture."""
+    return Finding(
+        "all files read", "flag", not problems, "; ".join(problems) or "nothing torn, nothing damaged"
+    )
+
+
 def check_host(host: Mapping[str, Any]) -> Finding:
     """Flag a machine whose processor time was taken by others."""
     steal = host.get("steal_percent")

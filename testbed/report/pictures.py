@@ -89,7 +89,7 @@ def _migration_pictures(
         Picture(
             f"timeline-{number}",
             "Each lane shows where that node takes the guest to be; while the lanes' colours differ, "
-            "packets go astray. Shaded: what the peer lost. Below, every probe's round trip when it was sent.",
+            "packets go astray. Shaded: what the peer lost. Below, each probe's round trip when it was sent.",
             timeline(WIDE),
             timeline(NARROW),
             {"origin": entry["origin"], "marks": marks, "gaps": entry["gaps"]},
