@@ -296,18 +296,18 @@ def statistics_of(migrations: Sequence[Mapping[str, Any]], rng: Randomness) -> d
         values = [value_of(migration, metric) for migration in counted(migrations)]
         sample = [value for value in values if value is not None]
         description = describe(sample, rng(metric))
-        result[metric] = None if description is None else _rounded(asdict(description))
+        result[metric] = None if description is None else rounded(asdict(description))
     return result
 
 
-def _rounded(value: Any) -> Any:
-    """Floats to the microsecond, tuples as lists."""
+def rounded(value: Any) -> Any:
+    """Floats of a JSON value to the microsecond, tuples as lists."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     return value
 
 

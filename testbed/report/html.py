@@ -15,8 +15,9 @@ import jinja2
 from testbed.measure.headline import PARTS, WORDS, duration, rounded_parts
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import Summary, value_of
-from testbed.report.pictures import Pictures
+from testbed.report.pictures import Picture, Pictures
 from testbed.report.plots.theme import CSS
+from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
 from testbed.report.words import (
     MARK_WORDS,
     METRIC_NAMES,
@@ -94,6 +95,30 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             command=command_of(manifest),
             manifest=manifest,
             manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False),
+        )
+    )
+
+
+def render_set(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """Write the page of a set of runs.
+
+    Args:
+        data: summary.json of the set.
+        pictures: of the set.
+    """
+    css = style_sheet()
+    comparisons = [{**one, "rows": comparison_rows(one)} for one in data["comparisons"]]
+    return (
+        _environment()
+        .get_template("set.html.j2")
+        .render(
+            s=data,
+            css=css,
+            css_hash=csp_hash(css),
+            pictures=pictures,
+            pool_rows=pool_rows(data),
+            comparisons=comparisons,
+            columns=COMPARISON_COLUMNS,
         )
     )
 

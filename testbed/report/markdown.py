@@ -8,6 +8,7 @@ from typing import Any
 from testbed.measure.headline import WORDS
 from testbed.measure.summary import Summary
 from testbed.report.html import command_of, facts, impairments, missing_reason, parts_of, verdict_reasons
+from testbed.report.tables import table
 from testbed.report.words import MARK_WORDS, METRIC_NAMES, figure, interval, substrate_line
 
 
@@ -25,15 +26,15 @@ def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
         *(f"> Emulated: {text}\n" for text in manifest.get("emulated") or ()),
         f"## Figures ({where})",
         "",
-        *_table(("metric", "n", "median", "95 % interval", "quartiles", "min", "max", "P95"), _figures(data)),
+        *table(("metric", "n", "median", "95 % interval", "quartiles", "min", "max", "P95"), _figures(data)),
     ]
     for migration in data["migrations"]:
         lines += _migration(migration, pause, where)
-    lines += ["## Can it be trusted?", "", *_table(("check", "holds", "found"), _checks(data))]
+    lines += ["## Can it be trusted?", "", *table(("check", "holds", "found"), _checks(data))]
     lines += ["## What was run", "", *(f"- {name}: {value}" for name, value in facts(manifest)), ""]
-    table = impairments(manifest)
-    if table:
-        lines += ["Impairments, requested and read back:", "", *_table(table["columns"], table["rows"])]
+    effects = impairments(manifest)
+    if effects:
+        lines += ["Impairments, requested and read back:", "", *table(effects["columns"], effects["rows"])]
     lines += ["Run it again:", "", "```", command_of(manifest), "```", ""]
     return "\n".join(lines)
 
@@ -68,13 +69,13 @@ def _migration(migration: Mapping[str, Any], pause: str, where: str) -> list[str
         "",
     ]
     parts = [(row["name"], row["value"], row["between"], row["note"]) for row in parts_of(migration, pause)]
-    lines += _table(("part", "time", "between", "note"), parts)
+    lines += table(("part", "time", "between", "note"), parts)
     bound = migration["bound"]
     if bound and bound["bound_ms"] is not None:
         theory = f"{figure(bound['bound_ms'])} = `{bound['formula']}`"
         lines += [f"By theory the remapping takes {theory}; {bound['why']}.", ""]
     label = migration["origin"]["label"]
-    lines += _table(("", "event", f"ms from {label}", "source", "other sources"), _marks(migration))
+    lines += table(("", "event", f"ms from {label}", "source", "other sources"), _marks(migration))
     if migration["gaps"]:
         columns = (
             "flow",
@@ -85,10 +86,10 @@ def _migration(migration: Mapping[str, Any], pause: str, where: str) -> list[str
             "lost",
             "",
         )
-        lines += _table(columns, (_gap(gap) for gap in migration["gaps"][:60]))
+        lines += table(columns, (_gap(gap) for gap in migration["gaps"][:60]))
     names = ("flow", "direction", "sent", "received", "lost", "duplicated", "reordered", "late", "never_sent")
     rows = [[str(probe[name]) for name in names] for probe in migration["probes"]]
-    return lines + _table([name.replace("_", " ") for name in names], rows)
+    return lines + table([name.replace("_", " ") for name in names], rows)
 
 
 def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
@@ -123,12 +124,3 @@ def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for outcome in data["thresholds"]:
         holds = {None: "not decided", True: "**yes: fail**", False: "no"}[outcome["holds"]]
         yield f"fail if `{outcome['expression']}`", holds, outcome["detail"]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """A table, followed by an empty line."""
-
-    def row(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [row(columns), row(["---"] * len(columns)), *(row(cells) for cells in rows), ""]

@@ -86,6 +86,16 @@ def interval(ends: list[float] | None) -> str:
     return "—" if ends is None else f"{duration(ends[0])} to {duration(ends[1])}"
 
 
+def signed(value: float) -> str:
+    """A difference in a table, always with its sign."""
+    return ("−" if value < 0 else "+") + duration(abs(value))
+
+
+def signed_interval(ends: list[float] | None) -> str:
+    """An interval of a difference in a table."""
+    return "—" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
+
+
 def mark_name(label: str) -> str:
     """A mark in prose: "t13, first packet to the new RLOC"; other words as they are."""
     return f"{label}, {MARK_WORDS[label]}" if label in MARK_WORDS else label
