@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from testbed.measure.gaps import Gap
+from testbed.measure.headline import duration
 from testbed.measure.model import Interval, Migration, ms
 from testbed.measure.timeline import Timeline
 
@@ -195,7 +196,7 @@ def _measure_outage(
         phases.outage, phases.outage_by_send_ns = Interval(moment, moment), 0
     elif gap.is_open:
         phases.reasons["stuntime"] = (
-            f"no probe was answered after the loss: at least {ms(gap.at_least_ns)} ms, until the log's end"
+            f"no probe was answered after the loss: at least {duration(ms(gap.at_least_ns))}, to its end"
         )
     elif gap.length_ns is None or not was_answered:
         phases.reasons["stuntime"] = "no probe was answered before the loss"

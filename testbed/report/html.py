@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from testbed.measure.headline import PARTS, WORDS, duration, rounded_parts
 from testbed.measure.phases import PHASES
@@ -31,15 +32,26 @@ from testbed.report.words import (
 PICTURES_SHOWN = 5
 
 
+def unbroken(text: str) -> Markup:
+    """A text whose words with hyphens ("site-a") are not broken at the end of a line."""
+    words = (
+        escape(word) if "-" not in word else Markup('<span class="nb">{}</span>').format(word)
+        for word in text.split(" ")
+    )
+    return Markup(" ").join(words)
+
+
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("testbed.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unbroken"] = unbroken
+    return environment
 
 
 def style_sheet() -> str:

@@ -10,7 +10,7 @@ from testbed.measure.analysis import Analysis, MigrationResult
 from testbed.measure.headline import WORDS
 from testbed.measure.summary import Summary, counted
 from testbed.report.plots.distribution import draw_distribution
-from testbed.report.plots.sequence import draw_sequence
+from testbed.report.plots.sequence import draw_sequence, marks_of
 from testbed.report.plots.svg import Canvas
 from testbed.report.plots.theme import NARROW, WIDE, Layout
 from testbed.report.plots.timeline import draw_timeline
@@ -85,7 +85,7 @@ def _migration_pictures(
 
     marks = [{"label": e["label"], "t_ms": e["t_ms"], "source": e["source"]} for e in entry["events"]]
     number = migration.index
-    return (
+    pictures = [
         Picture(
             f"timeline-{number}",
             "Each lane shows where that node takes the guest to be; while the lanes' colours differ, "
@@ -107,14 +107,18 @@ def _migration_pictures(
                 "bound": entry["bound"],
             },
         ),
-        Picture(
-            f"sequence-{number}",
-            "The remapping, magnified: the messages between the nodes, from the guest's resumption on.",
-            sequence(WIDE),
-            sequence(NARROW),
-            {"origin": entry["origin"], "marks": marks},
-        ),
-    )
+    ]
+    if len(marks_of(entry)) > 1:
+        pictures.append(
+            Picture(
+                f"sequence-{number}",
+                "The remapping, magnified: the messages between the nodes, from the guest's resumption on.",
+                sequence(WIDE),
+                sequence(NARROW),
+                {"origin": entry["origin"], "marks": marks},
+            )
+        )
+    return tuple(pictures)
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from testbed.report.plots.svg import Canvas, Scale, spread, text_width
 from testbed.report.plots.theme import Layout, heading
 
 LANE, LANE_WITH_LABEL, BAR = 44.0, 60.0, 15.0
-SCATTER = 170.0
+SCATTER = 190.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +254,11 @@ def _scatter(
     low, high = min(times), max(times)
     logarithmic = high > 8 * low
     low, high = (low / 1.4, high * 1.6) if logarithmic else (0.0, high * 1.25)
-    scale = Scale(low, high, bottom, y + 26, logarithmic)
+    scale = Scale(low, high, bottom, y + 42, logarithmic)
     for tick in scale.ticks(5):
         canvas.line(x.start, scale(tick), x.end, scale(tick), "p-grid")
         if layout.labels_above:
-            canvas.text(x.start + 2, scale(tick) - 3, f"{tick:g}", "p-small")
+            canvas.text(x.start + 2, scale(tick) - 3, f"{tick:g}", "p-small p-halo")
         else:
             canvas.text(x.start - 8, scale(tick) + 4, f"{tick:g}", "p-small", anchor="end")
     canvas.dots([(x(moment), scale(rtt)) for moment, rtt in points], "p-dots")
@@ -266,7 +266,7 @@ def _scatter(
     if cells:
         canvas.path("".join(f"M{cell:.0f} {y + 8:.0f}v10" for cell in cells), "p-lost-dots")
         words = f"{len(lost)} lost"
-        canvas.text(min(cells[-1] + 6, x.end - text_width(words, 12)), y + 18, words, "p-loss-text")
+        canvas.text(x.end, y + 4, words, "p-loss-text", anchor="end")
     return bottom
 
 
@@ -302,7 +302,8 @@ def _shade_gaps(
                 else f"peer lost it for {duration(gap['length_ms'])}"
             )
             canvas.line(left, top, left, bottom, "p-loss-edge")
-            canvas.line(right, top, right, bottom, "p-loss-edge")
+            if gap["length_ms"] is not None:
+                canvas.line(right, top, right, bottom, "p-loss-edge")
             place = min(
                 max((left + right) / 2, x.start + text_width(length, 12) / 2),
                 x.end - text_width(length, 12) / 2,

@@ -53,10 +53,11 @@ def draw_waterfall(
     network_bottom = y
     _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
     y += height
-    grid = Canvas(0, 0, "", "")
-    y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
-    _bound(grid, migration, x, network_top, network_bottom)
-    canvas.elements[grid_slot:grid_slot] = grid.elements
+    if any(bars.values()):
+        grid = Canvas(0, 0, "", "")
+        y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
+        _bound(grid, migration, x, network_top, network_bottom)
+        canvas.elements[grid_slot:grid_slot] = grid.elements
     canvas.height = y + 4
     return canvas
 

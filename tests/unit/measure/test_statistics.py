@@ -113,11 +113,17 @@ def test_cliffs_delta() -> None:
 
 
 def test_exact_permutation_test() -> None:
-    """Splits as extreme as the observed one, counted by hand: {1, 2, 3} with 4 or 11, and mirrored."""
+    """Only the observed split and its mirror image are so extreme; with an overlap, two more are."""
     a, b = np.arange(1.0, 5.0), np.arange(11.0, 15.0)
+    assert permutation_p(a, b, rng()) == pytest.approx(2 / 70)
+    # Rank sums of A not above 1+2+3+5 = 11: {1,2,3,4}, {1,2,3,5}; with their mirror images 4.
+    a, b = np.array([1.0, 2.0, 3.0, 5.0]), np.array([4.0, 6.0, 7.0, 8.0])
     assert permutation_p(a, b, rng()) == pytest.approx(4 / 70)
-    a, b = np.arange(1.0, 6.0), np.arange(11.0, 16.0)
-    assert permutation_p(a, b, rng()) == pytest.approx(12 / 252)
+
+
+def test_sampled_permutation_test_is_near_the_exact_one() -> None:
+    a, b = np.arange(9.0), np.arange(9.0) + 100.0
+    assert permutation_p(a, b, rng()) == pytest.approx(2 / math.comb(18, 9), abs=5e-4)
 
 
 def test_permutation_test_keeps_its_level() -> None:
