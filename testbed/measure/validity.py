@@ -14,7 +14,8 @@ from testbed.measure.gaps import Counts
 from testbed.measure.model import NS_PER_MS, ms
 from testbed.measure.statistics import wilson
 
-#: Wall clock against monotonic clock over the run: more than slewing makes in minutes is a step.
+#: Wall clock against monotonic clock over the run. Slewing moves both alike, so what is left of their
+#: difference beyond reading them one after the other is a step.
 CLOCK_STEP_LIMIT_MS = 1.0
 #: Above this share of CPU time taken by the hypervisor below us, timings are flagged.
 STEAL_FLAG_PERCENT = 5.0

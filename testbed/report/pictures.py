@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.measure.analysis import Analysis, MigrationResult
-from testbed.measure.headline import WORDS
+from testbed.measure.headline import words_of
 from testbed.measure.summary import Summary, counted
 from testbed.report.plots.distribution import draw_distribution
 from testbed.report.plots.sequence import draw_sequence, marks_of
@@ -72,7 +72,7 @@ def _migration_pictures(
     title = f"{route}, migration {migration.index}"
     subtitle, more = _subtitle(summary), f"{title} · {_subtitle(summary)}"
     series = result.primary.series if result.primary else None
-    _, pause = WORDS.get(summary["substrate"] or "", WORDS["xen"])
+    words = words_of(summary["substrate"])
 
     def timeline(layout: Layout) -> Canvas:
         return draw_timeline(entry, nodes, series, title, subtitle, layout)
@@ -81,7 +81,7 @@ def _migration_pictures(
         return draw_sequence(entry, nodes, "Who told whom", more, layout)
 
     def waterfall(layout: Layout) -> Canvas:
-        return draw_waterfall(entry, pause, "Whose part was how long", more, layout)
+        return draw_waterfall(entry, words, "Whose part was how long", more, layout)
 
     marks = [{"label": e["label"], "t_ms": e["t_ms"], "source": e["source"]} for e in entry["events"]]
     number = migration.index

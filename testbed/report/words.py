@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.events import TIMELINE
-from testbed.measure.headline import duration
+from testbed.measure.headline import duration, precise, words_of
 
 #: Metric → (name, what it is).
 METRIC_NAMES: dict[str, tuple[str, str]] = {
@@ -74,6 +74,20 @@ def badges(source: Mapping[str, Any]) -> list[str]:
 def substrate_line(source: Mapping[str, Any]) -> str:
     """The badges as a line of text for titles: "xen · tcg (emulated)"."""
     return " · ".join(badges(source))
+
+
+def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
+    """METRIC_NAMES in a substrate's words."""
+    words = words_of(substrate)
+    names = dict(METRIC_NAMES)
+    names["vm_downtime_ms"] = (words.downtime, names["vm_downtime_ms"][1])
+    names["hypervisor_part_ms"] = (f"part of {words.pause}", f"the outage that the {words.downtime} covers")
+    return names
+
+
+def precise_figure(value: float | None) -> str:
+    """A time in a table of parts, to a tenth of a millisecond; a dash where it was not measured."""
+    return "—" if value is None else precise(value)
 
 
 def figure(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from testbed.measure.headline import duration
+from testbed.measure.headline import Words, duration, precise
 from testbed.measure.phases import PHASES
 from testbed.report.plots.svg import Canvas, Scale, text_width
 from testbed.report.plots.theme import Layout, heading
@@ -21,13 +21,13 @@ ROWS = {
 
 
 def draw_waterfall(
-    migration: Mapping[str, Any], pause: str, title: str, subtitle: str, layout: Layout
+    migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout
 ) -> Canvas:
     """Draw the parts of one migration's outage.
 
     Args:
         migration: its entry of the summary.
-        pause: whose the downtime is ("the hypervisor").
+        words: for the substrate.
         title: of the picture.
         subtitle: what was run, with substrate and accelerator.
         layout: wide or narrow.
@@ -45,8 +45,8 @@ def draw_waterfall(
     for name, (label, cls) in ROWS.items():
         if name == PHASES[0]:
             network_top = y
-        if name == "vm_downtime" and layout.labels_above:
-            label = f"{label} ({pause})"
+        if name == "vm_downtime":
+            label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
         why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
         _row(canvas, label, bars[name], cls, why, x, layout, y)
         y += height
@@ -102,9 +102,9 @@ def _row(
         return
     for start, end in spans:
         canvas.rect(
-            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=duration(end - start)
+            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start)
         )
-    total = duration(sum(end - start for start, end in spans))
+    total = precise(sum(end - start for start, end in spans))
     if len(spans) > 1:
         total += f" in {len(spans)} stretches"
     place = x(max(end for _, end in spans)) + 6

@@ -174,6 +174,15 @@ def test_summary_has_the_contract(tmp_path: Path) -> None:
     assert migration["bound"]["bound_ms"] == 7 + 7 + 15 + 12 + 12
 
 
+def test_emulated_guest_is_not_called_a_vm(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()], substrate="netns", accelerator="none", hypervisor=None)
+    build_report(folder)
+    for name in ("report.html", "report.md", "plots/waterfall-0.svg", "plots/waterfall-0-narrow.svg"):
+        text = (folder / name).read_text().replace("not a VM", "")
+        assert "emulated guest" in text
+        assert not re.search(r"\bVM\b", text), name
+
+
 def test_several_migrations_have_their_own_baselines_and_windows(tmp_path: Path) -> None:
     summary = build_report(write_run(tmp_path / "run", STORIES["several"])).data
     assert [m["source"] for m in summary["migrations"]] == ["site-a", "site-b", "site-a"]
