@@ -75,7 +75,7 @@ def _pool(key: tuple[str | None, str | None, str | None], runs: Sequence[Mapping
         tuple(str(run["run_id"]) for run in runs),
         tuple((str(run["run_id"]), str(run["verdict"])) for run in runs if run["verdict"] not in POOLED),
         tuple(migration for run in usable for migration in run["migrations"]),
-        max((float(run["probe_interval_ms"]) for run in runs), default=0.0),
+        max(float(run["probe_interval_ms"] or 0) for run in runs),
     )
 
 

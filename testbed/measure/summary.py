@@ -96,7 +96,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         "accelerator": manifest.get("accelerator"),
         "hypervisor": manifest.get("hypervisor"),
         "mechanism": manifest.get("mechanism"),
-        "probe_interval_ms": ms(analysis.run.interval_ns),
+        "probe_interval_ms": ms(analysis.run.interval_ns) if analysis.run.interval_ns else None,
         "migrations": migrations,
         "statistics": statistics,
         "success": success_of(migrations),

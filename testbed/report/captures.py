@@ -119,10 +119,10 @@ def look(
         frames: of all captures, in any order.
         plan: plan.json.
         manifest: manifest.json; without its clock's start no frame can be placed in time.
-        migrations: of the run.
+        migrations: of the run; without any there is nothing to look for.
         series: its probe logs.
     """
-    if "start" not in (manifest.get("clock") or {}):
+    if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
     clock = WallClock.of(manifest["clock"])
     passages = [

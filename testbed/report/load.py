@@ -57,14 +57,15 @@ def load(path: Path) -> RunFolder:
     """Read a run's folder, captures left alone.
 
     Raises:
-        RunFolderError: if manifest.json or plan.json is missing or torn.
+        RunFolderError: if manifest.json is missing, or it or plan.json is torn. A run that broke off
+            before it had a plan has none.
     """
-    events_file, topology = path / "events.jsonl", path / "topology.svg"
+    events_file, topology, plan = path / "events.jsonl", path / "topology.svg", path / "plan.json"
     lines = events_file.read_text().splitlines() if events_file.exists() else []
     return RunFolder(
         path,
         _json(path, "manifest.json"),
-        _json(path, "plan.json"),
+        _json(path, "plan.json") if plan.exists() else {},
         tuple(parse_events(lines)),
         load_probes(path / "probes"),
         topology.read_text() if topology.exists() else "",
@@ -136,7 +137,12 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     """
     manifest, plan = folder.manifest, folder.plan
     interval_ns = _interval_ns(folder)
-    migrations = migrations_of(plan, manifest, folder.events)
+    try:
+        migrations = migrations_of(plan, manifest, folder.events)
+    except KeyError as missing:
+        raise RunFolderError(
+            folder.path, f"plan.json or a migration_requested event lacks {missing}"
+        ) from None
     seen = look(frames, plan, manifest, migrations, folder.series)
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
@@ -166,6 +172,9 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
 
 
 def _interval_ns(folder: RunFolder) -> int:
+    """The probes' interval; 0 in a run that broke off before it probed."""
+    if not folder.series and "probes" not in folder.manifest:
+        return 0
     try:
         return round(float(folder.manifest["probes"]["interval_ms"]) * 1_000_000)
     except (KeyError, TypeError, ValueError) as error:

@@ -274,6 +274,25 @@ def test_run_without_migration_is_not_an_empty_success(tmp_path: Path) -> None:
     assert suite.find("testcase/error[@message='Nothing was migrated: xen-a did not boot']") is not None
 
 
+def test_run_skipped_before_it_had_a_plan(tmp_path: Path) -> None:
+    manifest = {"run_id": "x", "substrate": "xen", "accelerator": None, "mechanism": "ttl",
+                "outcome": {"ok": False, "error": "no image of dom0", "code": 13}}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    summary = build_report(tmp_path)
+    assert summary.exit_code == 13
+    assert summary.headline == "Nothing was migrated, a prerequisite is missing: no image of dom0"
+    suite = ElementTree.fromstring((tmp_path / "junit.xml").read_text())
+    assert suite.find("testcase[@name='the run']/skipped") is not None
+
+
+def test_request_without_plan_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()])
+    (folder / "plan.json").unlink()
+    with pytest.raises(RunFolderError) as caught:
+        build_report(folder)
+    assert "lacks 'sites'" in str(caught.value)
+
+
 def test_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not the folder of a run"):
         load(tmp_path)
