@@ -120,7 +120,8 @@ def rounded_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
     step = divisor / 10**digits
     shares = [part / step for part in parts_ms]
     floors = [int(share) for share in shares]
-    missing = round(whole_ms / step) - sum(floors)
+    # From the whole as it is written: rounding it again could go the other way.
+    missing = round(float(f"{whole_ms / divisor:.{digits}f}") * 10**digits) - sum(floors)
     for index in sorted(range(len(shares)), key=lambda i: floors[i] - shares[i])[: max(0, missing)]:
         floors[index] += 1
     return [f"{floor * step / divisor:.{digits}f} {unit}" for floor in floors]

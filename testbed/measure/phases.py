@@ -18,6 +18,10 @@ from testbed.measure.timeline import Timeline
 #: Above this share of the outage, what is unattributed flags the run (design: measurement).
 UNATTRIBUTED_FLAG = 0.10
 
+#: Parts of the hypervisor and of the guest's devices that it reconnects: until the first frame is out the
+#: network has nothing to go by. `vm_downtime` alone is what hypervisors report.
+HYPERVISOR_PARTS = ("vm_downtime", "reconnection")
+
 PHASES = ("detection", "registration", "notification", "resolution", "installation")
 
 #: mechanism → the mark at which the notification of the correspondent's ITR begins. `smr-old-xtr` waits
@@ -35,6 +39,7 @@ NOTIFIED_FROM = {
 SPANS = {
     "migration_time": ("t0", "t3"),
     "vm_downtime": ("t2", "t3"),
+    "reconnection": ("t3", "t4"),
     "remap_latency": ("t4", "t13"),
     "detection": ("t4", "t5"),
     "registration": ("t6", "t7"),
@@ -208,19 +213,19 @@ def _measure_outage(
 
 
 def _attribute(phases: Phases, timeline: Timeline) -> None:
-    """Split the outage: what the VM's downtime covers, what the network's phases cover, the rest."""
+    """Split the outage: what the hypervisor's parts cover, what the network's phases cover, the rest."""
     if phases.outage is None:
         phases.reasons["unattributed"] = "the outage was not measured"
         return
-    downtime = [phases.spans[name] for name in ("vm_downtime",) if name in phases.spans]
+    hypervisor = [phases.spans[name] for name in HYPERVISOR_PARTS if name in phases.spans]
     network = [phases.spans[name] for name in PHASES if name in phases.spans]
-    phases.hypervisor_ns = _covered_ns(phases.outage, downtime)
-    attributed_ns = _covered_ns(phases.outage, downtime + network)
+    phases.hypervisor_ns = _covered_ns(phases.outage, hypervisor)
+    attributed_ns = _covered_ns(phases.outage, hypervisor + network)
     phases.network_ns = attributed_ns - phases.hypervisor_ns
     phases.unattributed_ns = phases.outage.length_ns - attributed_ns
     phases.remainders = tuple(
         Remainder(span, *_neighbours(span, phases.outage, timeline))
-        for span in uncovered(phases.outage, downtime + network)
+        for span in uncovered(phases.outage, hypervisor + network)
     )
 
 

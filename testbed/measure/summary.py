@@ -22,9 +22,13 @@ SCHEMA_VERSION = 1
 
 #: Metrics in milliseconds that statistics are made of, in the report's order.
 TIMES = (
-    "stuntime_ms", "vm_downtime_ms", "remap_latency_ms", "unattributed_ms", "hypervisor_part_ms",
-    "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
+    "stuntime_ms", "vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "unattributed_ms",
+    "hypervisor_part_ms", "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
     "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "both_sites_ms", "naive_outage_ms",
+)  # fmt: skip
+#: Those of them that come from the probes alone.
+PROBED = (
+    "gaps_total_ms", "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "naive_outage_ms",
 )  # fmt: skip
 COUNTS = (
     "probes_sent", "probes_lost", "probes_duplicated", "probes_reordered", "probes_late",
@@ -155,6 +159,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
     metrics: dict[str, Any] = {
         "migration_time_ms": phases.length_ms("migration_time"),
         "vm_downtime_ms": phases.length_ms("vm_downtime"),
+        "reconnection_ms": phases.length_ms("reconnection"),
         "stuntime_ms": phases.length_ms("stuntime"),
         "remap_latency_ms": phases.length_ms("remap_latency"),
         "unattributed_ms": _ms(phases.unattributed_ns),
@@ -180,7 +185,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
             "probes_never_sent": counts.never_sent,
         }
     else:
-        metrics |= dict.fromkeys((*TIMES[8:12], "naive_outage_ms", *COUNTS))
+        metrics |= dict.fromkeys((*PROBED, *COUNTS))
     fallbacks = {
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",

@@ -170,6 +170,7 @@ def parts_of(migration: Mapping[str, Any], words: Words) -> list[dict[str, str]]
     rows = [
         ("stuntime_ms", "", "outage of the peer", "last answered probe before → first after"),
         ("vm_downtime_ms", "hyper", f"{words.downtime} ({words.pause})", ""),
+        ("reconnection_ms", "hyper", "reconnection", ""),
         *((f"{phase}_ms", "net", phase, "") for phase in PHASES),
         ("unattributed_ms", "rest", "unattributed", ""),
         ("remap_latency_ms", "net", "remapping latency, whole", ""),

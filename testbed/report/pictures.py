@@ -112,7 +112,7 @@ def _migration_pictures(
         pictures.append(
             Picture(
                 f"sequence-{number}",
-                "The remapping, magnified: the messages between the nodes, from the guest's resumption on.",
+                "The remapping, magnified: the messages between the nodes, from the guest's first frame on.",
                 sequence(WIDE),
                 sequence(NARROW),
                 {"origin": entry["origin"], "marks": marks},

@@ -15,9 +15,10 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
         "last answered probe before the loss → first answered after",
     ),
     "vm_downtime_ms": ("VM downtime", "t3 − t2: suspended at the source → resumed at the destination"),
+    "reconnection_ms": ("reconnection", "t4 − t3: resumed → the guest's first frame is out"),
     "remap_latency_ms": ("remapping latency", "t13 − t4: first frame → first packet to the new RLOC"),
     "unattributed_ms": ("unattributed", "what of the outage no part covers"),
-    "hypervisor_part_ms": ("hypervisor's part", "the outage that the VM downtime covers"),
+    "hypervisor_part_ms": ("hypervisor's part", "the outage that VM downtime and reconnection cover"),
     "network_part_ms": ("network's part", "the outage that only phases of the remapping cover"),
     "migration_time_ms": ("migration time", "t3 − t0: what the hypervisor's tool shows"),
     "detection_ms": ("detection", "t5 − t4: the new xTR sees the EID"),
@@ -81,7 +82,9 @@ def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
     words = words_of(substrate)
     names = dict(METRIC_NAMES)
     names["vm_downtime_ms"] = (words.downtime, names["vm_downtime_ms"][1])
-    names["hypervisor_part_ms"] = (f"part of {words.pause}", f"the outage that the {words.downtime} covers")
+    if substrate == "netns":
+        covered = f"the outage that the {words.downtime} and the reconnection cover"
+        names["hypervisor_part_ms"] = (f"part of {words.pause}", covered)
     return names
 
 

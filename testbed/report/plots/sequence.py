@@ -13,7 +13,7 @@ LANE, LANE_WITH_LABEL = 58.0, 66.0
 
 #: Role → its lane from the top, and the marks that lie in it.
 LANES = {
-    "guest": ("t3", "t4", "t14"),
+    "guest": ("t4", "t14"),
     "destination_xtr": ("t5", "t6", "t7"),
     "map_server": ("t8",),
     "source_xtr": ("t9",),

@@ -6,7 +6,7 @@ the peer's packets go astray; the shaded stretch is what the peer lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +158,7 @@ def _overview(
     if start is not None and end is not None:
         tip = f"migration requested to resumed: {duration(end - start)}"
         canvas.rect(x(start), y, x(end) - x(start), 12, "p-busy", tip=tip)
-    for gap in migration["gaps"]:
+    for gap in _measured(migration):
         length = gap["length_ms"] if gap["length_ms"] is not None else whole[1] - gap["start_ms"]
         canvas.rect(x(gap["start_ms"]), y, max(1.5, x(length) - x(0)), 12, "p-loss-solid")
     canvas.rect(x(zoom[0]), y - 3, max(3.0, x(zoom[1]) - x(zoom[0])), 18, "p-window", radius=2)
@@ -288,8 +288,7 @@ def _shade_gaps(
     canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float, layout: Layout
 ) -> None:
     """Shade every gap of the measured flow; write its length on the one that is the outage."""
-    measured: Sequence[Any] = [g for g in migration["gaps"] if g["direction"] == _direction(migration)]
-    for gap in measured:
+    for gap in _measured(migration):
         end = x.high if gap["length_ms"] is None else gap["start_ms"] + gap["length_ms"]
         left, right = max(x(gap["start_ms"]), x.start), min(x(end), x.end)
         if right <= left:
@@ -311,9 +310,11 @@ def _shade_gaps(
             canvas.text(place, bottom - 8, length, "p-loss-text", anchor="middle")
 
 
-def _direction(migration: Mapping[str, Any]) -> str:
-    """The direction that the outage is measured in: that of the first probe log."""
-    return str(migration["probes"][0]["direction"]) if migration["probes"] else "to-guest"
+def _measured(migration: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The gaps of the flow and direction that the outage is measured in: those of the first probe log."""
+    first = migration["probes"][0] if migration["probes"] else {}
+    same = (first.get("flow"), first.get("direction"))
+    return [gap for gap in migration["gaps"] if (gap["flow"], gap["direction"]) == same]
 
 
 def _time_axis(canvas: Canvas, origin: str, x: Scale, layout: Layout, top: float, y: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.measure.headline import Words, duration, precise
-from testbed.measure.phases import PHASES
+from testbed.measure.phases import HYPERVISOR_PARTS, PHASES
 from testbed.report.plots.svg import Canvas, Scale, text_width
 from testbed.report.plots.theme import Layout, heading
 
@@ -16,6 +16,7 @@ ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
 ROWS = {
     "stuntime": ("outage of the peer", "p-total"),
     "vm_downtime": ("VM downtime", "p-hypervisor"),
+    "reconnection": ("reconnection", "p-hypervisor-2"),
     **{phase: (phase, "p-network" if i % 2 == 0 else "p-network-2") for i, phase in enumerate(PHASES)},
 }
 
@@ -66,7 +67,7 @@ def bars_of(migration: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]
     """Row → its stretches in ms from the origin; empty where nothing was measured."""
     at = {event["label"]: event["t_ms"] for event in migration["events"]}
     bars: dict[str, list[tuple[float, float]]] = {}
-    for name in ("vm_downtime", *PHASES):
+    for name in (*HYPERVISOR_PARTS, *PHASES):
         length = migration["metrics"].get(f"{name}_ms", migration["phases_ms"].get(name))
         ends = migration["phases_between"].get(name)
         start = at.get(ends[0]) if ends else None
