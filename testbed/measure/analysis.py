@@ -13,6 +13,7 @@ from testbed.events import Event
 from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
+from testbed.measure.losses import Fate, ProbeKey, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
 from testbed.measure.phases import Phases, measure_phases
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
@@ -36,6 +37,8 @@ class Run:
         interval_ns: of the probes.
         expected_loss: the loss probability of a probe, both ways, that the impairments ask for.
         bounds: migration index → analytic bound of its remapping.
+        fates: lost probe → where captures saw it last; None if nothing was captured.
+        problems: what could not be read of the run's folder.
     """
 
     manifest: Mapping[str, Any]
@@ -45,6 +48,8 @@ class Run:
     interval_ns: int
     expected_loss: float = 0.0
     bounds: Mapping[int, Bound] = field(default_factory=dict)
+    fates: Mapping[ProbeKey, Fate] | None = None
+    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class FlowResult:
         series: its decided probes, baseline included.
         undecided: probes left out at the log's end.
         gaps: that touch the migration's window.
+        places: of each gap, where how many of its probes were lost; None if nothing was captured.
         counts: of the baseline and the migration's window together.
         baseline: counts of the baseline window; None if there was none.
         excursion: round-trip times against the baseline's; None if not comparable.
@@ -63,6 +69,7 @@ class FlowResult:
     series: ProbeSeries
     undecided: int
     gaps: tuple[Gap, ...]
+    places: tuple[dict[str, int] | None, ...]
     counts: Counts
     baseline: Counts | None
     excursion: Excursion | None
@@ -162,10 +169,12 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
     series, undecided = without_undecided(whole, PATIENCE * (slowest_ns + run.interval_ns))
     window = migration.window
     everything = Interval(baseline_window.start_ns if baseline_window else window.start_ns, window.end_ns)
+    gaps = tuple(gap for gap in find_gaps(series) if gap.span(window.end_ns).overlaps(window))
     return FlowResult(
         series.within(everything),
         undecided,
-        tuple(gap for gap in find_gaps(series) if gap.span(window.end_ns).overlaps(window)),
+        gaps,
+        tuple(None if run.fates is None else lost_where(gap, series, run.fates) for gap in gaps),
         count(series.within(everything), run.interval_ns),
         count(before, run.interval_ns) if before is not None else None,
         excursion(before, series.within(window), run.interval_ns) if before is not None else None,
@@ -194,6 +203,7 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
             findings.append(Finding(f"probes, {which}", "invalid", False, "no probe log was found"))
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
     findings.append(validity.check_captures(run.manifest.get("captures") or ()))
+    findings.append(validity.check_readable(run.problems))
     findings.append(validity.check_host(run.manifest.get("host") or {}))
     return findings
 

@@ -6,7 +6,7 @@ announcement that some hosts send in its name, by its host): nobody else has tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,35 +92,36 @@ def source_mac(data: bytes) -> bytes:
     return data[6:12]
 
 
-def guest_frame_events(
-    frames: Iterable[Frame],
-    passages: Sequence[Passage],
-    sites: Mapping[tuple[str, str], str],
-    clock: WallClock,
-) -> list[Event]:
-    """The `guest_last_frame` at the source and `guest_first_frame` at the destination of each passage.
+class GuestFrames:
+    """Collects the frames of migrating guests on the sites' EID LANs."""
 
-    Args:
-        frames: of all captures, in any order; read once.
-        passages: the migrations.
-        sites: (node, interface) of a capture on an EID LAN → its site; other captures do not count.
-        clock: of the run.
+    def __init__(self, passages: Sequence[Passage], sites: Mapping[tuple[str, str], str]) -> None:
+        """Prepare for some migrations.
 
-    Returns:
-        events with `via` "frame", the source naming the capture.
-    """
-    seen: dict[bytes, list[Sighting]] = {_mac(p.mac): [] for p in passages if p.mac}
-    for frame in frames:
-        site = sites.get((frame.node, frame.interface))
-        found = seen.get(source_mac(frame.data)) if site is not None else None
+        Args:
+            passages: the migrations.
+            sites: (node, interface) of a capture on an EID LAN → its site; other captures do not count.
+        """
+        self._passages, self._sites = passages, sites
+        self._seen: dict[bytes, list[Sighting]] = {_mac(p.mac): [] for p in passages if p.mac}
+
+    def see(self, frame: Frame, mono_ns: int) -> None:
+        """Take a captured frame into account; frames may come in any order."""
+        site = self._sites.get((frame.node, frame.interface))
+        found = self._seen.get(source_mac(frame.data)) if site is not None else None
         if found is not None and site is not None:
-            found.append(
-                Sighting(clock.mono_ns(frame.wall_ns), frame.wall_ns, site, frame.node, frame.interface)
-            )
-    events = []
-    for passage in passages:
-        events += _passage_events(passage, sorted(seen.get(_mac(passage.mac), [])))
-    return sorted(events, key=lambda event: event.mono_ns)
+            found.append(Sighting(mono_ns, frame.wall_ns, site, frame.node, frame.interface))
+
+    def events(self) -> list[Event]:
+        """The `guest_last_frame` at the source and `guest_first_frame` at the destination of each passage.
+
+        Returns:
+            events with `via` "frame", the source naming the capture, in the order of time.
+        """
+        events = []
+        for passage in self._passages:
+            events += _passage_events(passage, sorted(self._seen.get(_mac(passage.mac), [])))
+        return sorted(events, key=lambda event: event.mono_ns)
 
 
 def _passage_events(passage: Passage, sightings: Sequence[Sighting]) -> list[Event]:

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-#: substrate → what moves, and whose part the time is in which it does not run. An emulated guest is
-#: a namespace, its pause is set by the experiment: it never calls itself a VM migration.
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a substrate is spoken of.
+
+    Attributes:
+        mover: what moves.
+        pause: whose part the time is in which it does not run.
+        downtime: what that time is called.
+    """
+
+    mover: str
+    pause: str
+    downtime: str
+
+
+#: An emulated guest is a namespace whose pause the experiment sets: it never calls itself a VM migration.
 WORDS = {
-    "xen": ("{guest}", "the hypervisor"),
-    "netns": ("{guest}, an emulated guest (a namespace),", "its set pause"),
+    "xen": Words("{guest}", "the hypervisor", "VM downtime"),
+    "netns": Words("{guest}, an emulated guest (a namespace),", "its set pause", "pause of the guest"),
 }
+
+
+def words_of(substrate: str | None) -> Words:
+    """The words for a substrate; those of Xen if it is not known."""
+    return WORDS.get(substrate or "", WORDS["xen"])
+
 
 #: The parts of an outage, as metrics are named.
 PARTS = ("hypervisor_part", "network_part", "unattributed")
@@ -31,6 +53,11 @@ def duration(value_ms: float) -> str:
     return f"{value_ms / divisor:.{digits}f} {unit}"
 
 
+def precise(value_ms: float) -> str:
+    """Milliseconds for tables: "3.2 ms", "190.4 ms", "1.421 s"."""
+    return f"{value_ms:.1f} ms" if abs(value_ms) < 999.95 else f"{value_ms / 1000:.3f} s"
+
+
 def _precision(value_ms: float) -> tuple[int, str, int]:
     """Divisor, unit and digits for a value and its parts."""
     for least_ms, divisor, unit, digits in PRECISION:
@@ -48,8 +75,8 @@ def headline(summary: Mapping[str, Any]) -> str:
     counted = [m for m in summary["migrations"] if not m["warm_up"]]
     if not counted:
         return _without_migration(summary)
-    mover, pause = WORDS.get(summary["substrate"] or "", WORDS["xen"])
-    subject = mover.format(guest=counted[0]["guest"])
+    words = words_of(summary["substrate"])
+    subject, pause = words.mover.format(guest=counted[0]["guest"]), words.pause
     if len(counted) == 1:
         return _of_one(counted[0], subject, pause, summary)
     return _of_many(counted, subject, pause, summary)
@@ -93,7 +120,8 @@ def rounded_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
     step = divisor / 10**digits
     shares = [part / step for part in parts_ms]
     floors = [int(share) for share in shares]
-    missing = round(whole_ms / step) - sum(floors)
+    # From the whole as it is written: rounding it again could go the other way.
+    missing = round(float(f"{whole_ms / divisor:.{digits}f}") * 10**digits) - sum(floors)
     for index in sorted(range(len(shares)), key=lambda i: floors[i] - shares[i])[: max(0, missing)]:
         floors[index] += 1
     return [f"{floor * step / divisor:.{digits}f} {unit}" for floor in floors]

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from testbed.measure.gaps import Gap
+from testbed.measure.headline import duration
 from testbed.measure.model import Interval, Migration, ms
 from testbed.measure.timeline import Timeline
 
 #: Above this share of the outage, what is unattributed flags the run (design: measurement).
 UNATTRIBUTED_FLAG = 0.10
+
+#: Parts of the hypervisor and of the guest's devices that it reconnects: until the first frame is out the
+#: network has nothing to go by. `vm_downtime` alone is what hypervisors report.
+HYPERVISOR_PARTS = ("vm_downtime", "reconnection")
 
 PHASES = ("detection", "registration", "notification", "resolution", "installation")
 
@@ -34,6 +39,7 @@ NOTIFIED_FROM = {
 SPANS = {
     "migration_time": ("t0", "t3"),
     "vm_downtime": ("t2", "t3"),
+    "reconnection": ("t3", "t4"),
     "remap_latency": ("t4", "t13"),
     "detection": ("t4", "t5"),
     "registration": ("t6", "t7"),
@@ -195,7 +201,7 @@ def _measure_outage(
         phases.outage, phases.outage_by_send_ns = Interval(moment, moment), 0
     elif gap.is_open:
         phases.reasons["stuntime"] = (
-            f"no probe was answered after the loss: at least {ms(gap.at_least_ns)} ms, until the log's end"
+            f"no probe was answered after the loss: at least {duration(ms(gap.at_least_ns))}, to its end"
         )
     elif gap.length_ns is None or not was_answered:
         phases.reasons["stuntime"] = "no probe was answered before the loss"
@@ -207,19 +213,19 @@ def _measure_outage(
 
 
 def _attribute(phases: Phases, timeline: Timeline) -> None:
-    """Split the outage: what the VM's downtime covers, what the network's phases cover, the rest."""
+    """Split the outage: what the hypervisor's parts cover, what the network's phases cover, the rest."""
     if phases.outage is None:
         phases.reasons["unattributed"] = "the outage was not measured"
         return
-    downtime = [phases.spans[name] for name in ("vm_downtime",) if name in phases.spans]
+    hypervisor = [phases.spans[name] for name in HYPERVISOR_PARTS if name in phases.spans]
     network = [phases.spans[name] for name in PHASES if name in phases.spans]
-    phases.hypervisor_ns = _covered_ns(phases.outage, downtime)
-    attributed_ns = _covered_ns(phases.outage, downtime + network)
+    phases.hypervisor_ns = _covered_ns(phases.outage, hypervisor)
+    attributed_ns = _covered_ns(phases.outage, hypervisor + network)
     phases.network_ns = attributed_ns - phases.hypervisor_ns
     phases.unattributed_ns = phases.outage.length_ns - attributed_ns
     phases.remainders = tuple(
         Remainder(span, *_neighbours(span, phases.outage, timeline))
-        for span in uncovered(phases.outage, downtime + network)
+        for span in uncovered(phases.outage, hypervisor + network)
     )
 
 

@@ -22,9 +22,13 @@ SCHEMA_VERSION = 1
 
 #: Metrics in milliseconds that statistics are made of, in the report's order.
 TIMES = (
-    "stuntime_ms", "vm_downtime_ms", "remap_latency_ms", "unattributed_ms", "hypervisor_part_ms",
-    "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
+    "stuntime_ms", "vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "unattributed_ms",
+    "hypervisor_part_ms", "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
     "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "both_sites_ms", "naive_outage_ms",
+)  # fmt: skip
+#: Those of them that come from the probes alone.
+PROBED = (
+    "gaps_total_ms", "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "naive_outage_ms",
 )  # fmt: skip
 COUNTS = (
     "probes_sent", "probes_lost", "probes_duplicated", "probes_reordered", "probes_late",
@@ -96,7 +100,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         "accelerator": manifest.get("accelerator"),
         "hypervisor": manifest.get("hypervisor"),
         "mechanism": manifest.get("mechanism"),
-        "probe_interval_ms": ms(analysis.run.interval_ns),
+        "probe_interval_ms": ms(analysis.run.interval_ns) if analysis.run.interval_ns else None,
         "migrations": migrations,
         "statistics": statistics,
         "success": success_of(migrations),
@@ -139,7 +143,9 @@ def migration_summary(result: MigrationResult) -> dict[str, Any]:
         ],
         "flagged": phases.flagged,
         "gaps": [
-            _gap(gap, origin_ns, is_outage=gap is phases.chosen) for flow in result.flows for gap in flow.gaps
+            _gap(gap, places, origin_ns, is_outage=gap is phases.chosen)
+            for flow in result.flows
+            for gap, places in zip(flow.gaps, flow.places, strict=True)
         ],
         "probes": [_flow(flow) for flow in result.flows],
         "events": _events(timeline, origin_ns),
@@ -153,6 +159,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
     metrics: dict[str, Any] = {
         "migration_time_ms": phases.length_ms("migration_time"),
         "vm_downtime_ms": phases.length_ms("vm_downtime"),
+        "reconnection_ms": phases.length_ms("reconnection"),
         "stuntime_ms": phases.length_ms("stuntime"),
         "remap_latency_ms": phases.length_ms("remap_latency"),
         "unattributed_ms": _ms(phases.unattributed_ns),
@@ -178,7 +185,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
             "probes_never_sent": counts.never_sent,
         }
     else:
-        metrics |= dict.fromkeys((*TIMES[8:12], "naive_outage_ms", *COUNTS))
+        metrics |= dict.fromkeys((*PROBED, *COUNTS))
     fallbacks = {
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",
@@ -197,7 +204,7 @@ def _ms(ns: int | None) -> float | None:
     return None if ns is None else ms(ns)
 
 
-def _gap(gap: Gap, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
+def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
     """One entry of `gaps`; times count from the migration's origin."""
     return {
         "flow": gap.flow,
@@ -211,6 +218,7 @@ def _gap(gap: Gap, origin_ns: int, *, is_outage: bool) -> dict[str, Any]:
         "last_seq": gap.last_seq,
         "open": gap.is_open,
         "outage": is_outage,
+        "lost_where": places,
     }
 
 
@@ -293,18 +301,18 @@ def statistics_of(migrations: Sequence[Mapping[str, Any]], rng: Randomness) -> d
         values = [value_of(migration, metric) for migration in counted(migrations)]
         sample = [value for value in values if value is not None]
         description = describe(sample, rng(metric))
-        result[metric] = None if description is None else _rounded(asdict(description))
+        result[metric] = None if description is None else rounded(asdict(description))
     return result
 
 
-def _rounded(value: Any) -> Any:
-    """Floats to the microsecond, tuples as lists."""
+def rounded(value: Any) -> Any:
+    """Floats of a JSON value to the microsecond, tuples as lists."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     return value
 
 

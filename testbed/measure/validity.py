@@ -14,7 +14,8 @@ from testbed.measure.gaps import Counts
 from testbed.measure.model import NS_PER_MS, ms
 from testbed.measure.statistics import wilson
 
-#: Wall clock against monotonic clock over the run: more than slewing makes in minutes is a step.
+#: Wall clock against monotonic clock over the run. Slewing moves both alike, so what is left of their
+#: difference beyond reading them one after the other is a step.
 CLOCK_STEP_LIMIT_MS = 1.0
 #: Above this share of CPU time taken by the hypervisor below us, timings are flagged.
 STEAL_FLAG_PERCENT = 5.0
@@ -110,6 +111,13 @@ def check_captures(captures: Sequence[Mapping[str, Any]]) -> Finding:
     if unknown:
         return Finding(name, "invalid", None, f"{len(unknown)} captures do not say what they dropped")
     return Finding(name, "invalid", True, f"{len(captures)} captures, no frame dropped")
+
+
+def check_readable(problems: Sequence[str]) -> Finding:
+    """Flag a folder of which something could not be read: a torn log, a damaged capture."""
+    return Finding(
+        "all files read", "flag", not problems, "; ".join(problems) or "nothing torn, nothing damaged"
+    )
 
 
 def check_host(host: Mapping[str, Any]) -> Finding:

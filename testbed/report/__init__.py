@@ -2,5 +2,6 @@
 
 from testbed.measure.summary import Summary
 from testbed.report.build import build_report
+from testbed.report.sets import build_set_report, compare_runs
 
-__all__ = ["Summary", "build_report"]
+__all__ = ["Summary", "build_report", "build_set_report", "compare_runs"]

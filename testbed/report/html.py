@@ -11,34 +11,48 @@ from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
-from testbed.measure.headline import PARTS, WORDS, duration, rounded_parts
+from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import Summary, value_of
-from testbed.report.pictures import Pictures
+from testbed.report.pictures import Picture, Pictures
 from testbed.report.plots.theme import CSS
+from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
 from testbed.report.words import (
     MARK_WORDS,
-    METRIC_NAMES,
     badges,
     figure,
     interval,
     mark_name,
+    metric_names,
+    precise_figure,
 )
 
 #: So many migrations have their pictures in the page; those of the others are files beside it.
 PICTURES_SHOWN = 5
 
 
+def unbroken(text: str) -> Markup:
+    """A text whose words with hyphens ("site-a") are not broken at the end of a line."""
+    words = (
+        escape(word) if "-" not in word else Markup('<span class="nb">{}</span>').format(word)
+        for word in text.split(" ")
+    )
+    return Markup(" ").join(words)
+
+
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("testbed.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unbroken"] = unbroken
+    return environment
 
 
 def style_sheet() -> str:
@@ -64,7 +78,7 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
         topology_svg: an SVG document, or "".
     """
     data, css = summary.data, style_sheet()
-    _, pause = WORDS.get(data["substrate"] or "", WORDS["xen"])
+    words = words_of(data["substrate"])
     return (
         _environment()
         .get_template("report.html.j2")
@@ -73,18 +87,18 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             css=css,
             css_hash=csp_hash(css),
             badges=badges(data),
-            pause=pause,
+            pause=words.pause,
             pictures=pictures,
             shown=PICTURES_SHOWN,
             figure=figure,
             interval=interval,
             mark_name=mark_name,
             mark_words=MARK_WORDS,
-            metric_names=METRIC_NAMES,
+            metric_names=metric_names(data["substrate"]),
             median_note=_median_note(data),
             hero=_hero(data),
             share=lambda metric: _share(data, metric),
-            parts_of=lambda migration: parts_of(migration, pause),
+            parts_of=lambda migration: parts_of(migration, words),
             missing_reason=lambda metric: missing_reason(data, metric),
             verdict_reasons=verdict_reasons(data),
             emulated=manifest.get("emulated") or [],
@@ -94,6 +108,30 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             command=command_of(manifest),
             manifest=manifest,
             manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False),
+        )
+    )
+
+
+def render_set(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """Write the page of a set of runs.
+
+    Args:
+        data: summary.json of the set.
+        pictures: of the set.
+    """
+    css = style_sheet()
+    comparisons = [{**one, "rows": comparison_rows(one)} for one in data["comparisons"]]
+    return (
+        _environment()
+        .get_template("set.html.j2")
+        .render(
+            s=data,
+            css=css,
+            css_hash=csp_hash(css),
+            pictures=pictures,
+            pool_rows=pool_rows(data),
+            comparisons=comparisons,
+            columns=COMPARISON_COLUMNS,
         )
     )
 
@@ -127,11 +165,12 @@ def _share(data: Mapping[str, Any], metric: str) -> str:
     return f"{100 * part['median'] / whole['median']:.0f} %"
 
 
-def parts_of(migration: Mapping[str, Any], pause: str) -> list[dict[str, str]]:
+def parts_of(migration: Mapping[str, Any], words: Words) -> list[dict[str, str]]:
     """The rows of a migration's table of parts."""
     rows = [
         ("stuntime_ms", "", "outage of the peer", "last answered probe before → first after"),
-        ("vm_downtime_ms", "hyper", f"VM downtime ({pause})", ""),
+        ("vm_downtime_ms", "hyper", f"{words.downtime} ({words.pause})", ""),
+        ("reconnection_ms", "hyper", "reconnection", ""),
         *((f"{phase}_ms", "net", phase, "") for phase in PHASES),
         ("unattributed_ms", "rest", "unattributed", ""),
         ("remap_latency_ms", "net", "remapping latency, whole", ""),
@@ -145,16 +184,16 @@ def parts_of(migration: Mapping[str, Any], pause: str) -> list[dict[str, str]]:
         why = migration["reasons"].get(metric) or migration["reasons"].get(key, "")
         if metric == "unattributed_ms" and value is not None:
             between = "; ".join(
-                f"{rest['after']} → {rest['before']}: {figure(rest['length_ms'])}"
+                f"{rest['after']} → {rest['before']}: {precise_figure(rest['length_ms'])}"
                 for rest in migration["unattributed"]
             )
         if metric == "stuntime_ms" and value is not None:
-            why = f"{figure(migration['metrics']['stuntime_by_send_ms'])} by send times"
+            why = f"{precise_figure(migration['metrics']['stuntime_by_send_ms'])} by send times"
         result.append(
             {
                 "cls": cls,
                 "name": name,
-                "value": figure(value),
+                "value": precise_figure(value),
                 "between": between or (f"{ends[0]} → {ends[1]}" if ends else ""),
                 "note": why,
             }

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import dpkt
 import pyarrow.parquet as parquet
 
 from testbed.errors import TestbedError
 from testbed.events import Event, parse_events
 from testbed.measure.analysis import Run
-from testbed.measure.frames import Frame, Passage, WallClock, guest_frame_events
-from testbed.measure.model import Migration, Probe, ProbeSeries
-from testbed.report.context import bound_of, capture_sites, expected_loss, migrations_of
-
-NS_PER_S = 1_000_000_000
+from testbed.measure.frames import Frame
+from testbed.measure.model import Probe, ProbeSeries
+from testbed.report.captures import captured_frames, look
+from testbed.report.context import bound_of, expected_loss, migrations_of
 
 
 class RunFolderError(TestbedError):
@@ -43,6 +41,7 @@ class RunFolder:
         events: of events.jsonl in the order of `mono_ns`.
         series: the probe logs.
         topology_svg: the picture of the topology, "" if there is none.
+        problems: what could not be read; reading the captures adds to it.
     """
 
     path: Path
@@ -51,20 +50,22 @@ class RunFolder:
     events: tuple[Event, ...]
     series: tuple[ProbeSeries, ...]
     topology_svg: str
+    problems: list[str] = field(default_factory=list)
 
 
 def load(path: Path) -> RunFolder:
     """Read a run's folder, captures left alone.
 
     Raises:
-        RunFolderError: if manifest.json or plan.json is missing or torn.
+        RunFolderError: if manifest.json is missing, or it or plan.json is torn. A run that broke off
+            before it had a plan has none.
     """
-    events_file, topology = path / "events.jsonl", path / "topology.svg"
+    events_file, topology, plan = path / "events.jsonl", path / "topology.svg", path / "plan.json"
     lines = events_file.read_text().splitlines() if events_file.exists() else []
     return RunFolder(
         path,
         _json(path, "manifest.json"),
-        _json(path, "plan.json"),
+        _json(path, "plan.json") if plan.exists() else {},
         tuple(parse_events(lines)),
         load_probes(path / "probes"),
         topology.read_text() if topology.exists() else "",
@@ -124,19 +125,7 @@ def _jsonl_rows(file: Path) -> Iterator[Mapping[str, Any]]:
 
 def frames_of(folder: RunFolder) -> Iterator[Frame]:
     """Every frame of every capture in the manifest, file after file; a cut file ends where it is cut."""
-    for capture in folder.manifest.get("captures") or ():
-        path = folder.path / capture["file"]
-        if path.exists():
-            yield from _pcap_frames(path, str(capture["node"]), str(capture["interface"]))
-
-
-def _pcap_frames(path: Path, node: str, interface: str) -> Iterator[Frame]:
-    with path.open("rb") as file:
-        try:
-            for stamp_s, data in dpkt.pcapng.Reader(file):
-                yield Frame(round(stamp_s * NS_PER_S), node, interface, data)
-        except (ValueError, dpkt.dpkt.Error):
-            return
+    return captured_frames(folder.path, folder.manifest.get("captures") or (), folder.problems)
 
 
 def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
@@ -148,9 +137,14 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     """
     manifest, plan = folder.manifest, folder.plan
     interval_ns = _interval_ns(folder)
-    migrations = migrations_of(plan, manifest, folder.events)
-    events = [*folder.events, *_frame_events(folder, migrations, frames)]
-    events.sort(key=lambda event: event.mono_ns)
+    try:
+        migrations = migrations_of(plan, manifest, folder.events)
+    except KeyError as missing:
+        raise RunFolderError(
+            folder.path, f"plan.json or a migration_requested event lacks {missing}"
+        ) from None
+    seen = look(frames, plan, manifest, migrations, folder.series)
+    events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
         [event.mono_ns for event in events]
@@ -172,24 +166,16 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         interval_ns,
         max((expected_loss(plan, migration) for migration in migrations), default=0.0),
         {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
+        seen.fates,
+        tuple(folder.problems),
     )
 
 
 def _interval_ns(folder: RunFolder) -> int:
+    """The probes' interval; 0 in a run that broke off before it probed."""
+    if not folder.series and "probes" not in folder.manifest:
+        return 0
     try:
         return round(float(folder.manifest["probes"]["interval_ms"]) * 1_000_000)
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(folder.path, "manifest.json: probes.interval_ms is missing") from error
-
-
-def _frame_events(folder: RunFolder, migrations: Iterable[Migration], frames: Iterable[Frame]) -> list[Event]:
-    """The events that only captures know."""
-    clock = folder.manifest.get("clock") or {}
-    if "start" not in clock:
-        return []
-    passages = [
-        Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations
-    ]
-    return guest_frame_events(
-        frames, passages, capture_sites(folder.plan, folder.manifest), WallClock.of(clock)
-    )

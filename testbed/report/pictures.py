@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.measure.analysis import Analysis, MigrationResult
-from testbed.measure.headline import WORDS
+from testbed.measure.headline import words_of
 from testbed.measure.summary import Summary, counted
 from testbed.report.plots.distribution import draw_distribution
-from testbed.report.plots.sequence import draw_sequence
+from testbed.report.plots.sequence import draw_sequence, marks_of
 from testbed.report.plots.svg import Canvas
 from testbed.report.plots.theme import NARROW, WIDE, Layout
 from testbed.report.plots.timeline import draw_timeline
@@ -72,7 +72,7 @@ def _migration_pictures(
     title = f"{route}, migration {migration.index}"
     subtitle, more = _subtitle(summary), f"{title} · {_subtitle(summary)}"
     series = result.primary.series if result.primary else None
-    _, pause = WORDS.get(summary["substrate"] or "", WORDS["xen"])
+    words = words_of(summary["substrate"])
 
     def timeline(layout: Layout) -> Canvas:
         return draw_timeline(entry, nodes, series, title, subtitle, layout)
@@ -81,15 +81,15 @@ def _migration_pictures(
         return draw_sequence(entry, nodes, "Who told whom", more, layout)
 
     def waterfall(layout: Layout) -> Canvas:
-        return draw_waterfall(entry, pause, "Whose part was how long", more, layout)
+        return draw_waterfall(entry, words, "Whose part was how long", more, layout)
 
     marks = [{"label": e["label"], "t_ms": e["t_ms"], "source": e["source"]} for e in entry["events"]]
     number = migration.index
-    return (
+    pictures = [
         Picture(
             f"timeline-{number}",
             "Each lane shows where that node takes the guest to be; while the lanes' colours differ, "
-            "packets go astray. Shaded: what the peer lost. Below, every probe's round trip when it was sent.",
+            "packets go astray. Shaded: what the peer lost. Below, each probe's round trip when it was sent.",
             timeline(WIDE),
             timeline(NARROW),
             {"origin": entry["origin"], "marks": marks, "gaps": entry["gaps"]},
@@ -107,14 +107,18 @@ def _migration_pictures(
                 "bound": entry["bound"],
             },
         ),
-        Picture(
-            f"sequence-{number}",
-            "The remapping, magnified: the messages between the nodes, from the guest's resumption on.",
-            sequence(WIDE),
-            sequence(NARROW),
-            {"origin": entry["origin"], "marks": marks},
-        ),
-    )
+    ]
+    if len(marks_of(entry)) > 1:
+        pictures.append(
+            Picture(
+                f"sequence-{number}",
+                "The remapping, magnified: the messages between the nodes, from the guest's first frame on.",
+                sequence(WIDE),
+                sequence(NARROW),
+                {"origin": entry["origin"], "marks": marks},
+            )
+        )
+    return tuple(pictures)
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:

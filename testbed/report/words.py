@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.events import TIMELINE
-from testbed.measure.headline import duration
+from testbed.measure.headline import duration, precise, words_of
 
 #: Metric → (name, what it is).
 METRIC_NAMES: dict[str, tuple[str, str]] = {
@@ -15,9 +15,10 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
         "last answered probe before the loss → first answered after",
     ),
     "vm_downtime_ms": ("VM downtime", "t3 − t2: suspended at the source → resumed at the destination"),
+    "reconnection_ms": ("reconnection", "t4 − t3: resumed → the guest's first frame is out"),
     "remap_latency_ms": ("remapping latency", "t13 − t4: first frame → first packet to the new RLOC"),
     "unattributed_ms": ("unattributed", "what of the outage no part covers"),
-    "hypervisor_part_ms": ("hypervisor's part", "the outage that the VM downtime covers"),
+    "hypervisor_part_ms": ("hypervisor's part", "the outage that VM downtime and reconnection cover"),
     "network_part_ms": ("network's part", "the outage that only phases of the remapping cover"),
     "migration_time_ms": ("migration time", "t3 − t0: what the hypervisor's tool shows"),
     "detection_ms": ("detection", "t5 − t4: the new xTR sees the EID"),
@@ -76,6 +77,22 @@ def substrate_line(source: Mapping[str, Any]) -> str:
     return " · ".join(badges(source))
 
 
+def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
+    """METRIC_NAMES in a substrate's words."""
+    words = words_of(substrate)
+    names = dict(METRIC_NAMES)
+    names["vm_downtime_ms"] = (words.downtime, names["vm_downtime_ms"][1])
+    if substrate == "netns":
+        covered = f"the outage that the {words.downtime} and the reconnection cover"
+        names["hypervisor_part_ms"] = (f"part of {words.pause}", covered)
+    return names
+
+
+def precise_figure(value: float | None) -> str:
+    """A time in a table of parts, to a tenth of a millisecond; a dash where it was not measured."""
+    return "—" if value is None else precise(value)
+
+
 def figure(value: float | None) -> str:
     """A time in a table; a dash where it was not measured."""
     return "—" if value is None else duration(value)
@@ -84,6 +101,16 @@ def figure(value: float | None) -> str:
 def interval(ends: list[float] | None) -> str:
     """An interval in a table."""
     return "—" if ends is None else f"{duration(ends[0])} to {duration(ends[1])}"
+
+
+def signed(value: float) -> str:
+    """A difference in a table, always with its sign."""
+    return ("−" if value < 0 else "+") + duration(abs(value))
+
+
+def signed_interval(ends: list[float] | None) -> str:
+    """An interval of a difference in a table."""
+    return "—" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
 
 
 def mark_name(label: str) -> str:

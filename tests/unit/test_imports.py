@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.hypervisor": {"plan"},
     "lab.agents": {"lisp", "dataplane"},
     "measure": set(),
-    "report": {"measure", "plan"},
+    "report": {"measure", "plan", "decode"},
 }
 EVERYBODY = {"errors", "events"}
 NOT_PURE_EVERYBODY = {"eventlog", "paths"}

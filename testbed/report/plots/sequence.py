@@ -13,7 +13,7 @@ LANE, LANE_WITH_LABEL = 58.0, 66.0
 
 #: Role → its lane from the top, and the marks that lie in it.
 LANES = {
-    "guest": ("t3", "t4", "t14"),
+    "guest": ("t4", "t14"),
     "destination_xtr": ("t5", "t6", "t7"),
     "map_server": ("t8",),
     "source_xtr": ("t9",),
@@ -32,13 +32,21 @@ ROLES = {
 MESSAGES = (("t4", "t5"), ("t6", "t8"), ("t8", "t7"), ("t8", "t9"), ("t13", "t14"))
 
 
+def marks_of(migration: Mapping[str, Any]) -> dict[str, float]:
+    """The marks that the picture shows, in ms from the origin; with fewer than two there is no picture."""
+    wanted = {label for marks in LANES.values() for label in marks}
+    return {
+        e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] in wanted
+    }
+
+
 def draw_sequence(
     migration: Mapping[str, Any], nodes: Mapping[str, str], title: str, subtitle: str, layout: Layout
 ) -> Canvas:
     """Draw the messages of one migration's remapping.
 
     Args:
-        migration: its entry of the summary.
+        migration: its entry of the summary, with at least two marks (`marks_of`).
         nodes: role → node's name.
         title: of the picture.
         subtitle: what was run, with substrate and accelerator.
@@ -46,14 +54,7 @@ def draw_sequence(
     """
     canvas = Canvas(layout.width, 0, title, f"sequence-{migration['index']}-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 8
-    wanted = {label for marks in LANES.values() for label in marks}
-    at = {
-        e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] in wanted
-    }
-    if len(at) < 2:
-        canvas.text(layout.left, top + 8, "too few marks were seen to draw the remapping", "p-none")
-        canvas.height = top + 20
-        return canvas
+    at = marks_of(migration)
     low, high = min(at.values()), max(at.values())
     margin = max(0.04 * (high - low), 0.5)
     x = Scale(low - margin, high + margin, layout.left, layout.width - layout.right)

@@ -6,7 +6,7 @@ the peer's packets go astray; the shaded stretch is what the peer lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from testbed.report.plots.svg import Canvas, Scale, spread, text_width
 from testbed.report.plots.theme import Layout, heading
 
 LANE, LANE_WITH_LABEL, BAR = 44.0, 60.0, 15.0
-SCATTER = 170.0
+SCATTER = 190.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _overview(
     if start is not None and end is not None:
         tip = f"migration requested to resumed: {duration(end - start)}"
         canvas.rect(x(start), y, x(end) - x(start), 12, "p-busy", tip=tip)
-    for gap in migration["gaps"]:
+    for gap in _measured(migration):
         length = gap["length_ms"] if gap["length_ms"] is not None else whole[1] - gap["start_ms"]
         canvas.rect(x(gap["start_ms"]), y, max(1.5, x(length) - x(0)), 12, "p-loss-solid")
     canvas.rect(x(zoom[0]), y - 3, max(3.0, x(zoom[1]) - x(zoom[0])), 18, "p-window", radius=2)
@@ -254,11 +254,11 @@ def _scatter(
     low, high = min(times), max(times)
     logarithmic = high > 8 * low
     low, high = (low / 1.4, high * 1.6) if logarithmic else (0.0, high * 1.25)
-    scale = Scale(low, high, bottom, y + 26, logarithmic)
+    scale = Scale(low, high, bottom, y + 42, logarithmic)
     for tick in scale.ticks(5):
         canvas.line(x.start, scale(tick), x.end, scale(tick), "p-grid")
         if layout.labels_above:
-            canvas.text(x.start + 2, scale(tick) - 3, f"{tick:g}", "p-small")
+            canvas.text(x.start + 2, scale(tick) - 3, f"{tick:g}", "p-small p-halo")
         else:
             canvas.text(x.start - 8, scale(tick) + 4, f"{tick:g}", "p-small", anchor="end")
     canvas.dots([(x(moment), scale(rtt)) for moment, rtt in points], "p-dots")
@@ -266,7 +266,7 @@ def _scatter(
     if cells:
         canvas.path("".join(f"M{cell:.0f} {y + 8:.0f}v10" for cell in cells), "p-lost-dots")
         words = f"{len(lost)} lost"
-        canvas.text(min(cells[-1] + 6, x.end - text_width(words, 12)), y + 18, words, "p-loss-text")
+        canvas.text(x.end, y + 4, words, "p-loss-text", anchor="end")
     return bottom
 
 
@@ -288,8 +288,7 @@ def _shade_gaps(
     canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float, layout: Layout
 ) -> None:
     """Shade every gap of the measured flow; write its length on the one that is the outage."""
-    measured: Sequence[Any] = [g for g in migration["gaps"] if g["direction"] == _direction(migration)]
-    for gap in measured:
+    for gap in _measured(migration):
         end = x.high if gap["length_ms"] is None else gap["start_ms"] + gap["length_ms"]
         left, right = max(x(gap["start_ms"]), x.start), min(x(end), x.end)
         if right <= left:
@@ -302,7 +301,8 @@ def _shade_gaps(
                 else f"peer lost it for {duration(gap['length_ms'])}"
             )
             canvas.line(left, top, left, bottom, "p-loss-edge")
-            canvas.line(right, top, right, bottom, "p-loss-edge")
+            if gap["length_ms"] is not None:
+                canvas.line(right, top, right, bottom, "p-loss-edge")
             place = min(
                 max((left + right) / 2, x.start + text_width(length, 12) / 2),
                 x.end - text_width(length, 12) / 2,
@@ -310,9 +310,11 @@ def _shade_gaps(
             canvas.text(place, bottom - 8, length, "p-loss-text", anchor="middle")
 
 
-def _direction(migration: Mapping[str, Any]) -> str:
-    """The direction that the outage is measured in: that of the first probe log."""
-    return str(migration["probes"][0]["direction"]) if migration["probes"] else "to-guest"
+def _measured(migration: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The gaps of the flow and direction that the outage is measured in: those of the first probe log."""
+    first = migration["probes"][0] if migration["probes"] else {}
+    same = (first.get("flow"), first.get("direction"))
+    return [gap for gap in migration["gaps"] if (gap["flow"], gap["direction"]) == same]
 
 
 def _time_axis(canvas: Canvas, origin: str, x: Scale, layout: Layout, top: float, y: float) -> float:

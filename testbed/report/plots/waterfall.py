@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from testbed.measure.headline import duration
-from testbed.measure.phases import PHASES
+from testbed.measure.headline import Words, duration, precise
+from testbed.measure.phases import HYPERVISOR_PARTS, PHASES
 from testbed.report.plots.svg import Canvas, Scale, text_width
 from testbed.report.plots.theme import Layout, heading
 
@@ -16,18 +16,19 @@ ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
 ROWS = {
     "stuntime": ("outage of the peer", "p-total"),
     "vm_downtime": ("VM downtime", "p-hypervisor"),
+    "reconnection": ("reconnection", "p-hypervisor-2"),
     **{phase: (phase, "p-network" if i % 2 == 0 else "p-network-2") for i, phase in enumerate(PHASES)},
 }
 
 
 def draw_waterfall(
-    migration: Mapping[str, Any], pause: str, title: str, subtitle: str, layout: Layout
+    migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout
 ) -> Canvas:
     """Draw the parts of one migration's outage.
 
     Args:
         migration: its entry of the summary.
-        pause: whose the downtime is ("the hypervisor").
+        words: for the substrate.
         title: of the picture.
         subtitle: what was run, with substrate and accelerator.
         layout: wide or narrow.
@@ -45,18 +46,19 @@ def draw_waterfall(
     for name, (label, cls) in ROWS.items():
         if name == PHASES[0]:
             network_top = y
-        if name == "vm_downtime" and layout.labels_above:
-            label = f"{label} ({pause})"
+        if name == "vm_downtime":
+            label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
         why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
         _row(canvas, label, bars[name], cls, why, x, layout, y)
         y += height
     network_bottom = y
     _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
     y += height
-    grid = Canvas(0, 0, "", "")
-    y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
-    _bound(grid, migration, x, network_top, network_bottom)
-    canvas.elements[grid_slot:grid_slot] = grid.elements
+    if any(bars.values()):
+        grid = Canvas(0, 0, "", "")
+        y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
+        _bound(grid, migration, x, network_top, network_bottom)
+        canvas.elements[grid_slot:grid_slot] = grid.elements
     canvas.height = y + 4
     return canvas
 
@@ -65,7 +67,7 @@ def bars_of(migration: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]
     """Row → its stretches in ms from the origin; empty where nothing was measured."""
     at = {event["label"]: event["t_ms"] for event in migration["events"]}
     bars: dict[str, list[tuple[float, float]]] = {}
-    for name in ("vm_downtime", *PHASES):
+    for name in (*HYPERVISOR_PARTS, *PHASES):
         length = migration["metrics"].get(f"{name}_ms", migration["phases_ms"].get(name))
         ends = migration["phases_between"].get(name)
         start = at.get(ends[0]) if ends else None
@@ -101,9 +103,9 @@ def _row(
         return
     for start, end in spans:
         canvas.rect(
-            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=duration(end - start)
+            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start)
         )
-    total = duration(sum(end - start for start, end in spans))
+    total = precise(sum(end - start for start, end in spans))
     if len(spans) > 1:
         total += f" in {len(spans)} stretches"
     place = x(max(end for _, end in spans)) + 6

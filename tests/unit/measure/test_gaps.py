@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.measure.gaps import count, excursion, find_gaps, without_undecided
@@ -157,6 +157,7 @@ def series_of(fates: list[str | int]) -> ProbeSeries:
     return ProbeSeries.of("icmp", "to-guest", rows)
 
 
+@settings(deadline=None)
 @given(FATES)
 def test_gaps_are_the_maximal_runs(fates: list[str | int]) -> None:
     sent = [(seq, fate) for seq, fate in enumerate(fates) if fate != "never"]
@@ -172,6 +173,7 @@ def test_gaps_are_the_maximal_runs(fates: list[str | int]) -> None:
     assert [(g.first_seq, g.last_seq, g.lost) for g in gaps] == [(r[0], r[-1], len(r)) for r in runs]
 
 
+@settings(deadline=None)
 @given(FATES)
 def test_every_lost_probe_is_in_one_gap(fates: list[str | int]) -> None:
     series = series_of(fates)
@@ -181,6 +183,7 @@ def test_every_lost_probe_is_in_one_gap(fates: list[str | int]) -> None:
     assert counts.naive_ns == counts.lost * INTERVAL_NS
 
 
+@settings(deadline=None)
 @given(FATES)
 def test_no_reply_comes_within_a_gap(fates: list[str | int]) -> None:
     series = series_of(fates)
@@ -192,6 +195,7 @@ def test_no_reply_comes_within_a_gap(fates: list[str | int]) -> None:
             assert not within.any()
 
 
+@settings(deadline=None)
 @given(FATES, st.integers(min_value=0, max_value=500))
 def test_only_unanswered_probes_are_undecided(fates: list[str | int], patience_ms: int) -> None:
     series = series_of(fates)

@@ -174,6 +174,15 @@ def test_summary_has_the_contract(tmp_path: Path) -> None:
     assert migration["bound"]["bound_ms"] == 7 + 7 + 15 + 12 + 12
 
 
+def test_emulated_guest_is_not_called_a_vm(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()], substrate="netns", accelerator="none", hypervisor=None)
+    build_report(folder)
+    for name in ("report.html", "report.md", "plots/waterfall-0.svg", "plots/waterfall-0-narrow.svg"):
+        text = (folder / name).read_text().replace("not a VM", "")
+        assert "emulated guest" in text
+        assert not re.search(r"\bVM\b", text), name
+
+
 def test_several_migrations_have_their_own_baselines_and_windows(tmp_path: Path) -> None:
     summary = build_report(write_run(tmp_path / "run", STORIES["several"])).data
     assert [m["source"] for m in summary["migrations"]] == ["site-a", "site-b", "site-a"]
@@ -263,6 +272,25 @@ def test_run_without_migration_is_not_an_empty_success(tmp_path: Path) -> None:
     assert build_report(folder).exit_code == 11
     suite = ElementTree.fromstring((folder / "junit.xml").read_text())
     assert suite.find("testcase/error[@message='Nothing was migrated: xen-a did not boot']") is not None
+
+
+def test_run_skipped_before_it_had_a_plan(tmp_path: Path) -> None:
+    manifest = {"run_id": "x", "substrate": "xen", "accelerator": None, "mechanism": "ttl",
+                "outcome": {"ok": False, "error": "no image of dom0", "code": 13}}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    summary = build_report(tmp_path)
+    assert summary.exit_code == 13
+    assert summary.headline == "Nothing was migrated, a prerequisite is missing: no image of dom0"
+    suite = ElementTree.fromstring((tmp_path / "junit.xml").read_text())
+    assert suite.find("testcase[@name='the run']/skipped") is not None
+
+
+def test_request_without_plan_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()])
+    (folder / "plan.json").unlink()
+    with pytest.raises(RunFolderError) as caught:
+        build_report(folder)
+    assert "lacks 'sites'" in str(caught.value)
 
 
 def test_folder_of_something_else(tmp_path: Path) -> None:
