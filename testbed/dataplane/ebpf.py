@@ -125,6 +125,10 @@ class EbpfDataPlane:
         counted["slow-path-full"] = self._tap.overflowed()
         return counted
 
+    def icmp_errors_withheld(self) -> int:
+        """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
+        return self._slow_path.errors_withheld
+
     def event_fd(self) -> int:
         """A descriptor that is readable when `read_events` has something."""
         return self._reports.fd

@@ -117,7 +117,9 @@ class SlowPath:
         self._router: dict[int, Address] = {address.version: address for address in reversed(gateways)}
         self._sockets: dict[int, socket.socket] = {}
         self._budget, self._budget_at = ERRORS_AT_ONCE, clock()
-        self.dropped = {"malformed-held": 0, "icmp-rate-limited": 0, "held-ttl-expired": 0, "held-too-big": 0}
+        self.dropped = {"held-malformed": 0, "held-ttl-expired": 0, "held-too-big": 0}
+        #: ICMP errors that were due and not sent, because of their rate.
+        self.errors_withheld = 0
 
     def next_missed(self) -> bytes | None:
         """The next inner packet without a mapping, or None; errors met on the way are dealt with."""
@@ -128,7 +130,7 @@ class SlowPath:
             packet = frame[ETHERNET_HEADER:]
             # Anything not marked by the programs (02:00:00:00:overhead:reason) is not ours.
             if frame[:4] != b"\x02\0\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
-                self.dropped["malformed-held"] += 1
+                self.dropped["held-malformed"] += 1
                 continue
             reason = HOLD_REASONS[frame[5]]
             if reason == "resolve":
@@ -178,7 +180,7 @@ class SlowPath:
         self._budget = min(ERRORS_AT_ONCE, self._budget + (now - self._budget_at) * ERRORS_PER_S)
         self._budget_at = now
         if self._budget < 1:
-            self.dropped["icmp-rate-limited"] += 1
+            self.errors_withheld += 1
             return None
         self._budget -= 1
         return router

@@ -66,6 +66,20 @@ class HostExpected:
     mac: str
 
 
+@dataclass(frozen=True, slots=True)
+class HostGone:
+    """The orchestrator says that a guest that lived here runs no more, anywhere."""
+
+    eid: Address
+
+
 Input: TypeAlias = (
-    Started | ControlReceived | HostSighted | StaleReceived | PacketMissed | FirstPacketSent | HostExpected
+    Started
+    | HostGone
+    | ControlReceived
+    | HostSighted
+    | StaleReceived
+    | PacketMissed
+    | FirstPacketSent
+    | HostExpected
 )

@@ -110,6 +110,19 @@ class Itr:
         if resolution is None:
             self.counters["replies_with_unknown_nonce"] += 1
             return [emit("control_dropped", message="map-reply", reason="unknown nonce", peer=peer)]
+        if resolution.subscribe and all(_is_denial(record) for record in message.records):
+            # RFC 9437 §5 lets us leave the cache as it is. Dropping packets because nobody publishes
+            # would be worse than not being told: the next transmission is a plain request.
+            resolution.subscribe = False
+            return [
+                emit(
+                    "subscription_denied",
+                    mono_ns=now,
+                    eid=resolution.eid,
+                    peer=peer,
+                    nonce=hex(message.nonce),
+                )
+            ]
         del self._resolutions[resolution.eid]
         # A mapping of something that was not asked for would be an injection (RFC 9301 §9).
         records = belonging(message.records, resolution.eid)
@@ -256,7 +269,9 @@ class Itr:
             return []
         # An SMR supersedes an open question: its answer may be on its way with the old mapping.
         if resolution is None or resolution.machine.state is not ResolutionState.HELD_BACK:
-            resolution = Resolution(eid, Machine(TRANSITIONS, ResolutionState.HELD_BACK), now)
+            machine = Machine(TRANSITIONS, ResolutionState.HELD_BACK)
+            subscribe = self._config.mechanism.subscribe
+            resolution = Resolution(eid, machine, now, subscribe=subscribe)
             self._resolutions[eid] = resolution
         resolution.smr_invoked |= smr_invoked
         return self._due(resolution, now)
@@ -284,7 +299,7 @@ class Itr:
         self._request_limit.allow(resolution.eid, now)
         if resolution.smr_invoked and not resolution.transmissions:
             self._solicited_limit.allow(resolution.eid, now)
-        subscribe = self._config.mechanism.subscribe
+        subscribe = resolution.subscribe
         nonce = self.subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
         resolution.nonces.add(nonce)
         resolvers = self._config.map_resolvers
@@ -348,3 +363,9 @@ class Itr:
             else:
                 self.counters["held_packets_dropped_by_mapping"] += len(packets)
         return actions
+
+
+def _is_denial(record: EidRecord) -> bool:
+    """Whether a record says that a subscription failed by policy or for lack of authentication."""
+    denials = (MappingAction.DROP_POLICY_DENIED, MappingAction.DROP_AUTH_FAILURE)
+    return not record.locators and record.action in denials

@@ -54,6 +54,7 @@ class MapServer:
         self._counters: Counter[str] = Counter()
         #: Where an xTR was last heard, and the site whose secret it has.
         self._heard: dict[Claimant, tuple[Address, SiteConfig]] = {}
+        self._site_at: dict[Address, SiteConfig] = {}
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
@@ -119,7 +120,7 @@ class MapServer:
     # --- registration ------------------------------------------------------------------------------
 
     def _register(self, message: MapRegister, event: ControlReceived, now: int) -> list[Action]:
-        site = self._site_of(event.payload)
+        site = self._site_of(event.payload, event.source)
         if site is None:
             return self._refused(message, event, "authentication")
         claimant = Claimant(site.name, message.xtr or event.source)
@@ -285,9 +286,14 @@ class MapServer:
 
     # --- refusals ----------------------------------------------------------------------------------
 
-    def _site_of(self, payload: bytes) -> SiteConfig | None:
-        """The site whose secret a Map-Register was made with."""
-        return next((site for site in self._config.sites if site.secret.vouches_for(payload)), None)
+    def _site_of(self, payload: bytes, source: Address) -> SiteConfig | None:
+        """The site whose secret a Map-Register was made with; what was right last time is tried first."""
+        last = self._site_at.get(source)
+        sites = sorted(self._config.sites, key=lambda site: site is not last)
+        found = next((site for site in sites if site.secret.vouches_for(payload)), None)
+        if found is not None:
+            self._site_at[source] = found
+        return found
 
     def _refused(
         self, message: MapRegister, event: ControlReceived, reason: str, *, site: SiteConfig | None = None,

@@ -144,6 +144,11 @@ class Presence:
         state = self.state_of(prefix.network_address)
         return {PresenceState.LOCAL: Forwarding.LOCAL, PresenceState.AWAY: Forwarding.AWAY}.get(state)
 
+    def arrived_since(self, since_ns: int) -> list[Address]:
+        """The EIDs that are here and came at `since_ns` or later."""
+        here = self.in_state(PresenceState.LOCAL)
+        return [eid for eid in here if self._hosts[eid].changed_ns >= since_ns]
+
     def mac_of(self, eid: Address) -> str:
         """The MAC that an EID had when last seen; KeyError if it never was."""
         return self._hosts[eid].mac

@@ -9,9 +9,11 @@ from typing import Any
 
 from testbed.lisp.actions import (
     CONTROL_PORT,
+    MINUTE_NS,
     Action,
     Address,
     AnswerNeighbour,
+    ClearForwarding,
     Forwarding,
     ProbeNeighbour,
     SendControl,
@@ -24,6 +26,7 @@ from testbed.lisp.inputs import (
     ControlReceived,
     FirstPacketSent,
     HostExpected,
+    HostGone,
     HostSighted,
     Input,
     PacketMissed,
@@ -52,6 +55,9 @@ from testbed.lisp.wire import (
     WireError,
     decode_control,
 )
+
+#: RFC 9301 §6.1: the sites to be solicited are those that data was sent to for the last minute.
+RECENTLY_NS = MINUTE_NS
 
 
 class Xtr:
@@ -82,6 +88,7 @@ class Xtr:
             ControlReceived: self._control,
             HostSighted: self._sighted,
             HostExpected: self._expected,
+            HostGone: self._gone,
             StaleReceived: self._stale,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
@@ -133,6 +140,17 @@ class Xtr:
     def _expected(self, event: HostExpected, now: int) -> list[Action]:
         self._presence.expect(event.eid, event.mac)
         return []
+
+    def _gone(self, event: HostGone, now: int) -> list[Action]:
+        if self._presence.state_of(event.eid) is not PresenceState.LOCAL:
+            return []
+        prefix = host_prefix(event.eid)
+        return [
+            emit("eid_withdrawn", eid=event.eid, rloc=self._config.rloc),
+            ClearForwarding(prefix),
+            *self._presence.forget(event.eid),
+            *self._registrar.withdraw(prefix, now),
+        ]
 
     def _sighted(self, event: HostSighted, now: int) -> list[Action]:
         actions: list[Action] = []
@@ -190,9 +208,15 @@ class Xtr:
         # An entry that expired in between is new to the data plane; what matters is the flow's last locator.
         old = event.old_rloc or self._last_rloc.get(event.eid)
         self._last_rloc[event.eid] = event.rloc
-        return [
+        actions: list[Action] = [
             emit("first_packet_new_rloc", eid=event.eid, rloc=event.rloc, old_rloc=old, mono_ns=event.mono_ns)
         ]
+
+        if self._config.mechanism.smr_on_discovery:
+            # A peer that was not known when the EID came is known with the first packet to it.
+            for eid in self._presence.arrived_since(now - RECENTLY_NS):
+                actions += self._solicitor.solicit(eid, event.rloc, now)
+        return actions
 
     # --- the control plane -------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ def expected_loss(plan: Plan, migration: Migration) -> float:
 
 def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, interval_ns: int) -> Bound:
     """The analytic bound of a migration's remapping, from the plan's delays and the experiment's options."""
-    options = (manifest.get("experiment") or {}).get("options") or {}
+    options = (manifest.get("experiment") or {}).get("lisp") or {}
     roles = Roles(
         migration.destination_xtr, migration.source_xtr, migration.map_server, migration.correspondent_itr
     )

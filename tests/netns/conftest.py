@@ -12,8 +12,6 @@ import pytest
 from testbed.dataplane.ebpf import EbpfDataPlane, open_ebpf
 from tests.netns.lispnet import Network, Wire, inside
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
-
 OpenPlane = Callable[..., EbpfDataPlane]
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,17 @@ ROOT = Path(__file__).parents[2]
 GATEWAY_MAC = "00:00:5e:00:01:01"
 GUEST, GUEST_MAC = "192.168.0.10", "00:16:3e:00:00:0a"
 PEER = "192.168.3.10"
+GUEST6, PEER6 = "fd0e::10", "fd0e:3::10"
 SITES = {"a": ("192.168.0", 1), "b": ("192.168.0", 2), "c": ("192.168.3", 3)}
+LAN6 = {"a": "fd0e", "b": "fd0e", "c": "fd0e:3"}
 NODES = ("core", "ms", "guest", "peer", *(f"{role}-{site}" for site in SITES for role in ("xtr", "lan")))
+#: No duplicate address detection: link-local addresses are usable at once, not after a second or two.
+SETTINGS = (
+    "ipv4.ip_forward=1",
+    "ipv4.conf.all.rp_filter=0",
+    "ipv6.conf.all.forwarding=1",
+    "ipv6.conf.default.accept_dad=0",
+)
 
 
 class Lab:
@@ -78,8 +88,8 @@ class Lab:
         for node in NODES:
             subprocess.run(["ip", "netns", "add", self._ns(node)], check=True)
             self._ip(node, "link set lo up")
-            for key in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
-                self.run(node, "sysctl", "-qw", key)
+            for key in SETTINGS:
+                self.run(node, "sysctl", "-qw", f"net.{key}")
         self._link("core", "to-ms", "ms", "core")
         self._ip("core", "addr add 10.0.0.1/24 dev to-ms")
         self._ip("ms", "addr add 10.0.0.2/24 dev core", "route add default via 10.0.0.1")
@@ -92,15 +102,21 @@ class Lab:
             self._link(f"lan-{site}", "xtr", xtr, "eid")
             self._ip(f"lan-{site}", "link set xtr master site")
             self._ip(
-                xtr, f"link set eid address {GATEWAY_MAC}", f"addr add {lan}.1/24 dev eid", "link set eid up"
+                xtr,
+                f"link set eid address {GATEWAY_MAC}",
+                f"addr add {lan}.1/24 dev eid",
+                f"addr add {LAN6[site]}::1/64 dev eid nodad",
+                "link set eid up",
             )
         self._link("lan-c", "peer", "peer", "eth0")
         self._ip("lan-c", "link set peer master site")
         self._ip("peer", f"addr add {PEER}/24 dev eth0", "route add default via 192.168.3.1")
+        self._ip("peer", f"addr add {PEER6}/64 dev eth0 nodad", "route add default via fd0e:3::1")
         self._link("lan-a", "guest", "guest", "eth0")
         self._ip("lan-a", "link set guest master site")
         self._ip("guest", f"link set eth0 address {GUEST_MAC}", f"addr add {GUEST}/24 dev eth0")
         self._ip("guest", "route add default via 192.168.0.1")
+        self._ip("guest", f"addr add {GUEST6}/64 dev eth0 nodad", "route add default via fd0e::1")
 
     def _link(self, one: str, one_name: str, other: str, other_name: str) -> None:
         self._ip(
@@ -119,10 +135,12 @@ class Lab:
         self._ip(f"lan-{source}", f"link set guest netns {self._ns(f'lan-{destination}')}")
         self._ip(f"lan-{destination}", "link set guest master site", "link set guest up")
 
-    def announce_guest(self) -> None:
-        """Send what a resumed guest sends: one gratuitous ARP, broadcast."""
+    def announce_guest(self, *, rarp: bool = False) -> None:
+        """Send what a resumed guest sends, one gratuitous ARP; or a RARP, as hypervisors do for it."""
         mac, address = bytes.fromhex(GUEST_MAC.replace(":", "")), socket.inet_aton(GUEST)
         frame = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + address + bytes(6) + address
+        if rarp:
+            frame = b"\xff" * 6 + mac + bytes.fromhex("80350001080006040003") + (mac + bytes(4)) * 2
         code = (
             "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW);"
             "s.bind(('eth0', 0)); s.send(bytes.fromhex(sys.argv[1]))"
@@ -134,11 +152,16 @@ class Lab:
 
     def start(self) -> None:
         """Start every agent and wait until each is ready."""
-        self.start_agent("ms")
-        for site in SITES:
-            self.start_agent(f"xtr-{site}")
+        nodes = ["ms", *(f"xtr-{site}" for site in SITES)]
+        for wait in [self._launch(node) for node in nodes]:
+            wait()
 
     def start_agent(self, node: str) -> None:
+        """Start one agent and wait until it is ready."""
+        self._launch(node)()
+
+    def _launch(self, node: str) -> Callable[[], object]:
+        """Start an agent; what is returned waits for it."""
         kind = "mapserver" if node == "ms" else "xtr"
         path = self.folder / f"{node}.json"
         path.write_text(json.dumps(self._map_server() if node == "ms" else self._xtr(node[-1])))
@@ -153,7 +176,7 @@ class Lab:
             assert process.poll() is None, (self.folder / f"{node}.log").read_text()
             return bool(self.saw("agent_ready", node, since_ns=since_ns))
 
-        wait_until(ready, f"{node} is ready", deadline_s=30)
+        return lambda: wait_until(ready, f"{node} is ready", deadline_s=30)
 
     def stop_agent(self, node: str) -> int:
         process = self.processes.pop(node)
@@ -179,10 +202,10 @@ class Lab:
         if not key_file.exists():
             key_file.touch(mode=0o600)
             key_file.write_text(f"secret of {site}\n")
-        prefix = f"{SITES[site][0]}.0/24"
+        prefixes = [f"{SITES[site][0]}.0/24", f"{LAN6[site]}::/64"]
         return {
-            "eid_prefixes": [prefix] if site == "c" else [],
-            "dynamic_eid_prefixes": [] if site == "c" else [prefix],
+            "eid_prefixes": prefixes if site == "c" else [],
+            "dynamic_eid_prefixes": [] if site == "c" else prefixes,
             "key_id": 0,
             "key_file": str(key_file),
         }
@@ -195,8 +218,8 @@ class Lab:
             "rloc": f"10.0.{number}.2",
             "core_interface": "core",
             "eid_interface": "eid",
-            "eid_space": ["192.168.0.0/16"],
-            "gateway": [f"{lan}.1/24"],
+            "eid_space": ["192.168.0.0/16", "fd0e::/16"],
+            "gateway": [f"{lan}.1/24", f"{LAN6[site]}::1/64"],
             "gateway_mac": GATEWAY_MAC,
             "map_servers": ["10.0.0.2"],
             "map_resolvers": ["10.0.0.2"],

@@ -100,7 +100,7 @@ def stream(network: Network, host: str, eid: str) -> bytes:
 def test_stream_arrives_whole(network: Network, planes: Planes, eid: str) -> None:
     """TCP with segmentation and checksum offload on everywhere, its path MTU found on the way."""
     assert stream(network, "host2", eid.format(2)) == STREAM
-    assert set(drops_of(planes)) <= {"held-too-big", "icmp-rate-limited"}
+    assert set(drops_of(planes)) <= {"held-too-big"}
 
 
 @pytest.mark.parametrize("size", [1, 1400, 9000])

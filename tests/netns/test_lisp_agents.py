@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.sites import GUEST, GUEST_MAC, PEER, Lab
+from tests.netns.sites import GUEST, GUEST6, GUEST_MAC, PEER, PEER6, Lab
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -101,6 +101,66 @@ def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> Non
     assert lab.saw("publication_received", "xtr-c", since_ns=moved_ns)
     assert not lab.saw("smr_received", "xtr-c")
     assert ping(lab, "peer", GUEST, count=5) == 5
+
+
+def test_an_ipv6_eid_moves_over_ipv4_locators(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER6, count=5) >= 4
+    assert lab.saw("eid_detected", "xtr-a")
+    assert ping(lab, "peer", GUEST6, count=5) == 5
+    lab.move_guest("a", "b")
+    moved_ns = time.monotonic_ns()
+    # Nothing announces it: the first packet of its own does (or its kernel's neighbour discovery).
+    assert ping(lab, "guest", PEER6, count=10) >= 8
+    detected = [event["eid"] for event in lab.saw("eid_detected", "xtr-b", since_ns=moved_ns)]
+    assert GUEST6 in detected
+    assert ping(lab, "peer", GUEST6, count=10) >= 9
+    registered = {row["eid"]: row["locators"] for row in lab.ask("ms", op="inspect")["registrations"]}
+    assert registered[f"{GUEST6}/128"] == ["10.0.2.2"]
+
+
+def test_a_killed_xtr_goes_on_with_its_nonces(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    before = int(lab.saw("map_register_sent", "xtr-a")[-1]["nonce"], 16)
+    lab.processes["xtr-a"].kill()
+    lab.processes.pop("xtr-a").wait()
+    killed_ns = time.monotonic_ns()
+    lab.start_agent("xtr-a")
+    lab.announce_guest()
+    sent = wait_until(lambda: lab.saw("map_register_sent", "xtr-a", since_ns=killed_ns), "it registers again")
+    assert int(sent[0]["nonce"], 16) == before + 1
+    assert wait_until(lambda: lab.saw("map_notify_received", "xtr-a", since_ns=killed_ns), "and is accepted")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+
+
+def test_a_guest_that_goes_and_comes_back_within_seconds_is_reached(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    for source, destination in (("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")):
+        since_ns = time.monotonic_ns()
+        lab.move_guest(source, destination)
+        lab.announce_guest()
+        wait_until(
+            lambda s=source, t=since_ns: lab.saw("eid_departed", f"xtr-{s}", since_ns=t),  # type: ignore[misc]
+            f"xtr-{source} knows",
+        )
+    assert time.monotonic_ns() - moved_ns < 5_000_000_000
+    assert ping(lab, "peer", GUEST, count=20) >= 18
+    registered = [row for row in lab.ask("ms", op="inspect")["registrations"] if row["eid"] == f"{GUEST}/32"]
+    assert [row["locators"] for row in registered] == [["10.0.1.2"]]
+
+
+def test_a_rarp_is_enough_where_the_mac_is_known(lab: Lab) -> None:
+    assert lab.ask("xtr-b", op="expect", eid=GUEST, mac=GUEST_MAC)["ok"]
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest(rarp=True)
+    detected = wait_until(
+        lambda: lab.saw("eid_detected", "xtr-b", since_ns=moved_ns), "the guest is detected"
+    )
+    assert (detected[0]["eid"], detected[0]["via"]) == (GUEST, "rarp")
+    assert ping(lab, "peer", GUEST, count=10) >= 9
 
 
 def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:

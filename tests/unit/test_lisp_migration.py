@@ -5,13 +5,27 @@ Real state machines on a network in memory; every number here is a delay that th
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from itertools import pairwise
 
 import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.wire import MapNotify, MapNotifyAck, MapRegister, decode_control
+from testbed.lisp.inputs import ControlReceived, HostGone
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    MapNotify,
+    MapNotifyAck,
+    MapRegister,
+    MapReply,
+    MapReplyFlag,
+    MapRequest,
+    MapRequestFlag,
+    RlocRecord,
+    decode_control,
+)
 from tests.unit.lisp_network import (
     CORRESPONDENT,
     EID,
@@ -126,6 +140,43 @@ def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_the_peers_it_knows() -> None:
     assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
         "10.0.2.2"
     ]
+
+
+def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_a_peer_with_the_first_packet_to_it() -> None:
+    network = settled(Network("smr-new-xtr"))
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(1 * SECOND_NS)
+    assert not network.saw("smr_sent")
+    network.send("xtr-b", packet_to(CORRESPONDENT), eid=CORRESPONDENT)
+    network.run_for(1 * SECOND_NS)
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
+        "10.0.2.2"
+    ]
+
+
+def test_a_guest_that_was_destroyed_is_deregistered_until_acknowledged() -> None:
+    network = settled(Network())
+    lost = 0
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal lost
+        if source == RLOCS["xtr-a"] and not lost:
+            lost += 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    network.give("xtr-a", HostGone(EID))
+    network.run_for(100 * MS_NS)
+    assert network.owner() == "xtr-a"
+    network.run_for(1 * SECOND_NS)
+    assert network.owner() is None
+    assert network.saw("mapping_changed", "ms")[-1].fields["reason"] == "withdrawn"
+    assert network.host_state("xtr-a") is None
+    quiet_since = network.now
+    network.run_for(5 * MINUTE_NS)
+    assert not network.saw("map_register_sent", "xtr-a", since_ns=quiet_since)
 
 
 def test_ping_pong_within_five_seconds_ends_where_the_guest_is() -> None:
@@ -304,3 +355,26 @@ def test_rfc9301_7_1_mechanism_rloc_probe_learns_the_mapping_from_the_old_locato
     rounds = [event.at_ns for event in network.saw("rloc_probe_sent", "xtr-c", since_ns=moved)]
     assert all(9 * SECOND_NS <= later - earlier <= 11 * SECOND_NS for earlier, later in pairwise(rounds))
     assert {event.fields["peer"] for event in network.saw("rloc_probe_sent", "xtr-c")[-3:]} == {"10.0.2.2"}
+
+
+def test_rfc9301_5_4_a_probe_reply_without_the_a_bit_is_discarded() -> None:
+    network = settled(Network("rloc-probe"))
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        message = decode_control(payload)
+        if isinstance(message, MapReply) and source == RLOCS["xtr-a"]:
+            return []
+        if isinstance(message, MapRequest) and message.flags & MapRequestFlag.PROBE:
+            record = EidRecord(EidPrefix(IPv4Network("192.168.0.10/32")), 5, (RlocRecord(RLOCS["xtr-b"]),))
+            bare = MapReply(message.nonce, (record,), MapReplyFlag.PROBE).encode()
+            network.at(
+                network.now + MS_NS,
+                lambda: network.give("xtr-c", ControlReceived(bare, RLOCS["xtr-a"], 4342)),
+            )
+        return [10 * MS_NS]
+
+    network.faults = faults
+    network.run_for(12 * SECOND_NS)
+    dropped = [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")]
+    assert dropped == ["answers no probe, or without the A-bit"]
+    assert network.saw("map_cache_changed", "xtr-c")[-1].fields["rloc"] == "10.0.1.2"

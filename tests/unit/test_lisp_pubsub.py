@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from testbed.lisp.actions import SECOND_NS, Address
+from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.wire import MapNotify, MapNotifyAck, decode_control
-from tests.unit.lisp_network import MAP_SERVER, MS_NS, RLOCS, Network, settled
+from testbed.lisp.wire import Action as MappingAction
+from testbed.lisp.wire import MapNotify, MapNotifyAck, MapReply, XtrIdentity, decode_control
+from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
+from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, Server, events, sends
 
 
 def test_rfc9437_6_a_publication_reaches_the_subscriber_in_two_legs() -> None:
@@ -117,3 +121,81 @@ def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_a
     assert len(network.saw("subscription_ended", "ms")) == 1
     assert len(network.saw("subscribed", "ms")) == 2
     assert len(network.saw("subscription_acknowledged", "xtr-c")) == 2
+
+
+IDENTITY = XtrIdentity(int(RLOC_C))  # as `Server.register` gives it to the xTR at RLOC_C
+MOBILE_EID = "192.168.0.10/32"
+
+
+def publisher() -> Server:
+    """A Map-Server that knows the subscriber (it has registered) and the EID."""
+    server = Server(mechanism="pubsub")
+    server.register("192.168.3.0/24", site="c", source=RLOC_C)
+    server.register(MOBILE_EID)
+    return server
+
+
+def subscribe(server: Server, nonce: int, **fields: Any) -> list[Action]:
+    return server.request(MOBILE_EID, nonce=nonce, subscribe=True, **{"xtr": IDENTITY, **fields})
+
+
+def denial(actions: list[Action]) -> list[int]:
+    messages = [decode_control(sent.payload) for sent in sends(actions)]
+    return [int(each.records[0].action) for each in messages if isinstance(each, MapReply)]
+
+
+def test_rfc9437_5_a_subscription_is_confirmed_under_its_nonce_and_the_subscribers_secret() -> None:
+    (sent,) = sends(subscribe(publisher(), 50))
+    notify = decode_control(sent.payload)
+    assert isinstance(notify, MapNotify)
+    assert (notify.nonce, sent.destination, sent.port) == (50, RLOC_C, 4342)
+    assert SECRETS["c"].vouches_for(sent.payload)
+
+
+@pytest.mark.parametrize("nonce", [49, 50])
+def test_rfc9437_5_a_subscription_that_is_not_newer_is_dropped_silently_and_logged(nonce: int) -> None:
+    server = publisher()
+    subscribe(server, 50)
+    actions = subscribe(server, nonce)
+    assert sends(actions) == []
+    assert [event["reason"] for event in events(actions, "control_dropped")] == ["replayed subscription"]
+
+
+def test_rfc9437_5_a_subscriber_without_security_association_is_denied() -> None:
+    actions = subscribe(publisher(), 50, xtr=XtrIdentity(4711))
+    assert denial(actions) == [MappingAction.DROP_AUTH_FAILURE]
+
+
+def test_a_subscription_to_an_address_that_is_not_the_subscribers_is_denied() -> None:
+    server = publisher()
+    ecm_to = subscribe(server, 50, itr_rlocs=(RLOC_B,))
+    assert denial(ecm_to) == [MappingAction.DROP_POLICY_DENIED]
+    assert server.machine.inspect(0)["subscriptions"] == []
+
+
+def test_rfc9437_5_an_itr_rloc_of_afi_0_ends_the_subscription_and_its_nonce_stays() -> None:
+    server = publisher()
+    subscribe(server, 50)
+    (sent,) = sends(subscribe(server, 51, itr_rlocs=(None,)))
+    assert isinstance(decode_control(sent.payload), MapNotify)
+    assert server.machine.inspect(0)["subscriptions"] == []
+    assert sends(subscribe(server, 51)) == []
+    moved = server.register(MOBILE_EID, site="b", source=RLOC_B)
+    assert events(moved, "map_notify_sent")[0]["reason"] == "departure"
+    assert "publication" not in [event["reason"] for event in events(moved, "map_notify_sent")]
+
+
+def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> None:
+    """An xTR that has registered nothing has no security association yet."""
+    network = Network("pubsub")
+    network.sight("xtr-a")
+    network.run_for(1 * SECOND_NS)
+    asked = network.now
+    network.send("xtr-b", packet_to(EID))
+    network.run_for(2 * SECOND_NS)
+    assert len(network.saw("subscription_denied", "xtr-b")) == 1
+    changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
+    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [
+        ("10.0.1.2", SECOND_NS + 20 * MS_NS)
+    ]
+    assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]

@@ -18,7 +18,6 @@
 	X(NEGATIVE, "negative-entry")                     /* an entry whose action is drop */            \
 	X(NO_LOCATOR, "no-locator")                       /* no locator of a family that we have */      \
 	X(TTL, "ttl")                                     /* expired while being re-encapsulated */      \
-	X(TOO_BIG, "too-big")                             /* grew beyond the MTU when re-encapsulated */ \
 	X(ADJUST_ROOM, "adjust-room")                     /* the kernel refused to make or take room */
 
 #define HOLD_REASONS(X)                                                                              \

@@ -115,16 +115,21 @@ class Driver:
         """Carry out actions; an event is stamped when the action that it tells of was begun.
 
         Stamped after it, a send or a change could seem later than what it caused elsewhere: the
-        scheduler may take the processor from us within the system call.
+        scheduler may take the processor from us within the system call. Events are written after
+        everything else is done, so that the log is in nobody's way.
         """
+        events: list[tuple[int, Emit]] = []
         begun_ns = time.monotonic_ns()
-        for action in actions:
-            if isinstance(action, Emit):
-                stamp_ns = begun_ns if action.mono_ns is None else action.mono_ns
-                self._runtime.log.emit(action.kind, mono_ns=stamp_ns, **action.fields)
-            else:
-                begun_ns = time.monotonic_ns()
-                self._performers[type(action)](action)
+        try:
+            for action in actions:
+                if isinstance(action, Emit):
+                    events.append((begun_ns if action.mono_ns is None else action.mono_ns, action))
+                else:
+                    begun_ns = time.monotonic_ns()
+                    self._performers[type(action)](action)
+        finally:
+            for stamp_ns, event in events:
+                self._runtime.log.emit(event.kind, mono_ns=stamp_ns, **event.fields)
 
     def _send(self, action: SendControl) -> None:
         reason = self._control.send(action.payload, action.destination, action.port)

@@ -37,6 +37,7 @@ from testbed.lisp.config import XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
     FirstPacketSent,
     HostExpected,
+    HostGone,
     HostSighted,
     PacketMissed,
     StaleReceived,
@@ -130,6 +131,7 @@ class XtrAgent:
         runtime.on("inspect", self._inspect)
         runtime.on("hint", self._hint)
         runtime.on("expect", self._expect)
+        runtime.on("gone", self._gone)
         self._readers: dict[int, Callable[[], None]] = {
             lan.fileno(): self._read_lan,
             plane.event_fd(): self._read_reports,
@@ -166,6 +168,9 @@ class XtrAgent:
             self._driver.feed(_input_of(report), time.monotonic_ns())
 
     def _read_missed(self) -> None:
+        # A packet without a mapping may be the first of its source. Who that is comes first, so that
+        # its registration reaches the Map-Server before its question does.
+        self._read_reports()
         for _ in range(BATCH):
             packet = self._plane.read_missed()
             if packet is None:
@@ -192,6 +197,11 @@ class XtrAgent:
         """The orchestrator says which MAC an EID has, wherever it is."""
         expected = HostExpected(ip_address(request["eid"]), str(request["mac"]).lower())
         self._driver.feed(expected, time.monotonic_ns())
+        return {}
+
+    def _gone(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The orchestrator says that a guest of this site was destroyed."""
+        self._driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
     # --- actions -----------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The performance figures: ratios against peers in the same run, on the same machine."""
