@@ -95,10 +95,11 @@ class Itr:
 
     def solicited(self, eid: Prefix, peer: Address, now: int) -> list[Action]:
         """A peer says that its mapping changed: ask the mapping system, if we use it (RFC 9301 §6.1)."""
-        entry = self.cache.exact(eid) or self.cache.lookup(eid.network_address, now)
-        known = entry is not None and entry.expires_ns > now
-        actions: list[Action] = [emit("smr_received", mono_ns=now, eid=eid, peer=peer, cached=known)]
-        if entry is None or not known:
+        entry = self.cache.lookup(eid.network_address, now)
+        actions: list[Action] = [
+            emit("smr_received", mono_ns=now, eid=eid, peer=peer, cached=entry is not None)
+        ]
+        if entry is None:
             return actions
         # The entry's own prefix is what is asked about (RFC 9301 §5.2), unless the SMR is narrower.
         asked = eid if eid.prefixlen > entry.eid.prefixlen else entry.eid
@@ -123,7 +124,6 @@ class Itr:
                     nonce=hex(message.nonce),
                 )
             ]
-        del self._resolutions[resolution.eid]
         # A mapping of something that was not asked for would be an injection (RFC 9301 §9).
         records = belonging(message.records, resolution.eid)
         actions: list[Action] = []
@@ -137,7 +137,7 @@ class Itr:
             )  # fmt: skip
         for record in records:
             actions += self.install(record, now)
-        return actions
+        return actions + self._close(resolution, now)
 
     def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
         """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
@@ -146,9 +146,6 @@ class Itr:
             actions += self.install(record, now)
         return actions
 
-    def _answered_by(self, nonce: int) -> Resolution | None:
-        return next((each for each in self._resolutions.values() if nonce in each.nonces), None)
-
     def notified(self, notify: MapNotify, peer: Address, now: int) -> list[Action] | None:
         """A verified Map-Notify that may confirm a subscription or be a publication (RFC 9437 §5, §6).
 
@@ -156,10 +153,10 @@ class Itr:
         """
         resolution = self._answered_by(notify.nonce)
         if resolution is not None:
-            del self._resolutions[resolution.eid]
             self.subscriptions.acknowledged(resolution.eid, notify.nonce)
-            return self._take(belonging(notify.records, resolution.eid), "subscription_acknowledged",
-                              notify.nonce, peer, now)  # fmt: skip
+            records = belonging(notify.records, resolution.eid)
+            actions = self._take(records, "subscription_acknowledged", notify.nonce, peer, now)
+            return actions + self._close(resolution, now)
         prefixes = [each.eid.prefix for each in notify.records if isinstance(each.eid, EidPrefix)]
         if not prefixes or not self.subscriptions.covering(prefixes[0]):
             return None
@@ -167,7 +164,7 @@ class Itr:
         if first.action == MappingAction.DROP_AUTH_FAILURE and not first.locators:
             # The Map-Server gave up on us: what is cached may be old, so subscribe again.
             if self.subscriptions.ended(prefixes[0], notify.nonce):
-                return self._ask(prefixes[0], now, smr_invoked=True)
+                return self._ask(prefixes[0], now)
             return []
         if self.subscriptions.accept(prefixes[0], notify.nonce) is None:
             self.counters["publications_not_newer"] += 1
@@ -202,22 +199,31 @@ class Itr:
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
             return self._remove(eid)
         entry = self.cache.insert(cache_entry(record, eid, now, ns(self._config.options.local_cache_ttl_s)))
-        actions: list[Action] = [self._program(entry, override)]
+        programmed = self._program(entry, override)
+        actions: list[Action] = [programmed]
         if not entry.same_mapping(old):
             actions.append(
                 emit(
                     "map_cache_changed", eid=eid, rloc=best_rloc(entry), old_rloc=old and best_rloc(old),
-                    forwarding=entry.forwarding, ttl_minutes=record.ttl_minutes,
+                    forwarding=programmed.forwarding, ttl_minutes=record.ttl_minutes,
                     locators=[each.rloc for each in entry.locators],
                 )
             )  # fmt: skip
         return actions + self._release(eid, now)
 
-    def forget(self, eid: Prefix) -> None:
-        """Drop a mapping and its open question because the EID is local now; programs nothing."""
+    def forget(self, eid: Prefix) -> list[Action]:
+        """Drop a mapping and its open question because the EID is local now; send on what was held for it."""
         self.cache.remove(eid)
         self._resolutions.pop(eid, None)
         self.subscriptions.forget(eid)
+        packets = self._held.pop(eid.network_address, ())
+        return [Inject(packet) for packet in packets]
+
+    def cleared(self, eid: Prefix) -> Action:
+        """Take a mapping out of the forwarding; a prefix that is EID space itself is resolved again."""
+        if eid in self._config.eid_space:
+            return SetForwarding(eid, Forwarding.RESOLVE)
+        return ClearForwarding(eid)
 
     def next_deadline(self) -> int | None:
         """When an entry ends or a question has to be repeated."""
@@ -227,7 +233,7 @@ class Itr:
         """End what has ended, repeat what was not answered."""
         actions: list[Action] = []
         for entry in self.cache.expire(now):
-            actions.append(ClearForwarding(entry.eid, entry.instance_id))
+            actions.append(self.cleared(entry.eid))
             actions.append(emit("map_cache_expired", eid=entry.eid, old_rloc=best_rloc(entry)))
         for resolution in list(self._resolutions.values()):
             if resolution.deadline <= now:
@@ -265,24 +271,32 @@ class Itr:
 
     def _ask(self, eid: Prefix, now: int, *, smr_invoked: bool = False) -> list[Action]:
         resolution = self._resolutions.get(eid)
-        if resolution is not None and not smr_invoked:
+        if resolution is not None:
+            # One that still waits to be sent will learn of the change; of one that was sent, the answer
+            # may be on its way with the old mapping.
+            resolution.smr_invoked |= smr_invoked
+            resolution.again |= smr_invoked and resolution.machine.state is not ResolutionState.HELD_BACK
             return []
-        # An SMR supersedes an open question: its answer may be on its way with the old mapping.
-        if resolution is None or resolution.machine.state is not ResolutionState.HELD_BACK:
-            machine = Machine(TRANSITIONS, ResolutionState.HELD_BACK)
-            subscribe = self._config.mechanism.subscribe
-            resolution = Resolution(eid, machine, now, subscribe=subscribe)
-            self._resolutions[eid] = resolution
-        resolution.smr_invoked |= smr_invoked
+        machine = Machine(TRANSITIONS, ResolutionState.HELD_BACK)
+        subscribe = self._config.mechanism.subscribe
+        resolution = Resolution(eid, machine, now, smr_invoked=smr_invoked, subscribe=subscribe)
+        self._resolutions[eid] = resolution
         return self._due(resolution, now)
+
+    def _answered_by(self, nonce: int) -> Resolution | None:
+        return next((each for each in self._resolutions.values() if nonce in each.nonces), None)
+
+    def _close(self, resolution: Resolution, now: int) -> list[Action]:
+        """A question is over; ask once more if an SMR came meanwhile."""
+        del self._resolutions[resolution.eid]
+        return self._ask(resolution.eid, now, smr_invoked=True) if resolution.again else []
 
     def _due(self, resolution: Resolution, now: int) -> list[Action]:
         """Send, wait for a limiter, or end the pause; sets the next deadline."""
         if resolution.machine.state is ResolutionState.PAUSED:
-            del self._resolutions[resolution.eid]
             dropped = [self._held.pop(eid) for eid in list(self._held) if eid in resolution.eid]
             self.counters["held_packets_given_up"] += sum(map(len, dropped))
-            return []
+            return self._close(resolution, now)
         ready = self._request_limit.ready_at(resolution.eid, now)
         limiter = "map_request_interval_s"
         if resolution.smr_invoked and not resolution.transmissions:
@@ -349,7 +363,7 @@ class Itr:
         if old is None:
             return []
         return [
-            ClearForwarding(eid),
+            self.cleared(eid),
             emit("map_cache_changed", eid=eid, old_rloc=best_rloc(old), forwarding="removed", ttl_minutes=0),
         ]
 

@@ -46,6 +46,7 @@ class Resolution:
         machine: where it stands.
         deadline: of the next transmission, or of the end of the pause.
         smr_invoked: asked because of an SMR: the s-bit.
+        again: an SMR came while it was open: the answer may be from before the change, so ask once more.
         subscribe: ask to be told of changes too (RFC 9437); off once that was denied.
         limiter: the name of the limit that held it back, for its event.
         nonces: of all transmissions; a reply to any of them will do.
@@ -57,6 +58,7 @@ class Resolution:
     machine: Machine[ResolutionState, ResolutionInput]
     deadline: int
     smr_invoked: bool = False
+    again: bool = False
     subscribe: bool = False
     limiter: str | None = None
     nonces: set[int] = field(default_factory=set)

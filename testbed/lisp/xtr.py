@@ -13,7 +13,6 @@ from testbed.lisp.actions import (
     Action,
     Address,
     AnswerNeighbour,
-    ClearForwarding,
     Forwarding,
     ProbeNeighbour,
     SendControl,
@@ -147,7 +146,7 @@ class Xtr:
         prefix = host_prefix(event.eid)
         return [
             emit("eid_withdrawn", eid=event.eid, rloc=self._config.rloc),
-            ClearForwarding(prefix),
+            self._itr.cleared(prefix),
             *self._presence.forget(event.eid),
             *self._registrar.withdraw(prefix, now),
         ]
@@ -162,7 +161,7 @@ class Xtr:
             actions += local
             if arrived:
                 prefix = host_prefix(eid)
-                self._itr.forget(prefix)
+                actions += self._itr.forget(prefix)
                 # At the moment of discovery: the next refresh is up to a minute away.
                 actions += self._registrar.register(prefix, now)
                 if self._config.mechanism.smr_on_discovery:

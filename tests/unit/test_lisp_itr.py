@@ -355,18 +355,41 @@ def test_limits_can_be_switched_off() -> None:
     asking.resolved(mapping(rloc=OLD))
     for _ in range(3):
         actions = asking.itr.solicited(ip_network("192.168.0.10/32"), OLD, asking.now)
-        assert len(requests(actions)) == 1
+        ((inner, _, _),) = requests(actions)
+        asking.reply(inner.nonce, mapping(rloc=OLD))
         assert "limiter" not in events(actions, "map_request_sent")[0]
 
 
-def test_an_smr_supersedes_an_open_question_whose_answer_may_be_old() -> None:
-    asking = Asking(map_request_interval_s=0, smr_invoked_interval_s=0)
+def test_an_smr_during_an_open_question_takes_its_answer_and_asks_once_more() -> None:
+    """The answer may be the new mapping, so it must not wait, or the old one, so it must not be the last."""
+    asking = Asking()
     asking.resolved(mapping(rloc=OLD))
     eid = ip_network("192.168.0.10/32")
+    asking.now = 10 * SECOND_NS
     ((first, _, _),) = requests(asking.itr.solicited(eid, OLD, asking.now))
-    ((second, _, _),) = requests(asking.itr.solicited(eid, OLD, asking.now))
-    assert programmed(asking.reply(first.nonce, mapping(rloc=OLD))) == []
-    assert programmed(asking.reply(second.nonce, mapping(rloc=REMOTE)))
+    assert requests(asking.itr.solicited(eid, OLD, asking.now)) == []
+    actions = asking.reply(first.nonce, mapping(rloc=REMOTE))
+    assert [entry.locators[0].rloc for entry in programmed(actions)] == [REMOTE]
+    assert requests(actions) == []
+    done = asking.run(20 * SECOND_NS)
+    assert next(when for when, action in done if isinstance(action, SendControl)) == 13 * SECOND_NS
+
+
+def test_an_eid_space_prefix_that_is_also_a_mapping_is_resolved_again_when_that_ends() -> None:
+    asking = Asking()
+    asking.itr.install(mapping("192.168.0.0/16", ttl_minutes=1), 0)
+    done = [action for _, action in asking.run(MINUTE_NS)]
+    assert SetForwarding(IPv4Network("192.168.0.0/16"), Forwarding.RESOLVE) in done
+    asking.itr.install(mapping("192.168.0.0/16"), asking.now)
+    removed = asking.itr.install(mapping("192.168.0.0/16", ttl_minutes=0), asking.now)
+    assert SetForwarding(IPv4Network("192.168.0.0/16"), Forwarding.RESOLVE) in removed
+
+
+def test_what_was_held_for_an_eid_that_turns_out_to_be_local_is_sent_on() -> None:
+    asking = Asking()
+    asking.miss(b"1")
+    assert injected(asking.itr.forget(ip_network("192.168.0.10/32"))) == [b"1"]
+    assert asking.itr.next_deadline() is None
 
 
 def test_what_is_local_is_never_overridden_by_a_mapping() -> None:
