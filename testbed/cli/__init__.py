@@ -6,10 +6,12 @@ import sys
 
 import typer
 
+from testbed.cli.compare import compare
 from testbed.cli.decode import decode
 from testbed.cli.doctor import doctor
 from testbed.cli.graph import graph
 from testbed.cli.labs import down, exec_, inspect, migrate, shell, status
+from testbed.cli.report import report
 from testbed.cli.run import run, up
 from testbed.cli.validate import validate
 from testbed.errors import TestbedError
@@ -22,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, validate, graph, run, up, migrate, status, inspect, shell, down, decode):
+for command in (doctor, validate, graph, run, up, migrate, status, inspect, shell, down, report, compare, decode):
     app.command()(command)
 app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
 

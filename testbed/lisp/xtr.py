@@ -335,9 +335,10 @@ class Xtr:
                 # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
                 actions.append(ProbeNeighbour(eid, self._presence.mac_of(eid)))
             actions += self._itr.install(record, now)
-            actions.append(
-                emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
-            )
+            if self._config.mechanism.reencapsulate:
+                actions.append(
+                    emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
+                )
             return actions
         if self._presence.override(prefix) is Forwarding.AWAY and not ours:
             return self._itr.install(record, now)

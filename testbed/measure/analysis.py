@@ -144,15 +144,15 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         timeline,
         phases,
         flows,
-        migration_verdict(migration.ended_ok, peer_answered_again=answered_again),
+        migration_verdict(
+            migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks
+        ),
         run.bounds.get(migration.index),
         _both_sites_ns(timeline),
     )
 
 
-def _close_timeline(
-    timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float
-) -> None:
+def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float) -> None:
     """Add t14 from the gap that was found to be the outage."""
     source = primary.series.name if primary else "no probe"
     answered_ns = phases.chosen.answered_after_ns if phases.chosen else None

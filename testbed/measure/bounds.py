@@ -71,9 +71,7 @@ def remapping_bound(
     answer = "d(ITR,MR) + d(MS,ITR)" if proxy_reply else "d(ITR,MR) + d(MS,new) + d(new,ITR)"
 
     if mechanism == "pubsub":
-        return Bound(
-            d(new, server) + d(server, itr), "d(new,MS) + d(MS,ITR)", "publication by the Map-Server"
-        )
+        return Bound(d(new, server) + d(server, itr), "d(new,MS) + d(MS,ITR)", "publication by the Map-Server")
     if mechanism == "smr-map-server":
         value = d(new, server) + d(server, itr) + resolve
         return Bound(value, f"d(new,MS) + d(MS,ITR) + {answer}", "the Map-Server solicits")
@@ -82,8 +80,7 @@ def remapping_bound(
         return Bound(
             told + d(old, itr) + resolve,
             f"d(new,MS) + d(MS,old) + d(old,ITR) + {answer}",
-            "a stale packet is at the old xTR when it is told; "
-            f"the next may be {probe_interval_ms:g} ms away",
+            f"a stale packet is at the old xTR when it is told; the next may be {probe_interval_ms:g} ms away",
         )
     if mechanism == "map-version":
         return Bound(d(new, itr) + resolve, f"d(new,ITR) + {answer}", "at the VM's first packet to the peer")
@@ -96,6 +93,4 @@ def remapping_bound(
     if mechanism == "ttl" and ttl_minutes is not None:
         value = ttl_minutes * 60_000 + resolve
         return Bound(value, f"TTL + {answer}", "at most: the entry may expire at any moment before")
-    return Bound(
-        None, "", f"no bound is known for {mechanism or 'a run without mechanism'} with these options"
-    )
+    return Bound(None, "", f"no bound is known for {mechanism or 'a run without mechanism'} with these options")

@@ -130,9 +130,7 @@ def _passage_events(passage: Passage, sightings: Sequence[Sighting]) -> list[Eve
     inside = [s for s in sightings if window.start_ns <= s.mono_ns < window.end_ns]
     arrived = [s for s in inside if s.site == passage.destination_site]
     first = arrived[0] if arrived else None
-    stayed = [
-        s for s in inside if s.site == passage.source_site and (first is None or s.mono_ns <= first.mono_ns)
-    ]
+    stayed = [s for s in inside if s.site == passage.source_site and (first is None or s.mono_ns <= first.mono_ns)]
     events = []
     if stayed:
         events.append(_event("guest_last_frame", stayed[-1], passage.guest))

@@ -102,9 +102,7 @@ def _of_one(migration: Mapping[str, Any], subject: str, pause: str, summary: Map
         return f"{subject} moved {route}: {migration['reasons']['stuntime_ms']}"
     if not outage:
         interval = summary["probe_interval_ms"]
-        return (
-            f"{subject} moved {route}, and its peer lost no probe: any outage is below {duration(interval)}"
-        )
+        return f"{subject} moved {route}, and its peer lost no probe: any outage is below {duration(interval)}"
     parts = rounded_parts([metrics[f"{part}_ms"] for part in PARTS], outage)
     return f"{subject} moved {route}: its peer lost it for {duration(outage)}: {_parts(parts, pause)}"
 
@@ -129,11 +127,7 @@ def rounded_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
 
 def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str, Any]) -> str:
     succeeded = [m for m in counted if m["verdict"] == "PASS"]
-    times = (
-        f"{len(succeeded)} of {len(counted)} times"
-        if len(succeeded) < len(counted)
-        else f"{len(counted)} times"
-    )
+    times = f"{len(succeeded)} of {len(counted)} times" if len(succeeded) < len(counted) else f"{len(counted)} times"
     figure = summary["statistics"].get("stuntime_ms")
     if figure is None:
         return f"{subject} moved {times}; how long its peer lost it was not measured"

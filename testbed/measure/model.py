@@ -146,6 +146,7 @@ class Migration:
         warm_up: kept and shown, not counted in the statistics.
         ended_ok: what `migration_ended` said; None if it never came.
         error: its error text.
+        failed_checks: what was not as it must be after it (design: measurement, rule 7): names of checks.
     """
 
     index: int
@@ -167,6 +168,7 @@ class Migration:
     warm_up: bool = False
     ended_ok: bool | None = None
     error: str = ""
+    failed_checks: tuple[str, ...] = ()
 
 
 def same_address(value: Any, address: str) -> bool:

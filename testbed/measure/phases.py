@@ -249,9 +249,7 @@ def _covered_ns(whole: Interval, parts: Sequence[Interval]) -> int:
 
 def _neighbours(span: Interval, outage: Interval, timeline: Timeline) -> tuple[str, str]:
     """What a stretch of the outage lies between: the nearest marks, or the outage's own ends."""
-    before = [
-        (mark.mono_ns, label) for label, mark in timeline.marks.items() if mark.mono_ns <= span.start_ns
-    ]
+    before = [(mark.mono_ns, label) for label, mark in timeline.marks.items() if mark.mono_ns <= span.start_ns]
     after = [(mark.mono_ns, label) for label, mark in timeline.marks.items() if mark.mono_ns >= span.end_ns]
     starts = "the last answer" if span.start_ns == outage.start_ns or not before else max(before)[1]
     ends = "the first answer" if span.end_ns == outage.end_ns or not after else min(after)[1]

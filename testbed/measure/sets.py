@@ -23,9 +23,7 @@ class IncomparableError(TestbedError):
     """Two pools that were measured on different substrates, accelerators or by different probes."""
 
     def __init__(self, what: str, why: str) -> None:
-        super().__init__(
-            "incomparable", what, why=why, next_command="testbed compare A B --across-substrates"
-        )
+        super().__init__("incomparable", what, why=why, next_command="testbed compare A B --across-substrates")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from testbed.measure.analysis import Analysis, FlowResult, MigrationResult, Randomness
 from testbed.measure.gaps import Gap
 from testbed.measure.headline import headline
-from testbed.measure.model import ms
+from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
 from testbed.measure.statistics import describe, wilson
 from testbed.measure.thresholds import evaluate, parse
@@ -125,7 +125,7 @@ def migration_summary(result: MigrationResult) -> dict[str, Any]:
         "eid": migration.eid,
         "source": migration.source_site,
         "destination": migration.destination_site,
-        "error": migration.error or None,
+        "error": _error(migration),
         "origin": {"label": label, "mono_ns": origin_ns},
         "metrics": metrics,
         "phases_ms": {name: phases.length_ms(name) for name in PHASES},
@@ -253,9 +253,7 @@ def _events(timeline: Timeline, origin_ns: int) -> list[dict[str, Any]]:
     marks = sorted(timeline.marks.values(), key=lambda mark: (mark.mono_ns, int(mark.label[1:])))
     seen = [_mark(mark, origin_ns) for mark in marks]
     absent = sorted(timeline.missing.items(), key=lambda item: int(item[0][1:]))
-    return seen + [
-        {"label": label, "kind": None, "source": None, "t_ms": None, "reason": why} for label, why in absent
-    ]
+    return seen + [{"label": label, "kind": None, "source": None, "t_ms": None, "reason": why} for label, why in absent]
 
 
 def _mark(mark: Mark, origin_ns: int) -> dict[str, Any]:
@@ -324,9 +322,7 @@ def success_of(migrations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     causes: dict[str, int] = {}
     for migration in tried:
         if migration["verdict"] != Verdict.PASS.value:
-            cause = (
-                migration["error"] or migration["reasons"].get("stuntime_ms") or "no migration_ended event"
-            )
+            cause = migration["error"] or migration["reasons"].get("stuntime_ms") or "no migration_ended event"
             causes[cause] = causes.get(cause, 0) + 1
     return {
         "n": len(tried),
@@ -334,3 +330,10 @@ def success_of(migrations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "ci95": [round(low, 4), round(high, 4)],
         "failures": dict(sorted(causes.items())),
     }
+
+
+def _error(migration: Migration) -> str | None:
+    """What went wrong with a migration, and which of the checks after it failed."""
+    failed = ", ".join(migration.failed_checks)
+    parts = [migration.error, f"not verified afterwards: {failed}" if failed else ""]
+    return "; ".join(part for part in parts if part) or None

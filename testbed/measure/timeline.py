@@ -263,9 +263,7 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
     timeline.put("t12", t12, f"{itr} did not report its cache changed to {migration.destination_rloc}")
     used = find.all("first_packet_new_rloc", after_ns=t0, keep=find.to_destination)
     used = [event for event in used if event.source == itr or event.fields.get("via") == "frame"]
-    timeline.put(
-        "t13", _choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID"
-    )
+    timeline.put("t13", _choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
 
     def is_news(event: Event) -> bool:
         """A reply or publication that does not name another RLOC than the destination's."""

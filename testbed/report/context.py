@@ -103,7 +103,25 @@ def _migration(
         warm_up=bool(request.fields.get("warm_up", False)),
         ended_ok=None if end is None else bool(end.fields.get("ok")),
         error="" if end is None else str(end.fields.get("error") or ""),
+        failed_checks=_failed_checks(events, request.mono_ns, window, index),
     )
+
+
+def _failed_checks(
+    events: Sequence[Event], start_ns: int, window: Interval, index: int
+) -> tuple[str, ...]:
+    """The names of the checks that a migration's verification did not pass."""
+    checks = next(
+        (
+            event.fields.get("checks", {})
+            for event in events
+            if event.kind == "verification"
+            and start_ns <= event.mono_ns <= window.end_ns
+            and event.fields.get("index", index) == index
+        ),
+        {},
+    )
+    return tuple(sorted(name for name, ok in checks.items() if not ok))
 
 
 def one_way_delays(plan: Plan) -> dict[tuple[str, str], float]:

@@ -96,7 +96,7 @@ def test_the_captures_show_the_chain(run: Run) -> None:
     mono = run.of("migration_requested")[0]
     ended = run.of("settle_ended")[0]
     outer = [p for p in packets_of(run, "xtr-c", "data") if p["source"] == "10.0.3.2"]
-    window = [p for p in outer if mono.wall_ns <= p["time_ns"] <= ended.wall_ns]
+    window = [p for p in outer if mono.wall_ns <= p["wall_ns"] <= ended.wall_ns]
     towards = [p["destination"] for p in window]
     assert towards[0] == "10.0.1.2"
     assert towards[-1] == "10.0.2.2"
@@ -104,7 +104,7 @@ def test_the_captures_show_the_chain(run: Run) -> None:
     assert set(towards[:switch]) == {"10.0.1.2"}
     assert set(towards[switch:]) == {"10.0.2.2"}
     control = [
-        p for p in packets_of(run, "xtr-c", "control") if mono.wall_ns <= p["time_ns"] <= window[switch]["time_ns"]
+        p for p in packets_of(run, "xtr-c", "control") if mono.wall_ns <= p["wall_ns"] <= window[switch]["wall_ns"]
     ]
     kinds = [kind_of(p) for p in control]
     chain = [kind for kind in kinds if kind in ("SMR", "Map-Request", "Map-Reply")]
@@ -115,7 +115,7 @@ def kind_of(packet: dict[str, Any]) -> str:
     """SMR, Map-Request (maybe encapsulated), Map-Reply, …"""
     message = packet["message"]
     inner = message.get("message", message)
-    if inner["type"] == "Map-Request" and inner.get("S"):
+    if inner["type"] == "Map-Request" and "S" in inner["flags"]:
         return "SMR"
     return str(inner["type"])
 

@@ -172,8 +172,16 @@ class Prober:
 
     def flush(self) -> None:
         """Write the rows that are new or have changed; a prober that is killed has lost no older ones."""
-        for offset, rows in self._ledger.changed_rows():
-            os.pwrite(self._output, rows, offset)
+        self.write(self.changed())
+
+    def changed(self) -> list[tuple[int, bytes]]:
+        """The rows to write: (offset in the file, octets)."""
+        return list(self._ledger.changed_rows())
+
+    def write(self, rows: list[tuple[int, bytes]]) -> None:
+        """Write rows; safe beside the event loop, since rows are values."""
+        for offset, octets in rows:
+            os.pwrite(self._output, octets, offset)
 
     def outstanding(self, since_ns: int) -> bool:
         """Whether a probe sent since then still waits for its reply."""
@@ -235,7 +243,8 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
     async def flushing() -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            prober.flush()
+            # In a thread: a write can wait for the disk, and the schedule cannot.
+            await loop.run_in_executor(None, prober.write, prober.changed())
 
     flusher = loop.create_task(flushing())
     loop.add_reader(prober.timer.fd, prober.on_timer)

@@ -215,10 +215,27 @@ def test_starved_prober_is_invalid() -> None:
 
 
 def test_probes_never_sent_are_invalid() -> None:
-    holes = probes(LOST, lateness_ms=lambda due: None if 200 <= due < 230 else 0.0)
+    holes = probes(LOST, lateness_ms=lambda due: None if 200 <= due < 430 else 0.0)
     result = summary(run(Story(), holes))
     assert result.verdict is Verdict.INVALID
+    assert result.data["migrations"][0]["metrics"]["probes_never_sent"] == 23
+
+
+def test_few_probes_never_sent_are_flagged() -> None:
+    holes = probes(LOST, lateness_ms=lambda due: None if 200 <= due < 230 else 0.0)
+    result = summary(run(Story(), holes))
+    assert result.verdict is Verdict.PASS
+    (finding,) = [f for f in result.data["validity"] if f["ok"] is False]
+    assert (finding["severity"], finding["name"]) == ("flag", "all probes sent, migration 0, icmp to-guest")
     assert result.data["migrations"][0]["metrics"]["probes_never_sent"] == 3
+
+
+def test_a_guest_that_is_not_where_it_should_be_is_a_failure() -> None:
+    story = run(Story(), probes(LOST))
+    lost = replace(story.migrations[0], failed_checks=("guest_only_here",))
+    result = summary(replace(story, migrations=[lost]))
+    assert result.verdict is Verdict.FAIL
+    assert "guest_only_here" in result.data["migrations"][0]["error"]
 
 
 def test_dirty_baseline_is_invalid() -> None:
