@@ -108,10 +108,11 @@ def test_a_loss_is_found_where_it_was(
     assert before_drop - slack_ns < min(lost_ns)
     assert max(lost_ns) < after_pass
     assert not [at for at in kept_ns if after_drop < at < before_pass - slack_ns]
-    assert len(lost_ns) >= 30
-    assert len(kept_ns) >= 90
+    assert len(sent) >= 0.5 * len(rows)  # a busy machine may keep the prober from sending some
+    assert len(lost_ns) >= 15
+    assert len(kept_ns) >= 40
     (back,) = prober.events("first_answered_probe")
-    assert back["unanswered"] >= 30
+    assert back["unanswered"] == len(lost_ns)
     (ended,) = prober.events("probing_ended")
     assert ended["answered"] == len(kept_ns)
     assert ended["sent"] + ended["never_sent"] == len(rows)
