@@ -18,9 +18,7 @@ class EventLog:
     local files, so lines of different processes never mix and nothing is lost when one is killed.
     """
 
-    def __init__(
-        self, path: Path, source: str, *, also: Callable[[Event], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path, source: str, *, also: Callable[[Event], None] | None = None) -> None:
         self.source = source
         self._also = also
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -45,9 +45,7 @@ def decode(
 
     capture = Capture(pcap)
     packets = (
-        packet
-        for packet in lisp_packets(capture.frames())
-        if plane is DecodePlane.ALL or packet.plane == plane.value
+        packet for packet in lisp_packets(capture.frames()) if plane is DecodePlane.ALL or packet.plane == plane.value
     )
     if output is DecodeFormat.JSON:
         listed = [packet.to_json() for packet in packets]
@@ -59,9 +57,7 @@ def decode(
         for interface in capture.interfaces:
             if interface.dropped:
                 name = interface.name or "the interface"
-                typer.echo(
-                    f"note: {interface.dropped} frames were dropped while capturing on {name}", err=True
-                )
+                typer.echo(f"note: {interface.dropped} frames were dropped while capturing on {name}", err=True)
         if capture.truncated:
             typer.echo("note: the capture ends in the middle of a frame (its writer was killed?)", err=True)
 

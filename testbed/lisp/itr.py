@@ -96,9 +96,7 @@ class Itr:
     def solicited(self, eid: Prefix, peer: Address, now: int) -> list[Action]:
         """A peer says that its mapping changed: ask the mapping system, if we use it (RFC 9301 §6.1)."""
         entry = self.cache.lookup(eid.network_address, now)
-        actions: list[Action] = [
-            emit("smr_received", mono_ns=now, eid=eid, peer=peer, cached=entry is not None)
-        ]
+        actions: list[Action] = [emit("smr_received", mono_ns=now, eid=eid, peer=peer, cached=entry is not None)]
         if entry is None:
             return actions
         # The entry's own prefix is what is asked about (RFC 9301 §5.2), unless the SMR is narrower.
@@ -344,19 +342,15 @@ class Itr:
         source = self._config.rloc
         if source.version != destination.version:
             # The inner header is of one family, and then only an address of the EID's can be its source.
-            source = next(
-                (each for each in self._config.gateways if each.version == destination.version), destination
-            )
+            source = next((each for each in self._config.gateways if each.version == destination.version), destination)
         return EncapsulatedControl(source, destination, CONTROL_PORT, request.encode()).encode()
 
-    @staticmethod
-    def _program(entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
+    def _program(self, entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
         kind = entry.forwarding
-        if override is Forwarding.AWAY and kind is Forwarding.REMOTE:
+        sent_on = override is Forwarding.AWAY and self._config.mechanism.reencapsulate
+        if sent_on and kind is Forwarding.REMOTE:
             kind = Forwarding.AWAY
-        return SetForwarding(
-            entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version
-        )
+        return SetForwarding(entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version)
 
     def _remove(self, eid: Prefix) -> list[Action]:
         old = self.cache.remove(eid)

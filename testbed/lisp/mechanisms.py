@@ -1,8 +1,8 @@
 """What tells the ITRs that a mapping changed: the treatments of the experiment, as a table.
 
 Each mechanism is a set of switches that the state machines read; none of them tests for a name.
-The registration, the Map-Server's word to the previous xTR and the re-encapsulation there are the
-same under all, so that two runs differ in one thing.
+The registration and the Map-Server's word to the previous xTR are the same under all, and so is the
+re-encapsulation there but for `ttl`, which shows what happens when nothing looks after stale packets.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Mechanism:
         subscribe: ITRs subscribe to what they resolve, and the Map-Server publishes (RFC 9437).
         probe_interval_s: ITRs ask the locators that they use for their mapping, this often
             (RFC 9301 §7.1); 0 = never.
+        reencapsulate: the old xTR sends on what still comes for an EID that has left; otherwise it drops it.
     """
 
     name: str
@@ -33,12 +34,13 @@ class Mechanism:
     smr_on_discovery: bool = False
     subscribe: bool = False
     probe_interval_s: float = 0.0
+    reencapsulate: bool = True
 
 
 MECHANISMS: dict[str, Mechanism] = {
     mechanism.name: mechanism
     for mechanism in (
-        Mechanism("ttl"),
+        Mechanism("ttl", reencapsulate=False),
         Mechanism("smr-old-xtr", smr_on_stale_packet=True),
         Mechanism("smr-map-server", smr_from_map_server=True),
         Mechanism("smr-new-xtr", smr_on_discovery=True),

@@ -333,9 +333,10 @@ class Xtr:
             self._registrar.lose(prefix)
             unbind = self._presence.depart(eid, now)
             actions += self._itr.install(record, now)
-            actions.append(
-                emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
-            )
+            if self._config.mechanism.reencapsulate:
+                actions.append(
+                    emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
+                )
             actions += unbind
             if self._probe_hosts.allow(eid, now):
                 # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.

@@ -22,12 +22,14 @@ class Impairment:
         jitter_ms: standard deviation of the delay.
         loss_percent: independent loss probability, per cent.
         rate_mbit: rate limit, or None for none.
+        queue_ms: how long the queue in front of the rate limit is; what does not fit is dropped.
     """
 
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
     loss_percent: float = 0.0
     rate_mbit: float | None = None
+    queue_ms: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ from tests.unit.lisp_network import EID, MS_NS, RLOCS, Network, packet_to
 MOVES = st.lists(
     st.tuples(
         st.sampled_from(["xtr-a", "xtr-b"]),
-        st.sampled_from(
-            [1, 5, 15, 25, 40, 100, 900, 3000, 20_000, 59_995, 60_000]
-        ),  # until the next move, ms
+        # until the next move, ms; the last two meet a refresh
+        st.sampled_from([1, 5, 15, 25, 40, 100, 900, 3000, 20_000, 59_995, 60_000]),
         st.booleans(),  # whether it says so when it comes
     ),
     min_size=1,

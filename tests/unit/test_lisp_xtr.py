@@ -306,10 +306,12 @@ def test_rfc9301_6_1_smrs_to_one_peer_keep_3_s_apart_and_the_next_names_the_limi
     assert len(events(stale(site, ELSEWHERE), "smr_sent")) == 1
 
 
-def test_mechanism_ttl_solicits_nobody() -> None:
+def test_mechanism_ttl_solicits_nobody_and_sends_nothing_on() -> None:
     site = Site("ttl")
     site.sight()
-    site.receive(site.notice(5000))
+    actions = site.receive(site.notice(5000))
+    assert [each.forwarding for each in actions if isinstance(each, SetForwarding)] == [Forwarding.REMOTE]
+    assert events(actions, "away_installed") == []
     assert sent(stale(site), MapRequest) == []
 
 

@@ -139,9 +139,7 @@ class Prober:
         self._labels = {"flow": config["flow"], "direction": config["direction"]}
         self._ledger = probes.Ledger(config["flow"], config["direction"])
         run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
-        self.echo = Echo(
-            config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id
-        )
+        self.echo = Echo(config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id)
         self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         interval_ns = round(config["interval_ms"] * 1_000_000)
         self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
@@ -170,14 +168,20 @@ class Prober:
                 continue
             lost = self._ledger.answer(seq, received_ns)
             if lost:
-                self._log.emit(
-                    "first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels
-                )
+                self._log.emit("first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels)
 
     def flush(self) -> None:
         """Write the rows that are new or have changed; a prober that is killed has lost no older ones."""
-        for offset, rows in self._ledger.changed_rows():
-            os.pwrite(self._output, rows, offset)
+        self.write(self.changed())
+
+    def changed(self) -> list[tuple[int, bytes]]:
+        """The rows to write: (offset in the file, octets)."""
+        return list(self._ledger.changed_rows())
+
+    def write(self, rows: list[tuple[int, bytes]]) -> None:
+        """Write rows; safe beside the event loop, since rows are values."""
+        for offset, octets in rows:
+            os.pwrite(self._output, octets, offset)
 
     def outstanding(self, since_ns: int) -> bool:
         """Whether a probe sent since then still waits for its reply."""
@@ -239,7 +243,8 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
     async def flushing() -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            prober.flush()
+            # In a thread: a write can wait for the disk, and the schedule cannot.
+            await loop.run_in_executor(None, prober.write, prober.changed())
 
     flusher = loop.create_task(flushing())
     loop.add_reader(prober.timer.fd, prober.on_timer)

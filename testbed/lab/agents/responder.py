@@ -61,9 +61,7 @@ async def responding(runtime: Runtime) -> AsyncIterator[None]:
     port = int(runtime.config.get("port", ECHO_PORT))
     async with contextlib.AsyncExitStack() as stack:
         for address in runtime.config.get("addresses", ANYWHERE):
-            transport, _ = await loop.create_datagram_endpoint(
-                _Echo, sock=_bound(socket.SOCK_DGRAM, address, port)
-            )
+            transport, _ = await loop.create_datagram_endpoint(_Echo, sock=_bound(socket.SOCK_DGRAM, address, port))
             stack.callback(transport.close)
             server = await asyncio.start_server(_echo_stream, sock=_bound(socket.SOCK_STREAM, address, port))
             stack.callback(server.close)

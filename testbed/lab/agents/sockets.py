@@ -112,9 +112,7 @@ class LanSocket:
     """
 
     def __init__(self, interface: str) -> None:
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(0)
-        )
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(0))
         program = b"".join(struct.pack("@HBBI", *instruction) for instruction in _FILTER)
         # Attached before it is bound, so that nothing else is ever queued.
         code = ctypes.create_string_buffer(program)

@@ -235,14 +235,10 @@ class XtrAgent:
     def _probe_neighbour(self, action: ProbeNeighbour) -> None:
         for gateway in self._gateways:
             if isinstance(action.eid, IPv4Address) and isinstance(gateway, IPv4Address):
-                self._lan.send(
-                    arp_request(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid)
-                )
+                self._lan.send(arp_request(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid))
             elif isinstance(action.eid, IPv6Address) and isinstance(gateway, IPv6Address):
                 self._lan.send(
-                    neighbour_solicitation(
-                        mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid
-                    )
+                    neighbour_solicitation(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid)
                 )
 
 

@@ -1,0 +1,142 @@
+"""What each agent is told, from the plan and the experiment."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.lab.hypervisor.keys import write_secret
+from testbed.plan.model import Plan, Site
+from testbed.spec.experiment import Experiment
+
+SITE_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent to start: its name in the lab, its kind, its node, its configuration."""
+
+    name: str
+    kind: str
+    node: str
+    config: Mapping[str, Any]
+
+
+def make_site_keys(plan: Plan, folder: Path) -> dict[str, Path]:
+    """A secret for each site, 0600, new in every lab; returns site → file."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = {}
+    for site in plan.sites:
+        files[site.name] = folder / f"{site.name}.key"
+        write_secret(files[site.name], secrets.token_hex(SITE_KEY_BYTES).encode())
+    return files
+
+
+class Configs:
+    """The configurations of a lab's agents.
+
+    Args:
+        plan: of the lab.
+        experiment: its mechanism and options.
+        events: the run's events.jsonl.
+        folder: the lab's runtime folder.
+    """
+
+    def __init__(self, plan: Plan, experiment: Experiment, events: Path, folder: Path) -> None:
+        self._plan = plan
+        self._experiment = experiment
+        self._events = events
+        self._folder = folder
+        self._keys = make_site_keys(plan, folder / "keys")
+
+    def _agent(self, name: str, kind: str, node: str, **config: Any) -> AgentSpec:
+        shared = {"node": node, "events": str(self._events), "control": str(self._folder / f"{name}.sock")}
+        return AgentSpec(name, kind, node, {**shared, **config})
+
+    def map_server(self) -> AgentSpec:
+        """The Map-Server and Map-Resolver."""
+        lisp = self._experiment.lisp
+        sites = [
+            {
+                "name": site.name,
+                "eid_prefixes": list(site.eid_prefixes),
+                "dynamic_eid_prefixes": list(site.dynamic_eid_prefixes),
+                "key_id": site.key_id,
+                "key_file": str(self._keys[site.name]),
+            }
+            for site in self._plan.sites
+        ]
+        limits: dict[str, Any] = {}
+        if not lisp.limiters.map_reply:
+            limits["map_reply_interval_s"] = 0.0
+        if not lisp.limiters.smr:
+            limits["smr_interval_s"] = 0.0
+        node = self._plan.mapping_system.node
+        return self._agent(
+            node,
+            "mapserver",
+            node,
+            rloc=self._plan.mapping_system.rloc,
+            sites=sites,
+            state=str(self._folder / f"{node}.state"),
+            mechanism=self._experiment.mechanism,
+            options={"proxy_reply": lisp.proxy_reply, **limits},
+        )
+
+    def xtr(self, site: Site) -> AgentSpec:
+        """A site's xTR."""
+        lisp = self._experiment.lisp
+        options: dict[str, Any] = {
+            "registration_ttl_minutes": lisp.registration_ttl_minutes,
+            "refresh_s": lisp.refresh_s,
+            "proxy_reply": lisp.proxy_reply,
+            "on_miss": "hold" if lisp.hold else "drop",
+        }
+        if not lisp.limiters.map_request:
+            options |= {"map_request_interval_s": 0.0, "smr_invoked_interval_s": 0.0}
+        if not lisp.limiters.map_reply:
+            options["map_reply_interval_s"] = 0.0
+        if not lisp.limiters.smr:
+            options["smr_interval_s"] = 0.0
+        space = {prefix for each in self._plan.sites for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
+        return self._agent(
+            site.xtr,
+            "xtr",
+            site.xtr,
+            rloc=site.rloc,
+            core_interface=site.core_interface,
+            eid_interface=site.eid_interface,
+            eid_prefixes=list(site.eid_prefixes),
+            dynamic_eid_prefixes=list(site.dynamic_eid_prefixes),
+            eid_space=sorted(space),
+            gateway=list(site.gateway),
+            gateway_mac=site.gateway_mac,
+            map_servers=[self._plan.mapping_system.rloc],
+            map_resolvers=[self._plan.mapping_system.rloc],
+            key_id=site.key_id,
+            key_file=str(self._keys[site.name]),
+            state=str(self._folder / f"{site.xtr}.state"),
+            mechanism=self._experiment.mechanism,
+            options=options,
+        )
+
+    def probers(self, guest_eid: str, probes_folder: Path) -> list[AgentSpec]:
+        """The probers at the correspondent, one a flow."""
+        correspondent = self._plan.correspondent
+        return [
+            self._agent(
+                f"prober-{flow}",
+                "prober",
+                correspondent.node,
+                target=guest_eid,
+                source=correspondent.eid.split("/")[0],
+                flow=flow,
+                direction="to-guest",
+                interval_ms=self._experiment.probes.interval_ms,
+                output=str(probes_folder / f"{flow}-to-guest.jsonl"),
+            )
+            for flow in self._experiment.probes.flows
+        ]

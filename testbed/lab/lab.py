@@ -1,0 +1,211 @@
+"""A lab: a plan come to life, in the namespaces of this process. Brought up in order, taken down in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import TestbedError
+from testbed.eventlog import EventLog
+from testbed.lab.agentprocess import AgentProcess
+from testbed.lab.captures import Captures, capture_points
+from testbed.lab.configs import Configs
+from testbed.lab.hypervisor.images import ensure_images
+from testbed.lab.network.network import Network
+from testbed.lab.progress import ProgressWriter
+from testbed.lab.request import Request
+from testbed.lab.substrate import Substrate
+from testbed.lab.xenlab import XenLab, tap_names
+from testbed.plan.model import Plan
+from testbed.spec.experiment import Experiment
+
+
+class Lab:
+    """Network, agents, captures, hosts and guest of one plan.
+
+    Attributes:
+        plan, experiment, request: what it is made from.
+        run_dir: the run's folder.
+        events: the orchestrator's event log.
+        network: up after `up`.
+        substrate: holds the guest.
+        guest_site: where the guest is, as far as the lab knows.
+        captures: records of the captures, for the manifest, once they have ended.
+    """
+
+    def __init__(
+        self, request: Request, plan: Plan, experiment: Experiment, events: EventLog, progress: ProgressWriter
+    ) -> None:
+        self.request, self.plan, self.experiment = request, plan, experiment
+        self.run_dir = Path(request.run_dir)
+        self.events, self.progress = events, progress
+        self.guest = plan.guests[0]
+        self.guest_site = self.guest.site
+        self.captures: list[dict[str, Any]] = []
+        self.agents: dict[str, AgentProcess] = {}
+        self._configs = Configs(plan, experiment, self.run_dir / "events.jsonl", request.folder)
+        self._stack = contextlib.ExitStack()
+        self._capturing: Captures | None = None
+        self.network: Network
+        self.substrate: Substrate
+
+    # --- up and down
+
+    def up(self) -> None:
+        """Bring everything up until the guest answers its correspondent."""
+        self.progress.phase("network")
+        self.network = self._stack.enter_context(Network(self.plan, self.run_dir, seed=self.experiment.seed))
+        self.substrate = self._make_substrate()
+        self._stack.callback(self.substrate.close)
+        self.progress.phase("hosts")
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            hosts = pool.submit(self.substrate.up)
+            try:
+                self._start_captures()
+                self._start_agents()
+            except BaseException:
+                self.substrate.close()  # ends the wait for hosts that nobody needs any more
+                raise
+            hosts.result()
+        self.progress.phase("guest")
+        self.substrate.start_guest()
+        # First the registration, then the first packet to it: an ITR that asks too early is told for a minute
+        # that nobody has the EID (RFC 9301 §8.3's negative reply).
+        self.progress.detail(self.guest.name, "waiting for its registration")
+        self.wait_mapping(self.guest_site, self.experiment.timeouts_s.guest_boot)
+        self.wait_guest(self.experiment.timeouts_s.agents)
+
+    def _make_substrate(self) -> Substrate:
+        if self.experiment.substrate != "xen":
+            raise TestbedError(
+                "substrate-missing", f"substrate {self.experiment.substrate} is not there yet",
+                next_command="--set substrate=xen",
+            )  # fmt: skip
+        images = ensure_images(lambda line: self.progress.detail("images", line))
+        return XenLab(
+            self.plan,
+            self.experiment,
+            images,
+            self.network,
+            self.request.folder,
+            self.run_dir,
+            self.events,
+            self.progress.detail,
+            cold=self.request.cold,
+        )
+
+    def _start_captures(self) -> None:
+        taps = {host.name: tap_names(host) for host in self.plan.xen_hosts}
+        self._capturing = Captures(capture_points(self.plan, taps), self.network, self.run_dir)
+        self._stack.callback(self._stop_captures)
+        self._capturing.wait_ready()
+
+    def _stop_captures(self) -> None:
+        if self._capturing is not None and not self.captures:
+            self.captures = self._capturing.stop()
+
+    def _start_agents(self) -> None:
+        specs = [self._configs.map_server(), *(self._configs.xtr(site) for site in self.plan.sites)]
+        for spec in specs:
+            self._start_agent(spec)
+        for agent in self.agents.values():
+            agent.wait_ready(self.experiment.timeouts_s.agents)
+
+    def _start_agent(self, spec: Any) -> AgentProcess:
+        agent = AgentProcess(spec, self.network, self.request.folder, self.run_dir / "logs")
+        self.agents[spec.name] = agent
+        self._stack.callback(agent.stop)
+        return agent
+
+    def close(self) -> None:
+        """Take everything down, in reverse; idempotent."""
+        self._stack.close()
+
+    # --- probing
+
+    def start_probers(self) -> None:
+        """Start the probers at the correspondent."""
+        (self.run_dir / "probes").mkdir(exist_ok=True)
+        for spec in self._configs.probers(self.guest.eid, self.run_dir / "probes"):
+            self._start_agent(spec).wait_ready(self.experiment.timeouts_s.agents)
+
+    def stop_probers(self) -> None:
+        """End the probers; their last rows are then written."""
+        for name, agent in self.agents.items():
+            if name.startswith("prober-"):
+                agent.stop()
+
+    def answered(self) -> int:
+        """How many probes have been answered so far, over all flows."""
+        return sum(
+            int(agent.inspect()["answered"]) for name, agent in self.agents.items() if name.startswith("prober-")
+        )
+
+    def check_agents(self) -> None:
+        """Raise TestbedError if an agent has died: what follows would measure its absence."""
+        for agent in self.agents.values():
+            agent.check_alive()
+
+    # --- what is so
+
+    def guest_identity(self, deadline_s: float) -> dict[str, Any] | None:
+        """The guest's boot ID and uptime, asked by its correspondent through the overlay; None without an answer."""
+        module = [sys.executable, "-m", "testbed.lab.agents.identity", self.guest.eid, str(deadline_s)]
+        try:
+            done = self.network.exec(self.plan.correspondent.node, module, timeout=deadline_s + 5.0)
+        except subprocess.TimeoutExpired:
+            return None
+        return dict(json.loads(done.stdout)) if done.returncode == 0 else None
+
+    def wait_guest(self, deadline_s: float) -> dict[str, Any]:
+        """Wait until the guest answers its correspondent; TestbedError if it does not."""
+        self.progress.detail(self.guest.name, "waiting for its first answer")
+        identity = self.guest_identity(deadline_s)
+        if identity is None:
+            raise TestbedError(
+                "guest-silent",
+                f"{self.guest.name} ({self.guest.eid}) did not answer {self.plan.correspondent.node} "
+                f"within {deadline_s:.0f} s",
+                next_command=f"less {self.run_dir}/console/{self.guest.name}@*.log",
+            )
+        self.events.emit("guest_identity", guest=self.guest.name, **identity)
+        return identity
+
+    def mapping(self) -> list[str]:
+        """The locators that the Map-Server has for the guest's EID, [] if it is not registered."""
+        state = self.agents[self.plan.mapping_system.node].inspect()
+        wanted = f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}"
+        for registration in state["registrations"]:
+            if registration["eid"] == wanted:
+                return list(registration["locators"])
+        return []
+
+    def wait_mapping(self, site: str, deadline_s: float) -> None:
+        """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
+        rloc = self.plan.site(site).rloc
+        end = time.monotonic() + deadline_s
+        while (found := self.mapping()) != [rloc]:
+            if time.monotonic() > end:
+                raise TestbedError(
+                    "eid-unregistered",
+                    f"{self.guest.eid} is not registered at {rloc} after {deadline_s:.0f} s",
+                    why=f"the Map-Server has {found or 'nothing'}",
+                )
+            self.check_agents()
+            time.sleep(0.05)
+
+    def inspect(self) -> dict[str, Any]:
+        """Every agent's state, and what runs where."""
+        agents = {}
+        for name, agent in self.agents.items():
+            try:
+                agents[name] = agent.inspect()
+            except TestbedError as error:
+                agents[name] = {"error": str(error)}
+        return {"guest_site": self.guest_site, "agents": agents, "placement": self.substrate.placement()}

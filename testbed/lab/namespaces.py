@@ -1,0 +1,120 @@
+"""A lab is one process tree in its own PID, network and mount namespaces: the kernel is the reaper.
+
+When the supervisor ends, in whatever way, every process, interface, namespace and mount of the lab goes with it. What
+the kernel cannot reap is the lab's folder below /run, which `remove` deletes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from testbed.errors import TestbedError
+from testbed.lab.request import Request
+
+PR_SET_PDEATHSIG = 1
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--net", "--mount", "--mount-proc")
+
+
+def launch(request: Request) -> subprocess.Popen[bytes]:
+    """Start a lab's supervisor in new namespaces.
+
+    A lab of mode "run" dies with the process that launched it; one of mode "up" outlives it. Its standard
+    streams go to the run's `logs/lab/supervisor.log`.
+    """
+    path = request.save()
+    logs = Path(request.run_dir) / "logs" / "lab"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def die_with_parent() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    with (logs / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*UNSHARE, sys.executable, "-m", "testbed.lab.supervisor", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent if request.mode == "run" else None,
+        )
+    (request.folder / "unshare.pid").write_text(f"{process.pid} {start_ticks(process.pid)}")
+    return process
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started (field 22 of /proc/PID/stat): with the PID it names one process for ever."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def outer_pid(folder: Path) -> int | None:
+    """The PID, in this namespace, of the `unshare` that holds a lab; None if it is gone."""
+    try:
+        pid, started = (int(word) for word in (folder / "unshare.pid").read_text().split())
+        return pid if start_ticks(pid) == started else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def supervisor_pid(folder: Path) -> int | None:
+    """The PID, in this namespace, of a lab's supervisor; None if it is gone."""
+    pid = outer_pid(folder)
+    if pid is None:
+        return None
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return None
+
+
+def terminate(folder: Path, *, grace_s: float) -> bool:
+    """Ask the supervisor to end, kill the lab if it has not within `grace_s`; True if it went by itself."""
+    inner = supervisor_pid(folder)
+    if inner is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(inner, signal.SIGTERM)
+    end = time.monotonic() + grace_s
+    while (pid := outer_pid(folder)) is not None and not _zombie(pid):
+        if time.monotonic() > end:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            wait_gone(folder, 10.0)
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def wait_gone(folder: Path, deadline_s: float) -> None:
+    """Wait until nothing of the lab runs; TestbedError if something still does at the deadline."""
+    end = time.monotonic() + deadline_s
+    while (pid := outer_pid(folder)) is not None and not _zombie(pid):
+        if time.monotonic() > end:
+            raise TestbedError("lab-survives", f"the lab of {folder.name} does not end", next_command=f"kill -9 {pid}")
+        time.sleep(0.02)
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def remove(folder: Path) -> None:
+    """Delete what the kernel does not reap: the lab's runtime folder, with its secrets."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def enter_command(folder: Path, argv: Sequence[str]) -> list[str]:
+    """The command line that runs `argv` inside a lab; TestbedError if the lab is not up."""
+    inner = supervisor_pid(folder)
+    if inner is None:
+        raise TestbedError("lab-not-up", f"no lab {folder.name} is up", next_command="testbed status")
+    return ["nsenter", "--target", str(inner), "--pid", "--net", "--mount", "--", *argv]

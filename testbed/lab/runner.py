@@ -1,0 +1,116 @@
+"""The experiment itself: baseline, migrate, settle, verify; once for every stop of the itinerary."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from testbed.errors import TestbedError
+from testbed.lab.lab import Lab
+from testbed.lab.substrate import Moved
+
+#: How long to wait, beyond the settle window, for a guest that does not answer yet.
+ANSWER_DEADLINE_S = 30.0
+#: After a first answer the path counts as restored when this many probes in a row have come back.
+POLL_S = 0.1
+
+
+class Runner:
+    """Performs migrations in a lab whose probers run; every step is an event."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._identity: dict[str, Any] | None = None
+        self._index = 0
+
+    def run(self, itinerary: tuple[str, ...]) -> None:
+        """Walk the itinerary; stops after a migration that failed (its evidence is what matters then)."""
+        lab = self._lab
+        lab.start_probers()
+        self._identity = lab.guest_identity(10.0)
+        for site in itinerary:
+            lab.progress.phase(f"migration {self._index + 1}/{len(itinerary)}")
+            self._baseline()
+            if not self.migrate(site).ok:
+                break
+        lab.stop_probers()
+
+    def _baseline(self) -> None:
+        lab = self._lab
+        seconds = lab.experiment.baseline_s
+        lab.progress.detail("baseline", f"{seconds:g} s of clean probing")
+        lab.events.emit("baseline_started", index=self._index)
+        self._pause(seconds)
+        lab.events.emit("baseline_ended", index=self._index)
+
+    def migrate(self, site: str) -> Moved:
+        """Move the guest to a site, let it settle, verify where everything is."""
+        lab, index = self._lab, self._index
+        source = lab.guest_site
+        if site == source:
+            raise TestbedError("already-there", f"{lab.guest.name} is at {site} already")
+        before = lab.substrate.placement()
+        lab.events.emit("placement", index=index, when="before", hosts=before)
+        lab.progress.detail(lab.guest.name, f"migrating {source} → {site}")
+        lab.events.emit("migration_requested", index=index, guest=lab.guest.name, from_site=source, to_site=site)
+        moved = lab.substrate.migrate(source, site)
+        lab.events.emit("migration_ended", index=index, ok=moved.ok, error=moved.error)
+        for action in moved.recovered:
+            lab.events.emit("recovered", index=index, action=action)
+        if moved.ok:
+            lab.guest_site = site
+        lab.progress.detail("settling", f"{lab.experiment.settle_s:g} s")
+        self._settle()
+        self._verify(index, lab.guest_site)
+        lab.events.emit("settle_ended", index=index)
+        self._index += 1
+        return moved
+
+    def _settle(self) -> None:
+        """Wait the settle window, and longer while the guest is silent: an outage is measured to its end."""
+        lab = self._lab
+        lisp = lab.experiment.lisp
+        patience_s = ANSWER_DEADLINE_S
+        if lab.experiment.mechanism == "ttl":
+            patience_s += 60.0 * lisp.registration_ttl_minutes
+        end = time.monotonic() + patience_s
+        self._pause(lab.experiment.settle_s)
+        known = lab.answered()
+        while time.monotonic() < end:
+            time.sleep(POLL_S)
+            lab.check_agents()
+            answered = lab.answered()
+            if answered > known:
+                break
+            lab.progress.detail("settling", f"{lab.guest.name} does not answer yet")
+        else:
+            return
+        self._pause(min(1.0, lab.experiment.settle_s))
+
+    def _verify(self, index: int, site: str) -> None:
+        """After a migration: the guest is here only, is the same one, and its EID is registered here only."""
+        lab = self._lab
+        after = lab.substrate.placement()
+        identity = lab.guest_identity(10.0)
+        rloc = lab.plan.site(site).rloc
+        checks: dict[str, bool] = {
+            "guest_only_here": lab.substrate.runs_only_at(site, after),
+            "guest_answers": identity is not None,
+            "mapping_only_here": lab.mapping() == [rloc],
+        }
+        if identity is not None and self._identity is not None:
+            checks["boot_id_unchanged"] = identity["boot_id"] == self._identity["boot_id"]
+            checks["uptime_not_backwards"] = identity["uptime_ms"] >= self._identity["uptime_ms"]
+            self._identity = identity
+        lab.events.emit("placement", index=index, when="after", hosts=after)
+        lab.events.emit("guest_identity", index=index, guest=lab.guest.name, **(identity or {"error": "no answer"}))
+        lab.events.emit(
+            "verification", index=index, site=site, ok=all(checks.values()), checks=checks, mapping=lab.mapping()
+        )
+
+    def _pause(self, seconds: float) -> None:
+        """Let time pass; an agent that dies meanwhile ends the run."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self._lab.check_agents()

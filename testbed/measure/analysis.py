@@ -1,0 +1,215 @@
+"""Take one run apart: every migration's timeline, gaps, phases and verdict, and what can be trusted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from testbed.events import Event
+from testbed.measure import validity
+from testbed.measure.bounds import Bound
+from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
+from testbed.measure.losses import Fate, ProbeKey, lost_where
+from testbed.measure.model import Interval, Migration, ProbeSeries, ms
+from testbed.measure.phases import Phases, measure_phases
+from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
+from testbed.measure.validity import Finding
+from testbed.measure.verdict import Verdict, migration_verdict
+
+#: How long a reply may take at the end of a log before its probe counts as lost: this many of the
+#: slowest usual round trips, and as many intervals.
+PATIENCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything raw that a run left behind.
+
+    Attributes:
+        manifest: as written by the orchestrator.
+        events: in the order of `mono_ns`, those derived from captures included.
+        series: the probe logs, one a flow and direction.
+        migrations: who was who in each.
+        interval_ns: of the probes.
+        expected_loss: the loss probability of a probe, both ways, that the impairments ask for.
+        bounds: migration index → analytic bound of its remapping.
+        fates: lost probe → where captures saw it last; None if nothing was captured.
+        problems: what could not be read of the run's folder.
+    """
+
+    manifest: Mapping[str, Any]
+    events: Sequence[Event]
+    series: Sequence[ProbeSeries]
+    migrations: Sequence[Migration]
+    interval_ns: int
+    expected_loss: float = 0.0
+    bounds: Mapping[int, Bound] = field(default_factory=dict)
+    fates: Mapping[ProbeKey, Fate] | None = None
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowResult:
+    """What one flow in one direction saw of a migration.
+
+    Attributes:
+        series: its decided probes, baseline included.
+        undecided: probes left out at the log's end.
+        gaps: that touch the migration's window.
+        places: of each gap, where how many of its probes were lost; None if nothing was captured.
+        counts: of the baseline and the migration's window together.
+        baseline: counts of the baseline window; None if there was none.
+        excursion: round-trip times against the baseline's; None if not comparable.
+    """
+
+    series: ProbeSeries
+    undecided: int
+    gaps: tuple[Gap, ...]
+    places: tuple[dict[str, int] | None, ...]
+    counts: Counts
+    baseline: Counts | None
+    excursion: Excursion | None
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationResult:
+    """One migration, measured.
+
+    Attributes:
+        flows: one a flow and direction, the one that the outage is measured in first.
+        both_sites_ns: how long both xTRs claimed the EID (t5 … t9); None if not measured.
+    """
+
+    migration: Migration
+    timeline: Timeline
+    phases: Phases
+    flows: tuple[FlowResult, ...]
+    verdict: Verdict
+    bound: Bound | None
+    both_sites_ns: int | None
+
+    @property
+    def primary(self) -> FlowResult | None:
+        """The flow that the outage is measured in; None without probes."""
+        return self.flows[0] if self.flows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A run, measured."""
+
+    run: Run
+    migrations: tuple[MigrationResult, ...]
+    findings: tuple[Finding, ...]
+
+
+#: Gives the random generator for one figure by its name, so that adding a figure moves no other.
+Randomness = Callable[[str], Generator]
+
+
+def analyse(run: Run) -> Analysis:
+    """Measure every migration of a run and check what the figures rest on."""
+    results = tuple(_migration(run, migration) for migration in run.migrations)
+    return Analysis(run, results, tuple(_findings(run, results)))
+
+
+def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
+    """The logs with the one first that outages are measured in: towards the guest, ICMP before others."""
+    return sorted(series, key=lambda s: (s.direction != "to-guest", s.flow != "icmp", s.flow))
+
+
+def _migration(run: Run, migration: Migration) -> MigrationResult:
+    flows = tuple(_flow(run, migration, series) for series in primary_first(run.series))
+    timeline = build_timeline(migration, run.events)
+    primary = flows[0] if flows else None
+    gaps = primary.gaps if primary else ()
+    in_window = primary.series.within(migration.window) if primary else None
+    phases = measure_phases(
+        migration,
+        timeline,
+        gaps,
+        was_probed=bool(in_window is not None and in_window.was_sent.any()),
+        was_answered=bool(primary and primary.series.was_answered.any()),
+    )
+    _close_timeline(timeline, phases, primary, ms(run.interval_ns))
+    answered_again = None
+    if "stuntime" in phases.spans or phases.chosen is not None:
+        answered_again = phases.chosen is None or not phases.chosen.is_open
+    return MigrationResult(
+        migration,
+        timeline,
+        phases,
+        flows,
+        migration_verdict(
+            migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks
+        ),
+        run.bounds.get(migration.index),
+        _both_sites_ns(timeline),
+    )
+
+
+def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float) -> None:
+    """Add t14 from the gap that was found to be the outage."""
+    source = primary.series.name if primary else "no probe"
+    answered_ns = phases.chosen.answered_after_ns if phases.chosen else None
+    reason = phases.reasons.get("stuntime", "no probe was lost: there is no first answer after a loss")
+    with_first_answer(timeline, answered_ns, source, reason, interval_ms)
+
+
+def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
+    """What one probe log says of one migration."""
+    baseline_window = migration.baseline
+    before = whole.within(baseline_window) if baseline_window else None
+    usual_ns = before.rtt_ns() if before is not None else np.array([], dtype=np.int64)
+    slowest_ns = int(usual_ns.max()) if len(usual_ns) else 0
+    series, undecided = without_undecided(whole, PATIENCE * (slowest_ns + run.interval_ns))
+    window = migration.window
+    everything = Interval(baseline_window.start_ns if baseline_window else window.start_ns, window.end_ns)
+    gaps = tuple(gap for gap in find_gaps(series) if gap.span(window.end_ns).overlaps(window))
+    return FlowResult(
+        series.within(everything),
+        undecided,
+        gaps,
+        tuple(None if run.fates is None else lost_where(gap, series, run.fates) for gap in gaps),
+        count(series.within(everything), run.interval_ns),
+        count(before, run.interval_ns) if before is not None else None,
+        excursion(before, series.within(window), run.interval_ns) if before is not None else None,
+    )
+
+
+def _both_sites_ns(timeline: Timeline) -> int | None:
+    """From the new xTR's detection until the old one is told."""
+    arrived, departed = timeline.at("t5"), timeline.at("t9")
+    if arrived is None or departed is None:
+        return None
+    return max(0, departed - arrived)
+
+
+def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
+    """Every check of the run, in the order in which the report lists them."""
+    findings = [validity.check_clock(run.manifest.get("clock"))]
+    for result in results:
+        which = f"migration {result.migration.index}"
+        for flow in result.flows:
+            where = f"{which}, {flow.series.name}"
+            findings.append(validity.check_baseline(where, flow.baseline, run.expected_loss))
+            findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
+            findings.append(validity.check_sent(where, flow.counts))
+        if not result.flows:
+            findings.append(Finding(f"probes, {which}", "invalid", False, "no probe log was found"))
+        findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
+    findings.append(validity.check_captures(run.manifest.get("captures") or ()))
+    findings.append(validity.check_readable(run.problems))
+    findings.append(validity.check_host(run.manifest.get("host") or {}))
+    return findings
+
+
+def _share(phases: Phases) -> float | None:
+    """The unattributed share of the outage; 0 for an outage below one interval."""
+    if phases.outage is None or phases.unattributed_ns is None:
+        return None
+    return phases.unattributed_ns / phases.outage.length_ns if phases.outage.length_ns else 0.0

@@ -1,0 +1,146 @@
+"""Derive from captured frames when the guest was last seen at one site and first seen at the other. Pure.
+
+A frame with the guest's source MAC on a site's EID LAN was sent by the guest (or, for the
+announcement that some hosts send in its name, by its host): nobody else has that address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from testbed.events import Event
+from testbed.measure.model import Interval
+
+#: What a capture's stamp may be off: the kernel stamps at the tap, wall and monotonic clock are
+#: read one after the other at the run's start.
+CAPTURE_UNCERTAINTY_MS = 0.1
+
+
+class Frame(NamedTuple):
+    """One captured frame.
+
+    Attributes:
+        wall_ns: CLOCK_REALTIME of the capture, nanoseconds since the epoch.
+        node, interface: where it was captured.
+        data: from the Ethernet header on.
+    """
+
+    wall_ns: int
+    node: str
+    interface: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """How wall stamps of a run become monotonic ones: one offset, the clock not having been set.
+
+    Attributes:
+        offset_ns: wall - monotonic.
+    """
+
+    offset_ns: int
+
+    @classmethod
+    def of(cls, clock: Mapping[str, Any]) -> WallClock:
+        """From the manifest's `clock`; KeyError if it has no start."""
+        start = clock["start"]
+        return cls(int(start["wall_ns"]) - int(start["mono_ns"]))
+
+    def mono_ns(self, wall_ns: int) -> int:
+        """A wall stamp on the monotonic clock."""
+        return wall_ns - self.offset_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A guest that moves between two sites in a window, as far as a capture needs to know it.
+
+    Attributes:
+        index: of the migration.
+        guest, mac: who moves; `mac` as "52:54:00:00:00:01".
+        source_site, destination_site: from where to where.
+        window: in which its frames count.
+    """
+
+    index: int
+    guest: str
+    mac: str
+    source_site: str
+    destination_site: str
+    window: Interval
+
+
+class Sighting(NamedTuple):
+    """The guest's MAC as source of a frame on a site's EID LAN."""
+
+    mono_ns: int
+    wall_ns: int
+    site: str
+    node: str
+    interface: str
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def source_mac(data: bytes) -> bytes:
+    """The source address of an Ethernet frame (IEEE 802.3: bytes 6 to 11); shorter if the frame is cut."""
+    return data[6:12]
+
+
+class GuestFrames:
+    """Collects the frames of migrating guests on the sites' EID LANs."""
+
+    def __init__(self, passages: Sequence[Passage], sites: Mapping[tuple[str, str], str]) -> None:
+        """Prepare for some migrations.
+
+        Args:
+            passages: the migrations.
+            sites: (node, interface) of a capture on an EID LAN → its site; other captures do not count.
+        """
+        self._passages, self._sites = passages, sites
+        self._seen: dict[bytes, list[Sighting]] = {_mac(p.mac): [] for p in passages if p.mac}
+
+    def see(self, frame: Frame, mono_ns: int) -> None:
+        """Take a captured frame into account; frames may come in any order."""
+        site = self._sites.get((frame.node, frame.interface))
+        found = self._seen.get(source_mac(frame.data)) if site is not None else None
+        if found is not None and site is not None:
+            found.append(Sighting(mono_ns, frame.wall_ns, site, frame.node, frame.interface))
+
+    def events(self) -> list[Event]:
+        """The `guest_last_frame` at the source and `guest_first_frame` at the destination of each passage.
+
+        Returns:
+            events with `via` "frame", the source naming the capture, in the order of time.
+        """
+        events = []
+        for passage in self._passages:
+            events += _passage_events(passage, sorted(self._seen.get(_mac(passage.mac), [])))
+        return sorted(events, key=lambda event: event.mono_ns)
+
+
+def _passage_events(passage: Passage, sightings: Sequence[Sighting]) -> list[Event]:
+    """The two events of one passage."""
+    window = passage.window
+    inside = [s for s in sightings if window.start_ns <= s.mono_ns < window.end_ns]
+    arrived = [s for s in inside if s.site == passage.destination_site]
+    first = arrived[0] if arrived else None
+    stayed = [s for s in inside if s.site == passage.source_site and (first is None or s.mono_ns <= first.mono_ns)]
+    events = []
+    if stayed:
+        events.append(_event("guest_last_frame", stayed[-1], passage.guest))
+    if first is not None:
+        events.append(_event("guest_first_frame", first, passage.guest))
+    return events
+
+
+def _event(kind: str, sighting: Sighting, guest: str) -> Event:
+    """A sighting as an event."""
+    fields = {"guest": guest, "site": sighting.site, "via": "frame", "uncertainty_ms": CAPTURE_UNCERTAINTY_MS}
+    source = f"capture {sighting.node}-{sighting.interface}"
+    return Event(sighting.mono_ns, sighting.wall_ns, source, kind, fields)

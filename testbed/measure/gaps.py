@@ -1,0 +1,223 @@
+"""Find every maximal run of unanswered probes, and what else happened to the replies.
+
+A gap is never merged with another one, however short the sign of life between them, and what was
+delayed is not called lost. The figure that people take from `ping -q` is computed beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.measure.model import NEVER, Interval, ProbeSeries
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A maximal run of probes that were sent and not answered.
+
+    Times are CLOCK_MONOTONIC in nanoseconds, None at either end of the log. The probes before and
+    after are the nearest answered ones in the order sent. The answers before and after are the
+    first reply to any probe sent after the loss, and the last one before that to any probe sent
+    before it: replies may overtake each other.
+
+    Attributes:
+        flow, direction: whose probes.
+        first_seq, last_seq: the first and the last lost one.
+        lost: how many were lost.
+        first_sent_ns, last_sent_ns: when these two went out.
+        sent_before_ns, sent_after_ns: of the answered probes on its two sides.
+        answered_before_ns, answered_after_ns: the last sign of life before it, and the first after.
+    """
+
+    flow: str
+    direction: str
+    first_seq: int
+    last_seq: int
+    lost: int
+    first_sent_ns: int
+    last_sent_ns: int
+    sent_before_ns: int | None
+    answered_before_ns: int | None
+    sent_after_ns: int | None
+    answered_after_ns: int | None
+
+    @property
+    def start_ns(self) -> int:
+        """The last sign of life before it; at the start of the log, when its first probe went out."""
+        return self.first_sent_ns if self.answered_before_ns is None else self.answered_before_ns
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no probe was answered after it."""
+        return self.answered_after_ns is None
+
+    @property
+    def length_ns(self) -> int | None:
+        """From the last answer before to the first answer after; None if either is missing.
+
+        Where a reply from before the loss was held back into it, this is shorter than
+        `length_by_send_ns`: the peer did get a sign of life.
+        """
+        if self.answered_before_ns is None or self.answered_after_ns is None:
+            return None
+        return self.answered_after_ns - self.answered_before_ns
+
+    @property
+    def length_by_send_ns(self) -> int | None:
+        """The same by send times: between the answered probes on its two sides."""
+        if self.sent_before_ns is None or self.sent_after_ns is None:
+            return None
+        return self.sent_after_ns - self.sent_before_ns
+
+    @property
+    def at_least_ns(self) -> int:
+        """What is certain of its length even when it is open: from its start to its last lost probe."""
+        if self.length_ns is not None:
+            return self.length_ns
+        return max(0, self.last_sent_ns - self.start_ns)
+
+    def span(self, until_ns: int) -> Interval:
+        """Its stretch of time; an open one lasts until `until_ns`."""
+        end_ns = until_ns if self.answered_after_ns is None else self.answered_after_ns
+        return Interval(self.start_ns, max(self.start_ns, end_ns))
+
+
+def without_undecided(series: ProbeSeries, patience_ns: int) -> tuple[ProbeSeries, int]:
+    """Leave out the probes at the log's very end whose reply could still have been on its way.
+
+    A prober that is stopped has always a few probes in flight. Counted as lost they would be a gap
+    that never closes.
+
+    Args:
+        series: a whole log.
+        patience_ns: how long a reply may take; unanswered probes sent later than this before the
+            log's last stamp are undecided.
+
+    Returns:
+        the decided probes, and the number left out.
+    """
+    if not len(series):
+        return series, 0
+    last_ns = int(max(series.sent_ns.max(), series.received_ns.max()))
+    undecided = series.was_sent & ~series.was_answered & (series.sent_ns > last_ns - patience_ns)
+    return series.where(~undecided), int(undecided.sum())
+
+
+def find_gaps(series: ProbeSeries) -> list[Gap]:
+    """Every maximal run of unanswered probes, in order. Probes never sent are neither lost nor an answer."""
+    sent = series.where(series.was_sent)
+    lost = ~sent.was_answered
+    if not lost.any():
+        return []
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], lost, [False])).astype(np.int8)))
+    return [_gap(sent, int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _gap(sent: ProbeSeries, first: int, end: int) -> Gap:
+    """The gap of rows `first` … `end` - 1, whose neighbours are answered by construction."""
+    before, after = first > 0, end < len(sent)
+    earlier, later = sent.received_ns[:first], sent.received_ns[end:]
+    earlier, later = earlier[earlier != NEVER], later[later != NEVER]
+    answered_after_ns = int(later.min()) if after else None
+    if answered_after_ns is not None:
+        earlier = earlier[earlier <= answered_after_ns]
+    return Gap(
+        flow=sent.flow,
+        direction=sent.direction,
+        first_seq=int(sent.seq[first]),
+        last_seq=int(sent.seq[end - 1]),
+        lost=end - first,
+        first_sent_ns=int(sent.sent_ns[first]),
+        last_sent_ns=int(sent.sent_ns[end - 1]),
+        sent_before_ns=int(sent.sent_ns[first - 1]) if before else None,
+        answered_before_ns=int(earlier.max()) if len(earlier) else None,
+        sent_after_ns=int(sent.sent_ns[end]) if after else None,
+        answered_after_ns=answered_after_ns,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the probes of one window.
+
+    Attributes:
+        due: probes that the schedule asked for.
+        sent, never_sent: those that left, and those that did not.
+        late: sent more than one interval after they were due.
+        lateness_p99_ns: 99th percentile of sent - scheduled; None without a sent probe.
+        received, lost: sent ones with and without a reply.
+        duplicated: answered more than once.
+        reordered: replies that came after the reply to a later probe (as RFC 4737 §3 counts packets).
+        longest_silence_ns: the longest time between two replies that follow each other: it has
+            what was delayed as well as what was lost. None with fewer than two replies.
+        naive_ns: (sent - received) × interval, what `ping -q` leads people to say.
+    """
+
+    due: int
+    sent: int
+    never_sent: int
+    late: int
+    lateness_p99_ns: int | None
+    received: int
+    lost: int
+    duplicated: int
+    reordered: int
+    longest_silence_ns: int | None
+    naive_ns: int
+
+
+def count(series: ProbeSeries, interval_ns: int) -> Counts:
+    """Count what became of the probes of a series that were due every `interval_ns`."""
+    sent = series.where(series.was_sent)
+    answered = sent.where(sent.was_answered)
+    lateness = sent.sent_ns - sent.scheduled_ns
+    arrivals = answered.received_ns[np.argsort(answered.received_ns, kind="stable")]
+    lost = len(sent) - len(answered)
+    return Counts(
+        due=len(series),
+        sent=len(sent),
+        never_sent=len(series) - len(sent),
+        late=int((lateness > interval_ns).sum()),
+        lateness_p99_ns=int(np.percentile(lateness, 99)) if len(sent) else None,
+        received=len(answered),
+        lost=lost,
+        duplicated=int((answered.replies > 1).sum()),
+        reordered=_reordered(answered),
+        longest_silence_ns=int(np.diff(arrivals).max()) if len(arrivals) > 1 else None,
+        naive_ns=lost * interval_ns,
+    )
+
+
+def _reordered(answered: ProbeSeries) -> int:
+    """Replies that arrived when the reply to a later probe had already come."""
+    order = answered.sent_ns[np.argsort(answered.received_ns, kind="stable")]
+    if not len(order):
+        return 0
+    return int((order < np.maximum.accumulate(order)).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Excursion:
+    """How far and how long round-trip times rose above the baseline: buffered is not lost.
+
+    Attributes:
+        baseline_p99_ns: the 99th percentile of the baseline's round-trip times.
+        highest_ns: the highest round-trip time in the window.
+        above_ns: interval × the number of answered probes above the baseline's P99. One in a
+            hundred is above it when nothing happens.
+    """
+
+    baseline_p99_ns: int
+    highest_ns: int
+    above_ns: int
+
+
+def excursion(baseline: ProbeSeries, window: ProbeSeries, interval_ns: int) -> Excursion | None:
+    """Compare a window's round-trip times with the baseline's; None if either has no reply."""
+    usual, seen = baseline.rtt_ns(), window.rtt_ns()
+    if not len(usual) or not len(seen):
+        return None
+    p99_ns = int(np.percentile(usual, 99))
+    return Excursion(p99_ns, int(seen.max()), int((seen > p99_ns).sum()) * interval_ns)

@@ -1,0 +1,344 @@
+"""Pick, among all events of a run, the ones that are t0 … t14 of one migration.
+
+A run has many events of the same kind: refreshes, resolutions of other EIDs, other migrations. Each
+mark is therefore bound to the migration's window, to the node that says it, to the EID and, where
+it matters, to the destination's RLOC; and it comes after the mark that causes it. When several
+sources saw the same thing all are kept, with their difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from testbed.events import TIMELINE, Event
+from testbed.measure.model import NS_PER_MS, Migration, ms, same_address
+
+#: label → (kind, who says it), from the contract of events.
+LABELS = {label: (kind, who) for label, kind, who in TIMELINE}
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another source's word on the same mark.
+
+    Attributes:
+        kind, source, via: of its event.
+        mono_ns: what it says.
+        difference_ms: its time minus the mark's.
+        note: why it was not taken.
+    """
+
+    kind: str
+    source: str
+    via: str
+    mono_ns: int
+    difference_ms: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One of t0 … t14.
+
+    Attributes:
+        label: "t2".
+        kind, source, via: of the event that it was taken from; `via` is "" where only one way exists.
+        mono_ns: CLOCK_MONOTONIC.
+        uncertainty_ms: how far off the source may be; None if it does not say.
+        others: what other sources say.
+    """
+
+    label: str
+    kind: str
+    source: str
+    via: str
+    mono_ns: int
+    uncertainty_ms: float | None
+    others: tuple[Other, ...] = ()
+
+    @property
+    def uncertainty_ns(self) -> int:
+        """The uncertainty for arithmetic; unknown counts as none."""
+        return round((self.uncertainty_ms or 0.0) * NS_PER_MS)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The marks of one migration.
+
+    Attributes:
+        marks: by label, only those that were seen.
+        missing: label → why there is none.
+    """
+
+    marks: dict[str, Mark] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def at(self, label: str) -> int | None:
+        """When a mark was, CLOCK_MONOTONIC in nanoseconds; None if it was not seen."""
+        mark = self.marks.get(label)
+        return None if mark is None else mark.mono_ns
+
+    def origin(self) -> tuple[str, int]:
+        """The label and time that the report counts from: t2, or t0 when no suspension was seen."""
+        label = "t2" if "t2" in self.marks else "t0"
+        return label, self.marks[label].mono_ns
+
+    def put(self, label: str, mark: Mark | None, reason: str) -> None:
+        """Note a mark, or why it is missing."""
+        if mark is None:
+            self.missing[label] = reason
+        else:
+            self.marks[label] = mark
+
+
+class _Finder:
+    """Candidates for the marks of one migration among the events of its window."""
+
+    def __init__(self, migration: Migration, events: Sequence[Event]) -> None:
+        start_ns, end_ns = migration.window
+        self.migration = migration
+        self.events = [event for event in events if start_ns <= event.mono_ns < end_ns]
+
+    def all(
+        self,
+        kinds: str | tuple[str, ...],
+        *,
+        source: str = "",
+        after_ns: int | None = None,
+        keep: Callable[[Event], bool] = lambda event: True,
+    ) -> list[Event]:
+        """Events of the kinds, in order, of one source (if given), not before `after_ns`."""
+        wanted = (kinds,) if isinstance(kinds, str) else kinds
+        return [
+            event
+            for event in self.events
+            if event.kind in wanted
+            and (not source or event.source == source)
+            and (after_ns is None or event.mono_ns >= after_ns)
+            and keep(event)
+        ]
+
+    def of_guest(self, event: Event) -> bool:
+        """Whether an event speaks of the migrating guest, or of no guest in particular."""
+        return bool(event.fields.get("guest", self.migration.guest) == self.migration.guest)
+
+    def of_eid(self, event: Event) -> bool:
+        """Whether an event of LISP speaks of the migrating EID."""
+        return same_address(event.fields.get("eid"), self.migration.eid)
+
+    def to_destination(self, event: Event) -> bool:
+        """Whether an event of LISP maps the migrating EID to the destination's RLOC."""
+        return self.of_eid(event) and same_address(event.fields.get("rloc"), self.migration.destination_rloc)
+
+
+def build_timeline(migration: Migration, events: Sequence[Event]) -> Timeline:
+    """Pick t0 … t13 of one migration (t14 comes from the probes, see `with_first_answer`).
+
+    Args:
+        migration: who is who, and the window.
+        events: of the whole run, in the order of `mono_ns`, those derived from captures included.
+    """
+    find, timeline = _Finder(migration, events), Timeline()
+    _hypervisor_marks(find, timeline)
+    _mapping_marks(find, timeline)
+    _correspondent_marks(find, timeline)
+    return timeline
+
+
+def with_first_answer(
+    timeline: Timeline, answered_ns: int | None, source: str, reason: str, interval_ms: float
+) -> Timeline:
+    """Add t14, the first answer after the loss that the migration caused.
+
+    Args:
+        timeline: t0 … t13.
+        answered_ns: CLOCK_MONOTONIC of the reply; None if there was none.
+        source: the flow that it was seen in.
+        reason: why there is none.
+        interval_ms: of the probes: so much earlier may an answer have been possible.
+    """
+    mark = None
+    if answered_ns is not None:
+        mark = Mark("t14", LABELS["t14"][0], source, "probe", answered_ns, interval_ms)
+    timeline.put("t14", mark, reason)
+    return timeline
+
+
+def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
+    """t0 … t4: what the orchestrator, the hosts and the captures on the sites' LANs say."""
+    index = find.migration.index
+    requested = find.all("migration_requested", keep=lambda e: e.fields.get("index", index) == index)
+    timeline.put("t0", _choose("t0", requested), "no migration_requested event")
+    precopy = find.all("precopy_started", keep=find.of_guest)
+    timeline.put("t1", _choose("t1", precopy), "the source host reported no precopy_started")
+
+    suspended = find.all("guest_suspended", keep=find.of_guest)
+    resumed = find.all("guest_resumed", keep=find.of_guest)
+    first_frames = find.all("guest_first_frame", keep=find.of_guest)
+    first_frame = _choose("t4", first_frames)
+    # Frames at the source after the first one at the destination are somebody's echo, not the guest.
+    last_frames = find.all(
+        "guest_last_frame",
+        keep=lambda e: find.of_guest(e) and (first_frame is None or e.mono_ns <= first_frame.mono_ns),
+    )
+    timeline.put("t4", first_frame, "no frame of the guest was seen on the destination's LAN")
+    timeline.put(
+        "t2",
+        _bounded_below(_choose("t2", suspended), _choose("t2", last_frames, last=True)),
+        "neither a guest_suspended event nor a last frame at the source",
+    )
+    timeline.put(
+        "t3",
+        _bounded_above(_choose("t3", resumed), first_frame),
+        "neither a guest_resumed event nor a first frame at the destination",
+    )
+
+
+def _bounded_below(event: Mark | None, frame: Mark | None) -> Mark | None:
+    """t2 of the hypervisor's event and the last frame: a guest that still sends is not suspended."""
+    if event is None or frame is None:
+        return event or frame
+    if frame.mono_ns > event.mono_ns + event.uncertainty_ns + frame.uncertainty_ns:
+        return _with_other(frame, event, "the guest still sent frames after it")
+    return _with_other(event, frame, "the last frame only bounds the suspension from below")
+
+
+def _bounded_above(event: Mark | None, frame: Mark | None) -> Mark | None:
+    """t3 of the hypervisor's event and the first frame: a guest that has sent a frame is running."""
+    if event is None or frame is None:
+        return event or (None if frame is None else replace(frame, label="t3"))
+    if frame.mono_ns < event.mono_ns - event.uncertainty_ns - frame.uncertainty_ns:
+        return _with_other(replace(frame, label="t3"), event, "it came after the guest's first frame")
+    return _with_other(event, frame, "the first frame only bounds the resumption from above")
+
+
+def _with_other(mark: Mark, other: Mark, note: str) -> Mark:
+    """The mark with another one kept beside it, with its difference."""
+    word = Other(other.kind, other.source, other.via, other.mono_ns, ms(other.mono_ns - mark.mono_ns), note)
+    return replace(mark, others=(*mark.others, word))
+
+
+def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
+    """t5 … t9: detection, registration, and the old site being told."""
+    migration = find.migration
+    xtr, t0 = migration.destination_xtr, timeline.at("t0")
+    t5 = _choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
+    timeline.put("t5", t5, f"{xtr} did not report the EID as detected")
+
+    # A refresh left over from an earlier stay must not pass for the registration of this arrival.
+    arrival_ns = t5.mono_ns if t5 else _first_known(timeline, "t4", "t3", "t2", "t0")
+    registers = find.all("map_register_sent", source=xtr, after_ns=arrival_ns, keep=find.of_eid)
+    t6 = _choose("t6", registers)
+    timeline.put("t6", t6, f"{xtr} sent no Map-Register for the EID")
+
+    notifies = []
+    if t6 is not None:
+        nonces = {event.fields.get("nonce") for event in registers} - {None}
+        notifies = find.all(
+            "map_notify_received",
+            source=xtr,
+            after_ns=t6.mono_ns,
+            keep=lambda e: find.of_eid(e) and (not nonces or e.fields.get("nonce", None) in nonces | {None}),
+        )
+    timeline.put("t7", _choose("t7", notifies), f"{xtr} received no Map-Notify for its Map-Register")
+
+    changes = find.all("mapping_changed", source=migration.map_server, after_ns=t0, keep=find.to_destination)
+    timeline.put(
+        "t8",
+        _choose("t8", changes),
+        f"{migration.map_server} did not report the EID mapped to {migration.destination_rloc}",
+    )
+    departed = find.all("eid_departed", source=migration.source_xtr, after_ns=t0, keep=find.of_eid)
+    timeline.put("t9", _choose("t9", departed), f"{migration.source_xtr} was not told that the EID left")
+
+
+def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
+    """t10 … t13: the correspondent's ITR asks, is answered, reprograms itself and uses the new RLOC."""
+    migration = find.migration
+    itr, t0 = migration.correspondent_itr, timeline.at("t0")
+    changes = find.all("map_cache_changed", source=itr, after_ns=t0, keep=find.to_destination)
+    t12 = _choose("t12", changes)
+    timeline.put("t12", t12, f"{itr} did not report its cache changed to {migration.destination_rloc}")
+    used = find.all("first_packet_new_rloc", after_ns=t0, keep=find.to_destination)
+    used = [event for event in used if event.source == itr or event.fields.get("via") == "frame"]
+    timeline.put("t13", _choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
+
+    def is_news(event: Event) -> bool:
+        """A reply or publication that does not name another RLOC than the destination's."""
+        return find.of_eid(event) and ("rloc" not in event.fields or find.to_destination(event))
+
+    answers = find.all(("map_reply_received", "publication_received"), source=itr, after_ns=t0, keep=is_news)
+    if t12 is not None:
+        # The change has one cause: the last news before it. Later ones are refreshes.
+        answers = [event for event in answers if event.mono_ns <= t12.mono_ns][-1:]
+    else:
+        answers = [event for event in answers if "rloc" in event.fields]
+    t11 = _choose("t11", answers)
+    timeline.put("t11", t11, f"{itr} received no Map-Reply or publication with the new RLOC")
+
+    if t11 is not None and t11.kind == "publication_received":
+        timeline.put("t10", None, "not applicable: the mapping was published, nobody had to ask")
+        return
+    timeline.put("t10", _choose("t10", _asking(find, timeline)), f"{itr} sent no Map-Request for the EID")
+
+
+def _asking(find: _Finder, timeline: Timeline) -> list[Event]:
+    """The Map-Requests of the resolution that t11 answers, its retransmissions included.
+
+    They follow the suspension (before it nothing had changed) and the last answer that came before
+    t11, which closed an earlier resolution.
+    """
+    itr, t11 = find.migration.correspondent_itr, timeline.at("t11")
+    since = _first_known(timeline, "t2", "t0")
+    requests = find.all("map_request_sent", source=itr, after_ns=since, keep=find.of_eid)
+    if t11 is None:
+        return requests
+    earlier = find.all("map_reply_received", source=itr, after_ns=since, keep=find.of_eid)
+    closed_ns = max((event.mono_ns for event in earlier if event.mono_ns < t11), default=since)
+    return [event for event in requests if closed_ns <= event.mono_ns <= t11]
+
+
+def _first_known(timeline: Timeline, *labels: str) -> int:
+    """The time of the first label that was seen; 0, the beginning of the clock, if none was."""
+    for label in labels:
+        moment = timeline.at(label)
+        if moment is not None:
+            return moment
+    return 0
+
+
+def _choose(label: str, events: Sequence[Event], *, last: bool = False) -> Mark | None:
+    """The mark that events of one kind make: the first (or last) word of each source, the surest taken.
+
+    Between sources the smaller uncertainty wins, then the earlier time.
+    """
+    words: dict[tuple[str, str], Event] = {}
+    for event in events:
+        key = (event.source, str(event.fields.get("via", "")))
+        if last or key not in words:
+            words[key] = event
+    marks = sorted(
+        (_mark(label, event) for event in words.values()),
+        key=lambda mark: (mark.uncertainty_ns, mark.mono_ns, mark.source),
+    )
+    if not marks:
+        return None
+    chosen = marks[0]
+    for other in marks[1:]:
+        chosen = _with_other(chosen, other, "less certain, or later")
+    return chosen
+
+
+def _mark(label: str, event: Event) -> Mark:
+    """One event as a mark."""
+    uncertainty = event.fields.get("uncertainty_ms")
+    return Mark(
+        label,
+        event.kind,
+        event.source,
+        str(event.fields.get("via", "")),
+        event.mono_ns,
+        None if uncertainty is None else float(uncertainty),
+    )

@@ -1,0 +1,146 @@
+"""Decide whether a run's figures can be trusted, before anybody reads them.
+
+Two severities: what makes the run INVALID, and what flags it for the reader. A check that could not be made
+says so (`ok` None) and does not pass in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from testbed.measure.gaps import Counts
+from testbed.measure.model import NS_PER_MS, ms
+from testbed.measure.statistics import wilson
+
+#: Wall clock against monotonic clock over the run. Slewing moves both alike, so what is left of their
+#: difference beyond reading them one after the other is a step.
+CLOCK_STEP_LIMIT_MS = 1.0
+#: Above this share of CPU time taken by the hypervisor below us, timings are flagged.
+STEAL_FLAG_PERCENT = 5.0
+
+#: Share of the due probes that may be missing before the figures are not trusted (as the 99th percentile of lateness).
+NEVER_SENT_LIMIT = 0.01
+
+Severity = Literal["invalid", "flag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        name: of the check, stable.
+        severity: what it means if it failed.
+        ok: None if it could not be made.
+        detail: what was found, with the limit.
+    """
+
+    name: str
+    severity: Severity
+    ok: bool | None
+    detail: str
+
+
+def invalidates(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that make a run INVALID."""
+    return [finding for finding in findings if finding.severity == "invalid" and finding.ok is False]
+
+
+def check_baseline(where: str, counts: Counts | None, expected_loss: float) -> Finding:
+    """Check that the window before a migration was clean.
+
+    Args:
+        where: which migration and flow.
+        counts: of the baseline's probes; None if there was no baseline window.
+        expected_loss: the loss probability of a probe (both ways) that the impairments ask for. With 0 any
+            lost probe is dirt; with more, what the 95 % Wilson interval of the loss cannot explain.
+    """
+    name = f"baseline {where}"
+    if counts is None or counts.sent == 0:
+        return Finding(name, "invalid", False, "no probe was sent before the migration")
+    low, _ = wilson(counts.lost, counts.sent)
+    clean = counts.lost == 0 if expected_loss == 0 else low <= expected_loss
+    detail = f"{counts.lost} of {counts.sent} lost"
+    if expected_loss:
+        detail += f", {expected_loss:.2%} expected of the impairments"
+    return Finding(name, "invalid", clean, detail)
+
+
+def check_lateness(where: str, counts: Counts, interval_ns: int) -> Finding:
+    """Check that the prober was not starved: the 99th percentile of its lateness is within one interval."""
+    name, limit = f"prober on time, {where}", ms(interval_ns)
+    if counts.lateness_p99_ns is None:
+        return Finding(name, "invalid", None, "no probe was sent")
+    ok = counts.lateness_p99_ns <= interval_ns
+    return Finding(name, "invalid", ok, f"P99 of lateness {ms(counts.lateness_p99_ns)} ms, at most {limit} ms")
+
+
+def check_sent(where: str, counts: Counts) -> Finding:
+    """Check that the probes that were due were sent.
+
+    One that was not is later than an interval: more than 1 % of them are beyond what the lateness check
+    allows, and make the run INVALID. Fewer flag it: each widens what lies around it by one interval.
+    """
+    name = f"all probes sent, {where}"
+    too_many = counts.never_sent > NEVER_SENT_LIMIT * counts.due
+    severity: Severity = "invalid" if too_many else "flag"
+    return Finding(name, severity, counts.never_sent == 0, f"{counts.never_sent} of {counts.due} never sent")
+
+
+def check_clock(clock: Mapping[str, Any] | None) -> Finding:
+    """Check that nobody set the wall clock during the run.
+
+    Args:
+        clock: `{"start": {"mono_ns", "wall_ns"}, "end": {…}}` of the manifest.
+    """
+    name = "clock without step"
+    try:
+        start, end = (clock or {})["start"], (clock or {})["end"]
+        step_ns = (end["wall_ns"] - start["wall_ns"]) - (end["mono_ns"] - start["mono_ns"])
+    except (KeyError, TypeError):
+        return Finding(name, "invalid", None, "the manifest has no clock readings of start and end")
+    detail = f"wall moved {ms(step_ns)} ms against monotonic, at most {CLOCK_STEP_LIMIT_MS:g} ms"
+    return Finding(name, "invalid", abs(step_ns) <= CLOCK_STEP_LIMIT_MS * NS_PER_MS, detail)
+
+
+def check_captures(captures: Sequence[Mapping[str, Any]]) -> Finding:
+    """Check that no capture lost frames: a first frame that was not captured is not the first frame."""
+    name = "captures complete"
+    if not captures:
+        return Finding(name, "invalid", None, "nothing was captured")
+    unknown = [c for c in captures if c.get("dropped") is None]
+    drops = {f"{c.get('node')}-{c.get('interface')}": c["dropped"] for c in captures if c.get("dropped")}
+    if drops:
+        listed = ", ".join(f"{where}: {number}" for where, number in sorted(drops.items()))
+        return Finding(name, "invalid", False, f"frames dropped: {listed}")
+    if unknown:
+        return Finding(name, "invalid", None, f"{len(unknown)} captures do not say what they dropped")
+    return Finding(name, "invalid", True, f"{len(captures)} captures, no frame dropped")
+
+
+def check_readable(problems: Sequence[str]) -> Finding:
+    """Flag a folder of which something could not be read: a torn log, a damaged capture."""
+    return Finding("all files read", "flag", not problems, "; ".join(problems) or "nothing torn, nothing damaged")
+
+
+def check_host(host: Mapping[str, Any]) -> Finding:
+    """Flag a machine whose processor time was taken by others."""
+    steal = host.get("steal_percent")
+    if steal is None:
+        return Finding("processor ours", "flag", None, "steal time was not recorded")
+    return Finding(
+        "processor ours",
+        "flag",
+        float(steal) <= STEAL_FLAG_PERCENT,
+        f"steal {float(steal):.1f} %, at most {STEAL_FLAG_PERCENT:g} %",
+    )
+
+
+def check_unattributed(where: str, flagged: bool, share: float | None) -> Finding:
+    """Flag a migration whose outage the parts do not explain."""
+    name = f"outage explained, {where}"
+    if share is None:
+        return Finding(name, "flag", None, "the outage was not measured")
+    return Finding(name, "flag", not flagged, f"{share:.1%} of it unattributed, at most 10 %")

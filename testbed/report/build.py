@@ -1,0 +1,69 @@
+"""Rebuild everything that a run's folder derives from its raw data, the same bytes every time."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+
+from testbed.measure.analysis import Randomness, analyse
+from testbed.measure.frames import Frame
+from testbed.measure.summary import Summary, summarise
+from testbed.report.html import render
+from testbed.report.junit import junit_xml
+from testbed.report.load import RunFolder, frames_of, load, to_run
+from testbed.report.markdown import markdown
+from testbed.report.pictures import draw
+from testbed.report.write import write_checksums, write_gaps, write_pictures, write_probes
+
+
+def build_report(
+    run_dir: Path,
+    *,
+    fail_if: Sequence[str] = (),
+    frames: Callable[[RunFolder], Iterable[Frame]] = frames_of,
+) -> Summary:
+    """Measure a run again and write its reports.
+
+    Writes summary.json, report.html, report.md, junit.xml, plots/, gaps.parquet, probes/*.parquet (from
+    JSONL, which it removes) and SHA256SUMS.
+
+    Args:
+        run_dir: the run's folder.
+        fail_if: threshold expressions, beside those in the manifest (`fail_if`).
+        frames: gives the captured frames of a folder.
+
+    Returns:
+        the content of summary.json.
+
+    Raises:
+        RunFolderError: if the folder is not a run's.
+        ThresholdError: for an expression that cannot be read.
+    """
+    folder = load(run_dir)
+    expressions = list(dict.fromkeys([*(folder.manifest.get("fail_if") or ()), *fail_if]))
+    analysis = analyse(to_run(folder, frames(folder)))
+    summary = summarise(analysis, seeded(int(folder.manifest.get("seed") or 0)), expressions)
+    pictures = draw(analysis, summary)
+    if list((run_dir / "probes").glob("*.jsonl")):
+        write_probes(run_dir / "probes", folder.series)
+    write_gaps(run_dir / "gaps.parquet", summary.data["migrations"])
+    write_pictures(run_dir / "plots", pictures.all())
+    (run_dir / "summary.json").write_text(summary.to_json())
+    (run_dir / "report.html").write_text(render(summary, folder.manifest, pictures, folder.topology_svg))
+    (run_dir / "report.md").write_text(markdown(summary, folder.manifest))
+    (run_dir / "junit.xml").write_text(junit_xml(summary))
+    write_checksums(run_dir)
+    return summary
+
+
+def seeded(seed: int) -> Randomness:
+    """Generators that depend on the run's seed and the figure's name only."""
+
+    def generator(name: str) -> Generator:
+        return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+    return generator

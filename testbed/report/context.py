@@ -1,0 +1,197 @@
+"""Find out from a plan, a manifest and the events who was who in each migration of a run."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from testbed.events import Event
+from testbed.measure.bounds import Bound, Roles, remapping_bound
+from testbed.measure.model import NS_PER_MS, Interval, Migration
+
+#: What belongs to a migration when nothing marks its end.
+FOREVER_NS = 2**63 - 1
+
+Plan = Mapping[str, Any]
+
+
+def migrations_of(plan: Plan, manifest: Mapping[str, Any], events: Sequence[Event]) -> list[Migration]:
+    """The migrations that were requested, in order, with everything that their analysis must know.
+
+    Args:
+        plan: plan.json.
+        manifest: manifest.json.
+        events: in the order of `mono_ns`.
+    """
+    requests = [event for event in events if event.kind == "migration_requested"]
+    moments = [event.mono_ns for event in requests]
+    migrations = []
+    previous_ns = 0
+    for order, request in enumerate(requests):
+        next_ns = moments[order + 1] if order + 1 < len(moments) else FOREVER_NS
+        window = Interval(request.mono_ns, _end_of_window(events, request.mono_ns, next_ns))
+        baseline = _baseline(events, manifest, previous_ns, request.mono_ns)
+        migrations.append(_migration(plan, manifest, events, request, order, window, baseline))
+        previous_ns = request.mono_ns
+    return migrations
+
+
+def _end_of_window(events: Sequence[Event], start_ns: int, next_ns: int) -> int:
+    """The end of the settle window, or the next migration's request."""
+    settled = [e.mono_ns for e in events if e.kind == "settle_ended" and start_ns < e.mono_ns < next_ns]
+    return settled[0] if settled else next_ns
+
+
+def _baseline(
+    events: Sequence[Event], manifest: Mapping[str, Any], previous_ns: int, start_ns: int
+) -> Interval | None:
+    """The last baseline window before a request: as marked by events, or as long as the manifest says."""
+    started = [
+        e.mono_ns for e in events if e.kind == "baseline_started" and previous_ns <= e.mono_ns <= start_ns
+    ]
+    ended = [e.mono_ns for e in events if e.kind == "baseline_ended" and previous_ns <= e.mono_ns <= start_ns]
+    if started:
+        return Interval(started[-1], ended[-1] if ended and ended[-1] > started[-1] else start_ns)
+    seconds = manifest.get("baseline_s")
+    return Interval(start_ns - round(float(seconds) * 1e9), start_ns) if seconds else None
+
+
+def _migration(
+    plan: Plan,
+    manifest: Mapping[str, Any],
+    events: Sequence[Event],
+    request: Event,
+    order: int,
+    window: Interval,
+    baseline: Interval | None,
+) -> Migration:
+    """One request with the plan's answers to who and where."""
+    sites = {site["name"]: site for site in plan["sites"]}
+    guests = {guest["name"]: guest for guest in plan["guests"]}
+    source, destination = sites[request.fields["from_site"]], sites[request.fields["to_site"]]
+    guest, correspondent = guests[request.fields["guest"]], plan["correspondent"]
+    index = int(request.fields.get("index", order))
+    end = next(
+        (
+            event
+            for event in events
+            if event.kind == "migration_ended"
+            and event.mono_ns >= request.mono_ns
+            and event.mono_ns < window.end_ns
+            and event.fields.get("index", index) == index
+        ),
+        None,
+    )
+    return Migration(
+        index=index,
+        guest=guest["name"],
+        eid=str(guest["eid"]).partition("/")[0],
+        mac=guest["mac"],
+        source_site=source["name"],
+        destination_site=destination["name"],
+        source_xtr=source["xtr"],
+        destination_xtr=destination["xtr"],
+        source_rloc=source["rloc"],
+        destination_rloc=destination["rloc"],
+        map_server=plan["mapping_system"]["node"],
+        correspondent=correspondent["node"],
+        correspondent_itr=sites[correspondent["site"]]["xtr"],
+        mechanism=str(manifest.get("mechanism") or ""),
+        window=window,
+        baseline=baseline,
+        warm_up=bool(request.fields.get("warm_up", False)),
+        ended_ok=None if end is None else bool(end.fields.get("ok")),
+        error="" if end is None else str(end.fields.get("error") or ""),
+        failed_checks=_failed_checks(events, request.mono_ns, window, index),
+    )
+
+
+def _failed_checks(
+    events: Sequence[Event], start_ns: int, window: Interval, index: int
+) -> tuple[str, ...]:
+    """The names of the checks that a migration's verification did not pass."""
+    checks = next(
+        (
+            event.fields.get("checks", {})
+            for event in events
+            if event.kind == "verification"
+            and start_ns <= event.mono_ns <= window.end_ns
+            and event.fields.get("index", index) == index
+        ),
+        {},
+    )
+    return tuple(sorted(name for name, ok in checks.items() if not ok))
+
+
+def one_way_delays(plan: Plan) -> dict[tuple[str, str], float]:
+    """The one-way delay of every pair of nodes over the least-delay path, in milliseconds."""
+    links: dict[str, list[tuple[str, float]]] = {}
+    for link in plan["links"]:
+        one, other = (end["node"] for end in link["ends"])
+        delay_ms = float(link["impairment"]["delay_ms"])
+        links.setdefault(one, []).append((other, delay_ms))
+        links.setdefault(other, []).append((one, delay_ms))
+    return {(start, end): delay for start in links for end, delay in _from(links, start).items()}
+
+
+def _from(links: Mapping[str, Sequence[tuple[str, float]]], start: str) -> dict[str, float]:
+    """Dijkstra's algorithm from one node."""
+    best: dict[str, float] = {}
+    queue = [(0.0, start)]
+    while queue:
+        delay, node = heapq.heappop(queue)
+        if node not in best:
+            best[node] = delay
+            for neighbour, more in links[node]:
+                heapq.heappush(queue, (delay + more, neighbour))
+    return best
+
+
+def expected_loss(plan: Plan, migration: Migration) -> float:
+    """The probability that a probe or its reply is lost to the impairments between the two sites."""
+    kept = 1.0
+    for link in plan["links"]:
+        nodes = {end["node"] for end in link["ends"]}
+        if nodes & {migration.correspondent_itr, migration.source_xtr}:
+            kept *= (1 - float(link["impairment"]["loss_percent"]) / 100) ** 2
+    return 1 - kept
+
+
+def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, interval_ns: int) -> Bound:
+    """The analytic bound of a migration's remapping, from the plan's delays and the experiment's options."""
+    options = (manifest.get("experiment") or {}).get("lisp") or {}
+    roles = Roles(
+        migration.destination_xtr, migration.source_xtr, migration.map_server, migration.correspondent_itr
+    )
+    try:
+        return remapping_bound(
+            migration.mechanism,
+            one_way_delays(plan),
+            roles,
+            probe_interval_ms=interval_ns / NS_PER_MS,
+            proxy_reply=bool(options.get("proxy_reply", True)),
+            ttl_minutes=options.get("registration_ttl_minutes"),
+            rloc_probe_interval_s=options.get("rloc_probe_interval_s"),
+        )
+    except KeyError as missing:
+        return Bound(None, "", f"the plan has no path for {missing}")
+
+
+def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """(node, interface) of every capture that sees a site's EID LAN → the site.
+
+    These are the xTRs' interfaces on the LAN, the bridge itself and what is plugged into it. A
+    capture on a host's tap says its site itself (`site` in the manifest's `captures`).
+    """
+    sites = {(site["xtr"], site["eid_interface"]): site["name"] for site in plan["sites"]}
+    bridges = {bridge["name"]: bridge for bridge in plan["bridges"] if bridge["purpose"] == "eid"}
+    for bridge in bridges.values():
+        sites.update({(port["node"], port["name"]): bridge["site"] for port in bridge["ports"]})
+    for capture in manifest.get("captures") or ():
+        where = (capture["node"], capture["interface"])
+        if capture.get("site"):
+            sites[where] = capture["site"]
+        elif capture["interface"] in bridges:
+            sites[where] = bridges[capture["interface"]]["site"]
+    return sites

@@ -1,0 +1,181 @@
+"""Read a run's folder. The only place that knows its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+
+from testbed.errors import TestbedError
+from testbed.events import Event, parse_events
+from testbed.measure.analysis import Run
+from testbed.measure.frames import Frame
+from testbed.measure.model import Probe, ProbeSeries
+from testbed.report.captures import captured_frames, look
+from testbed.report.context import bound_of, expected_loss, migrations_of
+
+
+class RunFolderError(TestbedError):
+    """A folder that is not a run's, or of which a file cannot be read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            "run-folder",
+            f"{path}: not the folder of a run",
+            why=why,
+            next_command="testbed run EXPERIMENT",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run's folder, read.
+
+    Attributes:
+        path: the folder.
+        manifest, plan: the JSON files.
+        events: of events.jsonl in the order of `mono_ns`.
+        series: the probe logs.
+        topology_svg: the picture of the topology, "" if there is none.
+        problems: what could not be read; reading the captures adds to it.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    events: tuple[Event, ...]
+    series: tuple[ProbeSeries, ...]
+    topology_svg: str
+    problems: list[str] = field(default_factory=list)
+
+
+def load(path: Path) -> RunFolder:
+    """Read a run's folder, captures left alone.
+
+    Raises:
+        RunFolderError: if manifest.json is missing, or it or plan.json is torn. A run that broke off
+            before it had a plan has none.
+    """
+    events_file, topology, plan = path / "events.jsonl", path / "topology.svg", path / "plan.json"
+    lines = events_file.read_text().splitlines() if events_file.exists() else []
+    return RunFolder(
+        path,
+        _json(path, "manifest.json"),
+        _json(path, "plan.json") if plan.exists() else {},
+        tuple(parse_events(lines)),
+        load_probes(path / "probes"),
+        topology.read_text() if topology.exists() else "",
+    )
+
+
+def _json(folder: Path, name: str) -> Mapping[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text())
+    except OSError as error:
+        raise RunFolderError(folder, f"{name}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunFolderError(folder, f"{name}: {error}") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(folder, f"{name} is not an object")
+    return content
+
+
+def load_probes(folder: Path) -> tuple[ProbeSeries, ...]:
+    """The probe logs of a folder, one series a flow and direction.
+
+    A log is JSONL while the run lives and Parquet afterwards. A Parquet file is complete as soon as
+    it has its name, so where a conversion was killed in between, it counts and the JSONL does not.
+    """
+    whole: dict[tuple[str, str], list[Probe]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        _collect(whole, parquet.read_table(file).to_pylist())
+    growing: dict[tuple[str, str], list[Probe]] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        _collect(growing, _jsonl_rows(file))
+    rows = {**growing, **whole}
+    return tuple(
+        ProbeSeries.of(flow, direction, probes) for (flow, direction), probes in sorted(rows.items())
+    )
+
+
+def _collect(rows: dict[tuple[str, str], list[Probe]], records: Iterable[Mapping[str, Any]]) -> None:
+    for record in records:
+        probe = Probe(
+            record["seq"],
+            record["scheduled_ns"],
+            record["sent_ns"],
+            record["received_ns"],
+            record["replies"],
+        )
+        rows.setdefault((record["flow"], record["direction"]), []).append(probe)
+
+
+def _jsonl_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a JSONL file; a torn last line (a killed prober) is left out."""
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def frames_of(folder: RunFolder) -> Iterator[Frame]:
+    """Every frame of every capture in the manifest, file after file; a cut file ends where it is cut."""
+    return captured_frames(folder.path, folder.manifest.get("captures") or (), folder.problems)
+
+
+def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
+    """Join what was read to what the measurement takes.
+
+    Args:
+        folder: of `load`.
+        frames: of the captures (`frames_of`, or any others).
+    """
+    manifest, plan = folder.manifest, folder.plan
+    interval_ns = _interval_ns(folder)
+    try:
+        migrations = migrations_of(plan, manifest, folder.events)
+    except KeyError as missing:
+        raise RunFolderError(
+            folder.path, f"plan.json or a migration_requested event lacks {missing}"
+        ) from None
+    seen = look(frames, plan, manifest, migrations, folder.series)
+    events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
+    # The window of the last migration has no end of its own: the run's last stamp ends it.
+    last_ns = max(
+        [event.mono_ns for event in events]
+        + [
+            int(max(series.sent_ns.max(), series.received_ns.max()))
+            for series in folder.series
+            if len(series)
+        ],
+        default=0,
+    )
+    migrations = [
+        replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations
+    ]
+    return Run(
+        manifest,
+        events,
+        folder.series,
+        migrations,
+        interval_ns,
+        max((expected_loss(plan, migration) for migration in migrations), default=0.0),
+        {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
+        seen.fates,
+        tuple(folder.problems),
+    )
+
+
+def _interval_ns(folder: RunFolder) -> int:
+    """The probes' interval; 0 in a run that broke off before it probed."""
+    if not folder.series and "probes" not in folder.manifest:
+        return 0
+    try:
+        return round(float(folder.manifest["probes"]["interval_ms"]) * 1_000_000)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(folder.path, "manifest.json: probes.interval_ms is missing") from error

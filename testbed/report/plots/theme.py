@@ -1,0 +1,61 @@
+"""Colours and type of the pictures, for light and dark; told apart without colour vision too.
+
+Hues after Okabe and Ito (2008): orange is the hypervisor's, blue the network's, grey with hatching
+nobody's; purple is the source site and green the destination's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+from testbed.report.plots.svg import Canvas, text_width
+
+CSS = (files("testbed.report") / "templates" / "plots.css").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How wide a picture is and how much room its margins have, in pixels.
+
+    Attributes:
+        name: "wide" or "narrow", the part of a file name.
+        width: of the picture.
+        left, right: margins of the plotting area; with `left` small, row labels go above their rows.
+        ticks: about how many on the time axis.
+        labels_above: whether row labels stand above the rows instead of left of them.
+    """
+
+    name: str
+    width: float
+    left: float
+    right: float
+    ticks: int
+    labels_above: bool
+
+
+def heading(canvas: Canvas, title: str, subtitle: str, layout: Layout) -> float:
+    """Write title and subtitle, over as many lines as needed; returns where the picture begins.
+
+    Args:
+        canvas: to write on.
+        title: of the picture.
+        subtitle: what was run, its parts joined with " · ".
+        layout: wide or narrow.
+    """
+    left = 0.0 if layout.labels_above else layout.left
+    canvas.text(left, 16, title, "p-title")
+    lines = [""]
+    for part in subtitle.split(" · "):
+        longer = f"{lines[-1]} · {part}" if lines[-1] else part
+        if lines[-1] and text_width(longer, 12) > layout.width - left:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    for number, line in enumerate(lines):
+        canvas.text(left, 34 + 16 * number, line, "p-sub")
+    return 34 + 16 * len(lines)
+
+
+WIDE = Layout("wide", 1080, 168, 24, 10, labels_above=False)
+NARROW = Layout("narrow", 380, 10, 10, 4, labels_above=True)

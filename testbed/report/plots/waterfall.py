@@ -1,0 +1,149 @@
+"""Picture (b): the outage as a waterfall of its parts, hypervisor's and network's, the rest last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.measure.headline import Words, duration, precise
+from testbed.measure.phases import HYPERVISOR_PARTS, PHASES
+from testbed.report.plots.svg import Canvas, Scale, text_width
+from testbed.report.plots.theme import Layout, heading
+
+ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
+
+#: Row → (label, class of its bar).
+ROWS = {
+    "stuntime": ("outage of the peer", "p-total"),
+    "vm_downtime": ("VM downtime", "p-hypervisor"),
+    "reconnection": ("reconnection", "p-hypervisor-2"),
+    **{phase: (phase, "p-network" if i % 2 == 0 else "p-network-2") for i, phase in enumerate(PHASES)},
+}
+
+
+def draw_waterfall(
+    migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout
+) -> Canvas:
+    """Draw the parts of one migration's outage.
+
+    Args:
+        migration: its entry of the summary.
+        words: for the substrate.
+        title: of the picture.
+        subtitle: what was run, with substrate and accelerator.
+        layout: wide or narrow.
+    """
+    canvas = Canvas(layout.width, 0, title, f"waterfall-{migration['index']}-{layout.name}")
+    top = y = heading(canvas, title, subtitle, layout)
+    bars = bars_of(migration)
+    ends = [moment for spans in bars.values() for span in spans for moment in span] or [0.0, 1.0]
+    low, high = min(ends), max(max(ends), min(ends) + 1)
+    room = 0.26 if layout.labels_above else 0.14
+    x = Scale(low, high + room * (high - low), layout.left, layout.width - layout.right)
+    grid_slot = len(canvas.elements)
+    height = ROW_WITH_LABEL if layout.labels_above else ROW
+    network_top = top
+    for name, (label, cls) in ROWS.items():
+        if name == PHASES[0]:
+            network_top = y
+        if name == "vm_downtime":
+            label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
+        why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
+        _row(canvas, label, bars[name], cls, why, x, layout, y)
+        y += height
+    network_bottom = y
+    _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
+    y += height
+    if any(bars.values()):
+        grid = Canvas(0, 0, "", "")
+        y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
+        _bound(grid, migration, x, network_top, network_bottom)
+        canvas.elements[grid_slot:grid_slot] = grid.elements
+    canvas.height = y + 4
+    return canvas
+
+
+def bars_of(migration: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Row → its stretches in ms from the origin; empty where nothing was measured."""
+    at = {event["label"]: event["t_ms"] for event in migration["events"]}
+    bars: dict[str, list[tuple[float, float]]] = {}
+    for name in (*HYPERVISOR_PARTS, *PHASES):
+        length = migration["metrics"].get(f"{name}_ms", migration["phases_ms"].get(name))
+        ends = migration["phases_between"].get(name)
+        start = at.get(ends[0]) if ends else None
+        bars[name] = [] if length is None or start is None else [(start, start + length)]
+    outages = [g for g in migration["gaps"] if g["outage"] and g["length_ms"] is not None]
+    bars["stuntime"] = [(g["start_ms"], g["start_ms"] + g["length_ms"]) for g in outages]
+    bars["unattributed"] = [
+        (rest["start_ms"], rest["start_ms"] + rest["length_ms"]) for rest in migration["unattributed"]
+    ]
+    return bars
+
+
+def _row(
+    canvas: Canvas,
+    label: str,
+    spans: list[tuple[float, float]],
+    cls: str,
+    why: str,
+    x: Scale,
+    layout: Layout,
+    y: float,
+) -> None:
+    """One row: its label, its bars, and their sum behind the last one; or why there is none."""
+    bar_y = y + (20 if layout.labels_above else 7)
+    if layout.labels_above:
+        canvas.text(layout.left, y + 14, label, "p-text")
+    else:
+        canvas.text(layout.left - 12, bar_y + 12, label, "p-text", anchor="end")
+    if not spans:
+        room = int((x.end - x.start) / (11 * 0.54))
+        words = why if len(why) <= room else why[: room - 1] + "…"
+        canvas.text(x.start + 4, bar_y + 12, words, "p-none", tip=why)
+        return
+    for start, end in spans:
+        canvas.rect(
+            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start)
+        )
+    total = precise(sum(end - start for start, end in spans))
+    if len(spans) > 1:
+        total += f" in {len(spans)} stretches"
+    place = x(max(end for _, end in spans)) + 6
+    if place + text_width(total, 12) > x.end:
+        place = x(min(start for start, _ in spans)) - 6 - text_width(total, 12)
+    if place < x.start:  # a bar as wide as the picture has its figure inside
+        canvas.text(x.end - 6, bar_y + 12, total, "p-on-bar", anchor="end")
+    else:
+        canvas.text(place, bar_y + 12, total, "p-strong")
+
+
+def _bound(canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float) -> None:
+    """The analytic bound: where the remapping would end if nothing but distance took time."""
+    bound = migration["bound"]
+    at = {event["label"]: event["t_ms"] for event in migration["events"]}
+    start = at.get("t5") if at.get("t5") is not None else at.get("t4")
+    if bound is None or bound["bound_ms"] is None or start is None:
+        return
+    moment = start + bound["bound_ms"]
+    words = f"theory: {duration(bound['bound_ms'])}"
+    if moment > x.high:
+        canvas.text(x.end, top + 12, f"{words}, beyond the picture", "p-bound-text", anchor="end")
+        return
+    canvas.line(x(moment), top + 2, x(moment), bottom, "p-bound")
+    canvas.path(f"M{x(moment):.1f} {top - 4:.1f}l5 5l-5 5l-5 -5z", "p-bound-dot", tip=bound["formula"])
+    left = x(moment) - 9 - text_width(words, 11) > x.start + 4
+    canvas.text(
+        x(moment) + (-9 if left else 9), top + 5, words, "p-bound-text", anchor="end" if left else "start"
+    )
+
+
+def _axis(grid: Canvas, canvas: Canvas, origin: str, x: Scale, layout: Layout, top: float, y: float) -> float:
+    """The time axis, with its grid painted below the bars."""
+    seconds = x.high - x.low > 3000
+    for tick in x.ticks(layout.ticks):
+        grid.line(x(tick), top, x(tick), y, "p-grid")
+        label = f"{tick / 1000:g}" if seconds else f"{tick:g}"
+        canvas.text(x(tick), y + 16, label, "p-small", anchor="middle")
+    unit = "s" if seconds else "ms"
+    canvas.text((x.start + x.end) / 2, y + 32, f"{unit} from {origin}", "p-sub", anchor="middle")
+    return y + 38

@@ -1,0 +1,155 @@
+"""Reports of several runs together, and comparisons of two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.measure.sets import Pool, compare_pools, pool, pool_summary
+from testbed.report.build import build_report, seeded
+from testbed.report.html import render_set
+from testbed.report.load import RunFolderError
+from testbed.report.pictures import Picture
+from testbed.report.plots.groups import Group, draw_groups
+from testbed.report.plots.theme import NARROW, WIDE
+from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows, table
+from testbed.report.words import badges
+from testbed.report.write import write_checksums, write_pictures
+
+#: Bootstraps over several runs have no run's seed; this one makes them repeatable.
+SET_SEED = 0
+
+
+def run_folders(path: Path) -> list[Path]:
+    """The run folders that a path means: itself, or those in it, by name (and so by time).
+
+    Raises:
+        RunFolderError: if there is none.
+    """
+    if (path / "manifest.json").is_file():
+        return [path]
+    found = sorted(entry.parent for entry in path.glob("*/manifest.json"))
+    if not found:
+        raise RunFolderError(path, "there is no manifest.json in it, nor in the folders below")
+    return found
+
+
+def summary_of(run: Path) -> Mapping[str, Any]:
+    """The summary of a run: summary.json, which is built first if it is not there."""
+    path = run / "summary.json"
+    if not path.exists():
+        return build_report(run).data
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunFolderError(run, f"summary.json: {error}") from error
+    if not isinstance(summary, dict) or summary.get("schema_version") != 1:
+        raise RunFolderError(run, "summary.json is not of schema version 1")
+    return summary
+
+
+def pool_of(paths: Sequence[Path]) -> list[Pool]:
+    """The pools of all runs that some paths mean."""
+    return pool([summary_of(run) for path in paths for run in run_folders(path)])
+
+
+def compare_runs(a: Path, b: Path, *, across: bool = False) -> dict[str, Any]:
+    """Compare two runs, or folders of runs.
+
+    Args:
+        a: the reference.
+        b: the candidate.
+        across: allow different substrates or accelerators.
+
+    Raises:
+        IncomparableError: see `compare_pools`.
+        RunFolderError: for a folder without runs, or with runs of different kinds.
+    """
+    return compare_pools(_only_pool(a), _only_pool(b), seeded(SET_SEED), across=across)
+
+
+def _only_pool(path: Path) -> Pool:
+    pools = pool_of([path])
+    if len(pools) > 1:
+        raise RunFolderError(path, "its runs are of different kinds: " + "; ".join(one.name for one in pools))
+    return pools[0]
+
+
+def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Write one report of several runs: summary.json, report.html, report.md, plots/, SHA256SUMS.
+
+    Runs are pooled by substrate, accelerator and mechanism; each pool is compared with the first one of
+    its substrate and accelerator.
+
+    Args:
+        run_dirs: run folders, or folders of them.
+        out: the folder to write, made if need be.
+
+    Returns:
+        the content of summary.json.
+    """
+    pools, rng = pool_of(run_dirs), seeded(SET_SEED)
+    firsts: dict[tuple[Any, Any], Pool] = {}
+    comparisons = []
+    for one in pools:
+        first = firsts.setdefault((one.substrate, one.accelerator), one)
+        if first is not one:
+            comparisons.append(compare_pools(first, one, rng))
+    data = {
+        "schema_version": 1,
+        "pools": [pool_summary(one, rng) for one in pools],
+        "comparisons": comparisons,
+    }
+    pictures = _pictures(pools, data)
+    out.mkdir(parents=True, exist_ok=True)
+    write_pictures(out / "plots", pictures)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    (out / "summary.json").write_text(text + "\n")
+    (out / "report.md").write_text(set_markdown(data))
+    (out / "report.html").write_text(render_set(data, pictures))
+    write_checksums(out)
+    return data
+
+
+def _pictures(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
+    groups = []
+    for one, entry in zip(pools, data["pools"], strict=True):
+        statistics, values = entry["statistics"]["stuntime_ms"], one.values("stuntime_ms")
+        if statistics is not None:
+            ends = tuple(statistics["ci95"]) if statistics["ci95"] else None
+            name = one.mechanism or "no mechanism"
+            groups.append(Group(name, " · ".join(badges(entry)), tuple(values), statistics["median"], ends))
+    if not groups:
+        return []
+    kinds = " / ".join(dict.fromkeys(group.badges for group in groups))
+    title = "Outage of the peer by mechanism"
+    wide, narrow = (draw_groups(groups, title, kinds, layout) for layout in (WIDE, NARROW))
+    caption = "Every dot is a migration; the line is the median, the band its 95 % interval (from n = 6 on)."
+    shown = [{"name": g.name, "badges": g.badges, "values_ms": list(g.values)} for g in groups]
+    return [Picture("groups-stuntime", caption, wide, narrow, shown)]
+
+
+def comparison_markdown(comparison: Mapping[str, Any]) -> str:
+    """A comparison as Markdown."""
+    intro = (
+        f"A is `{comparison['a']}`, B is `{comparison['b']}`; differences are medians of B minus those of A; "
+        f"nothing below {comparison['floor_ms']:g} ms, the probe interval, counts."
+    )
+    head = [f"## {comparison['b']} against {comparison['a']}", "", intro, ""]
+    lines = head + table(COMPARISON_COLUMNS, comparison_rows(comparison))
+    return "\n".join(lines)
+
+
+def set_markdown(data: Mapping[str, Any]) -> str:
+    """A set report as Markdown."""
+    lines = ["# Outage of the peer by mechanism", ""]
+    columns = ("pool", "runs", "succeeded", "n", "median", "95 % interval", "quartiles", "min", "max")
+    lines += table(columns, pool_rows(data))
+    for one in data["pools"]:
+        lines += [
+            f"- left out of {one['name']}: {run['run_id']} ({run['verdict']})" for run in one["left_out"]
+        ]
+    lines += ["", *(comparison_markdown(comparison) for comparison in data["comparisons"])]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,118 @@
+"""The words that every form of the report shares: badges, names of metrics, definitions of marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.events import TIMELINE
+from testbed.measure.headline import duration, precise, words_of
+
+#: Metric → (name, what it is).
+METRIC_NAMES: dict[str, tuple[str, str]] = {
+    "stuntime_ms": (
+        "outage of the peer (stuntime)",
+        "last answered probe before the loss → first answered after",
+    ),
+    "vm_downtime_ms": ("VM downtime", "t3 − t2: suspended at the source → resumed at the destination"),
+    "reconnection_ms": ("reconnection", "t4 − t3: resumed → the guest's first frame is out"),
+    "remap_latency_ms": ("remapping latency", "t13 − t4: first frame → first packet to the new RLOC"),
+    "unattributed_ms": ("unattributed", "what of the outage no part covers"),
+    "hypervisor_part_ms": ("hypervisor's part", "the outage that VM downtime and reconnection cover"),
+    "network_part_ms": ("network's part", "the outage that only phases of the remapping cover"),
+    "migration_time_ms": ("migration time", "t3 − t0: what the hypervisor's tool shows"),
+    "detection_ms": ("detection", "t5 − t4: the new xTR sees the EID"),
+    "registration_ms": ("registration", "t7 − t6: Map-Register → Map-Notify"),
+    "notification_ms": ("notification", "from the mechanism's trigger until the ITR asks or is told"),
+    "resolution_ms": ("resolution", "t11 − t10: Map-Request → Map-Reply"),
+    "installation_ms": ("installation", "t13 − t11: news → first packet to the new RLOC"),
+    "stuntime_by_send_ms": ("outage by send times", "between the answered probes on its two sides"),
+    "gaps_total_ms": ("all gaps together", "sum of the gaps in the window, never joined"),
+    "longest_silence_ms": ("longest silence", "between two replies: delayed as well as lost"),
+    "highest_rtt_ms": ("highest round trip", "after the request to migrate"),
+    "above_baseline_p99_ms": ("above the baseline's P99", "time; 1 % of it when nothing happens"),
+    "both_sites_ms": ("both sites claim the EID", "t9 − t5"),
+    "naive_outage_ms": ("what ping -q suggests", "(sent − received) × interval"),
+}
+
+#: What the marks are, by label.
+MARK_WORDS = {
+    "t0": "migration requested",
+    "t1": "pre-copy begins",
+    "t2": "guest suspended at the source",
+    "t3": "guest resumed at the destination",
+    "t4": "first frame of the guest at the destination",
+    "t5": "destination xTR has detected the EID",
+    "t6": "Map-Register sent",
+    "t7": "Map-Notify received",
+    "t8": "Map-Server's entry changed",
+    "t9": "source xTR told",
+    "t10": "Map-Request of the correspondent's ITR",
+    "t11": "Map-Reply or publication received",
+    "t12": "ITR's map-cache changed",
+    "t13": "first packet to the new RLOC",
+    "t14": "first answered probe",
+}
+assert set(MARK_WORDS) == {label for label, _, _ in TIMELINE}
+
+#: What an accelerator is, for readers who do not know the abbreviation.
+ACCELERATOR_WORDS = {"tcg": "tcg (emulated)", "kvm": "kvm (nested)", "none": "", None: ""}
+
+
+def badges(source: Mapping[str, Any]) -> list[str]:
+    """Substrate and accelerator, as they stand on every result.
+
+    Args:
+        source: a manifest or a summary.
+    """
+    substrate = source.get("substrate") or "substrate not recorded"
+    if substrate == "netns":
+        substrate = "netns (emulated guest, not a VM)"
+    accelerator = source.get("accelerator")
+    return [part for part in (substrate, ACCELERATOR_WORDS.get(accelerator, accelerator)) if part]
+
+
+def substrate_line(source: Mapping[str, Any]) -> str:
+    """The badges as a line of text for titles: "xen · tcg (emulated)"."""
+    return " · ".join(badges(source))
+
+
+def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
+    """METRIC_NAMES in a substrate's words."""
+    words = words_of(substrate)
+    names = dict(METRIC_NAMES)
+    names["vm_downtime_ms"] = (words.downtime, names["vm_downtime_ms"][1])
+    if substrate == "netns":
+        covered = f"the outage that the {words.downtime} and the reconnection cover"
+        names["hypervisor_part_ms"] = (f"part of {words.pause}", covered)
+    return names
+
+
+def precise_figure(value: float | None) -> str:
+    """A time in a table of parts, to a tenth of a millisecond; a dash where it was not measured."""
+    return "—" if value is None else precise(value)
+
+
+def figure(value: float | None) -> str:
+    """A time in a table; a dash where it was not measured."""
+    return "—" if value is None else duration(value)
+
+
+def interval(ends: list[float] | None) -> str:
+    """An interval in a table."""
+    return "—" if ends is None else f"{duration(ends[0])} to {duration(ends[1])}"
+
+
+def signed(value: float) -> str:
+    """A difference in a table, always with its sign."""
+    return ("−" if value < 0 else "+") + duration(abs(value))
+
+
+def signed_interval(ends: list[float] | None) -> str:
+    """An interval of a difference in a table."""
+    return "—" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
+
+
+def mark_name(label: str) -> str:
+    """A mark in prose: "t13, first packet to the new RLOC"; other words as they are."""
+    return f"{label}, {MARK_WORDS[label]}" if label in MARK_WORDS else label

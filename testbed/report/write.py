@@ -1,0 +1,108 @@
+"""Write into a run's folder: Parquet of the probes and gaps, pictures, reports, check sums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet as parquet
+
+from testbed.measure.model import NEVER, Int64s, ProbeSeries
+from testbed.report.pictures import Picture
+from testbed.report.plots.theme import CSS
+
+PROBES = pyarrow.schema(
+    [
+        ("flow", pyarrow.string()),
+        ("direction", pyarrow.string()),
+        ("seq", pyarrow.int64()),
+        ("scheduled_ns", pyarrow.int64()),
+        ("sent_ns", pyarrow.int64()),
+        ("received_ns", pyarrow.int64()),
+        ("replies", pyarrow.int32()),
+    ]
+)
+GAPS = pyarrow.schema(
+    [
+        ("migration", pyarrow.int64()),
+        ("flow", pyarrow.string()),
+        ("direction", pyarrow.string()),
+        ("start_ms", pyarrow.float64()),
+        ("length_ms", pyarrow.float64()),
+        ("length_by_send_ms", pyarrow.float64()),
+        ("at_least_ms", pyarrow.float64()),
+        ("lost", pyarrow.int64()),
+        ("first_seq", pyarrow.int64()),
+        ("last_seq", pyarrow.int64()),
+        ("open", pyarrow.bool_()),
+        ("outage", pyarrow.bool_()),
+    ]
+)
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
+    """Write each log as Parquet and remove its JSONL, which is the same data; returns the files.
+
+    The Parquet file is complete under its name before the JSONL goes.
+    """
+    folder.mkdir(exist_ok=True)
+    written = []
+    for one in series:
+        path = folder / f"{one.flow}-{one.direction}.parquet"
+        table = pyarrow.table(
+            {
+                "flow": [one.flow] * len(one),
+                "direction": [one.direction] * len(one),
+                "seq": one.seq,
+                "scheduled_ns": one.scheduled_ns,
+                "sent_ns": _nullable(one.sent_ns),
+                "received_ns": _nullable(one.received_ns),
+                "replies": one.replies.astype("int32"),
+            },
+            schema=PROBES,
+        )
+        partial = path.with_suffix(".partial")
+        parquet.write_table(table, partial)
+        partial.replace(path)
+        written.append(path)
+    for file in folder.glob("*.jsonl"):
+        file.unlink()
+    return written
+
+
+def _nullable(column: Int64s) -> Any:
+    return pyarrow.array(column, mask=column == NEVER)
+
+
+def write_gaps(path: Path, migrations: Sequence[Mapping[str, Any]]) -> None:
+    """Write the gaps of all migrations of a summary as one Parquet table."""
+    rows = [{"migration": m["index"], **gap} for m in migrations for gap in m["gaps"]]
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=GAPS), path)
+
+
+def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Write each picture as SVG, wide and narrow, with its data as JSON beside it."""
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        (folder / f"{picture.name}.svg").write_text(picture.wide.standalone(CSS))
+        (folder / f"{picture.name}-narrow.svg").write_text(picture.narrow.standalone(CSS))
+        text = json.dumps(picture.data, indent=2, ensure_ascii=False)
+        (folder / f"{picture.name}.json").write_text(text + "\n")
+
+
+def write_checksums(folder: Path) -> None:
+    """Write SHA256SUMS over every file of the folder, in the form that `sha256sum -c` reads."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                digest = hashlib.sha256()
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            lines.append(f"{digest.hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    (folder / CHECKSUMS).write_text("".join(lines))

@@ -1,0 +1,240 @@
+"""What no single value shows: references, overlaps, duplicates. Pure.
+
+Every function yields (loc, what is wrong and what is allowed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_address, ip_network
+
+from testbed.spec.experiment import Experiment, MigrationSpec
+from testbed.spec.problems import Loc, allowed_instead
+from testbed.spec.scalars import short_name
+from testbed.spec.topology import GuestSpec, SiteSpec, Topology, xen_host_name, xtr_name
+
+Finding = tuple[Loc, str]
+
+
+def topology_findings(topology: Topology) -> Iterator[Finding]:
+    """Yield everything that is wrong between the parts of a topology."""
+    yield from _duplicates(topology)
+    yield from _rlocs(topology)
+    yield from _prefixes(topology)
+    for index, site in enumerate(topology.sites):
+        yield from _gateways(("sites", index), site)
+    yield from _correspondent(topology)
+    for index, guest in enumerate(topology.guests):
+        yield from _guest(("guests", index), guest, topology)
+
+
+def experiment_findings(experiment: Experiment, topology: Topology | None) -> Iterator[Finding]:
+    """Yield what is wrong in an experiment, alone or against its topology."""
+    for index, migration in enumerate(experiment.migrations):
+        yield from _one_form(("migrations", index), migration)
+    if topology is not None:
+        yield from _against_topology(experiment, topology)
+
+
+def _unknown(word: str, kind: str, known: list[str]) -> str:
+    return f"no {kind} is called {word!r}{allowed_instead(word, known)}"
+
+
+def _duplicates(topology: Topology) -> Iterator[Finding]:
+    """Yield names that two things have, given or derived; sites and nodes are different kinds."""
+    names: list[tuple[str, str, Loc]] = [
+        ("node", topology.core.name, ("core", "name")),
+        ("node", topology.mapping_system.name, ("mapping_system", "name")),
+        ("node", topology.correspondent.name, ("correspondent", "name")),
+    ]
+    for index, site in enumerate(topology.sites):
+        names.append(("site", short_name(site.name), ("sites", index, "name")))
+        names.append(("node", xtr_name(site), ("sites", index, "xtr" if site.xtr else "name")))
+        if site.xen_host is not None:
+            key = ("xen_host", "name") if site.xen_host.name else ("name",)
+            names.append(("node", xen_host_name(site, site.xen_host), ("sites", index, *key)))
+    names += [("node", guest.name, ("guests", i, "name")) for i, guest in enumerate(topology.guests)]
+    # The mapping system's link to the core is called as a site's would be.
+    seen = {("site", "ms")}
+    for kind, name, loc in names:
+        if (kind, name) in seen:
+            yield loc, f"{name!r} is already the name of another {kind}; allowed: a name of its own"
+        seen.add((kind, name))
+
+
+def _rlocs(topology: Topology) -> Iterator[Finding]:
+    """Yield locators outside the RLOC space, and links whose /24 is taken."""
+    space = IPv4Network(topology.rloc_space)
+    if space.prefixlen > 15:
+        yield ("rloc_space",), f"{space} is too small for the derived addresses; allowed: /15 or shorter"
+        return
+    given: list[tuple[str | None, Loc]] = [(topology.mapping_system.rloc, ("mapping_system", "rloc"))]
+    given += [(site.rloc, ("sites", i, "rloc")) for i, site in enumerate(topology.sites)]
+    taken: dict[IPv4Network, str] = {}
+    access = next(space.subnets(new_prefix=16))
+    for number, (rloc, loc) in enumerate(given):
+        subnet = IPv4Network(int(access.network_address) + (number << 8)).supernet(new_prefix=24)
+        if rloc is not None:
+            subnet = IPv4Network(f"{rloc}/24", strict=False)
+            if not subnet.subnet_of(space):
+                yield loc, f"RLOC {rloc} is outside the RLOC space; allowed: in {space}"
+            elif rloc in (str(subnet.network_address), str(subnet.broadcast_address)):
+                yield loc, f"RLOC {rloc} is not a host's address of {subnet}"
+        owner = ".".join(str(part) for part in loc[:-1])
+        if subnet in taken:
+            yield loc, f"the link's network {subnet} is that of {taken[subnet]} too; allowed: one /24 a link"
+        taken.setdefault(subnet, owner)
+
+
+def _prefixes(topology: Topology) -> Iterator[Finding]:
+    """Yield EID prefixes that overlap; the same dynamic prefix at several sites is what mobility means."""
+    space = ip_network(topology.rloc_space)
+    seen: list[tuple[str, str, bool, int]] = []
+    for index, site in enumerate(topology.sites):
+        if not site.eid_prefixes and not site.dynamic_eid_prefixes:
+            yield ("sites", index), f"site {site.name!r} has neither eid_prefixes nor dynamic_eid_prefixes"
+        for key, prefixes in (
+            ("eid_prefixes", site.eid_prefixes),
+            ("dynamic_eid_prefixes", site.dynamic_eid_prefixes),
+        ):
+            dynamic = key.startswith("dynamic")
+            for position, prefix in enumerate(prefixes):
+                loc: Loc = ("sites", index, key, position)
+                if ip_network(prefix).num_addresses < 16:
+                    yield loc, f"{prefix} is too small for a LAN; allowed: 16 addresses or more"
+                if _overlap(prefix, str(space)):
+                    yield loc, f"EID prefix {prefix} overlaps the RLOC space {space}; allowed: apart from it"
+                for other, owner, other_dynamic, owner_index in seen:
+                    shared = dynamic and other_dynamic and prefix == other and owner_index != index
+                    if _overlap(prefix, other) and not shared:
+                        yield (
+                            loc,
+                            (
+                                f"{prefix} overlaps {other} of {owner}; allowed: distinct prefixes, "
+                                "or the same dynamic prefix at several sites"
+                            ),
+                        )
+                seen.append((prefix, site.name, dynamic, index))
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = ip_network(one), ip_network(other)
+    return a.version == b.version and a.overlaps(b)
+
+
+def _gateways(loc: Loc, site: SiteSpec) -> Iterator[Finding]:
+    prefixes = (*site.eid_prefixes, *site.dynamic_eid_prefixes)
+    for position, address in enumerate(site.gateway.addresses):
+        if not any(_contains(prefix, address) for prefix in prefixes):
+            yield (
+                (*loc, "gateway", "addresses", position),
+                (f"gateway {address} is in no prefix of {site.name}; allowed: in {', '.join(prefixes)}"),
+            )
+    if site.gateway.addresses:
+        for prefix in prefixes:
+            inside = [a for a in site.gateway.addresses if _contains(prefix, a)]
+            if len(inside) != 1:
+                yield (
+                    (*loc, "gateway", "addresses"),
+                    (f"{len(inside)} gateway addresses in {prefix}; allowed: one a prefix"),
+                )
+
+
+def _contains(prefix: str, address: str) -> bool:
+    network, host = ip_network(prefix), ip_address(address)
+    return network.version == host.version and host in network
+
+
+def _correspondent(topology: Topology) -> Iterator[Finding]:
+    correspondent = topology.correspondent
+    sites = {site.name: site for site in topology.sites}
+    if correspondent.site not in sites:
+        yield ("correspondent", "site"), _unknown(correspondent.site, "site", list(sites))
+        return
+    prefixes = sites[correspondent.site].eid_prefixes
+    if not prefixes:
+        yield ("correspondent", "site"), f"{correspondent.site} has no eid_prefixes for the correspondent"
+    elif correspondent.eid in _gateway_addresses(sites[correspondent.site]):
+        yield ("correspondent", "eid"), f"{correspondent.eid} is the gateway's; allowed: a free address"
+    elif correspondent.eid and not any(_contains(prefix, correspondent.eid) for prefix in prefixes):
+        yield (
+            ("correspondent", "eid"),
+            (f"{correspondent.eid} is in no prefix of {correspondent.site}; allowed: in {', '.join(prefixes)}"),
+        )
+
+
+def _guest(loc: Loc, guest: GuestSpec, topology: Topology) -> Iterator[Finding]:
+    sites = {site.name: site for site in topology.sites}
+    if guest.site not in sites:
+        yield (*loc, "site"), _unknown(guest.site, "site", list(sites))
+        return
+    site = sites[guest.site]
+    prefix = dynamic_prefix_of(guest.eid, site)
+    if prefix is None:
+        listed = ", ".join(site.dynamic_eid_prefixes) or "none are declared"
+        yield (*loc, "eid"), f"{guest.eid} is in no dynamic prefix of {site.name}; allowed: in {listed}"
+        return
+    before = {other.eid for other in topology.guests[: int(loc[1])]}
+    if guest.eid in before or guest.eid in _gateway_addresses(site):
+        yield (*loc, "eid"), f"{guest.eid} is taken by another guest or the gateway; allowed: a free address"
+
+
+def _gateway_addresses(site: SiteSpec) -> set[str]:
+    prefixes = (*site.eid_prefixes, *site.dynamic_eid_prefixes)
+    return set(site.gateway.addresses) or {str(next(iter(ip_network(p).hosts()))) for p in prefixes}
+
+
+def dynamic_prefix_of(eid: str, site: SiteSpec) -> str | None:
+    """Return the dynamic prefix of `site` that covers `eid`, or None."""
+    for prefix in site.dynamic_eid_prefixes:
+        if _contains(prefix, eid):
+            return prefix
+    return None
+
+
+def _one_form(loc: Loc, migration: MigrationSpec) -> Iterator[Finding]:
+    if (migration.to is None) == (not migration.path):
+        yield loc, "a migration has one of two forms; allowed: `to: site-b`, or `path: [site-b, site-a]`"
+    if migration.to is not None and migration.repeat != 1:
+        yield (*loc, "repeat"), "`to` cannot be repeated; allowed: `path: [there, back]` with `repeat`"
+
+
+def _against_topology(experiment: Experiment, topology: Topology) -> Iterator[Finding]:
+    guests = {guest.name: guest for guest in topology.guests}
+    if not guests:
+        yield ("topology",), f"topology {topology.name!r} has no guest; allowed: one with guests"
+        return
+    name = experiment.guest.name or topology.guests[0].name
+    if name not in guests:
+        yield ("guest", "name"), _unknown(name, "guest", list(guests))
+        return
+    guest = guests[name]
+    sites = {site.name: site for site in topology.sites}
+    if experiment.substrate == "xen" and guest.site in sites and sites[guest.site].xen_host is None:
+        yield ("substrate",), f"{guest.site}, where {name} starts, has no xen_host; allowed: netns"
+    here = guest.site
+    for loc, destination in _steps(experiment):
+        if destination not in sites:
+            yield loc, _unknown(destination, "site", list(sites))
+            continue
+        site = sites[destination]
+        if destination == here:
+            yield loc, f"{name} is at {destination} already; allowed: another site"
+        if dynamic_prefix_of(guest.eid, site) is None:
+            yield (
+                loc,
+                f"{destination} has no dynamic prefix with {name}'s EID {guest.eid}; allowed: one that has",
+            )
+        if experiment.substrate == "xen" and site.xen_host is None:
+            yield loc, f"{destination} has no xen_host; allowed with substrate xen: a site with one"
+        here = destination
+
+
+def _steps(experiment: Experiment) -> Iterator[tuple[Loc, str]]:
+    """Yield each step with its place in the file; a path that repeats is walked twice, to see it close."""
+    for index, migration in enumerate(experiment.migrations):
+        if migration.to is not None:
+            yield ("migrations", index, "to"), migration.to
+        for _ in range(min(migration.repeat, 2)):
+            for position, site in enumerate(migration.path):
+                yield ("migrations", index, "path", position), site

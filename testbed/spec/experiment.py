@@ -1,0 +1,139 @@
+"""An experiment as a person writes it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from testbed.spec.scalars import Name, Title
+from testbed.spec.validate import Model
+
+Substrate = Literal["xen", "netns"]
+Accelerator = Literal["auto", "kvm", "tcg"]
+Mechanism = Literal["ttl", "smr-old-xtr", "smr-map-server", "smr-new-xtr", "pubsub", "map-version", "rloc-probe"]
+
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class LimiterSpec(Model):
+    """RFC 9301's rate limits; each off is a deviation that the report says.
+
+    Attributes:
+        map_request: 1 a second for each EID (§5.3).
+        map_reply: 1 in 3 s for each RLOC.
+        smr: 1 in 3 s for each peer and EID (§6.1).
+    """
+
+    map_request: bool = True
+    map_reply: bool = True
+    smr: bool = True
+
+
+class LispSpec(Model):
+    """Knobs of the LISP control plane.
+
+    Attributes:
+        registration_ttl_minutes: TTL of registered mappings, hence of map-cache entries; the wire's unit.
+        refresh_s: period of Map-Register refreshes (RFC 9301 §8.2: 60).
+        proxy_reply: the Map-Server answers for the ETRs; false: it forwards requests to them.
+        hold: an ITR holds packets while it resolves; false: it drops them.
+        rloc_probe_interval_s: period of RLOC-probes (RFC 9300 §7.1), for the mechanism `rloc-probe`.
+        limiters: the rate limits.
+    """
+
+    registration_ttl_minutes: Annotated[int, Field(ge=1, le=0x7FFFFFFF)] = 1440
+    refresh_s: Timeout = 60.0
+    proxy_reply: bool = True
+    hold: bool = True
+    rloc_probe_interval_s: Timeout = 60.0
+    limiters: LimiterSpec = LimiterSpec()
+
+
+class GuestChoice(Model):
+    """Which guest of the topology migrates, and what of it differs from the topology.
+
+    Attributes:
+        name: the first of the topology's guests if left out.
+    """
+
+    name: Name | None = None
+    memory_mib: Annotated[int, Field(ge=32, le=1_048_576)] | None = None
+    vcpus: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
+class MigrationSpec(Model):
+    """One migration (`to`), or a path of several that may be walked several times (`path`, `repeat`)."""
+
+    to: Name | None = None
+    path: tuple[Name, ...] = ()
+    repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class ProbeSpec(Model):
+    """What the probers send: every flow in every direction, one probe an interval."""
+
+    interval_ms: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] = 10.0
+    flows: Annotated[tuple[Literal["icmp", "udp"], ...], Field(min_length=1)] = ("icmp",)
+    directions: Annotated[tuple[Literal["to-guest", "from-guest"], ...], Field(min_length=1)] = ("to-guest",)
+
+
+class EmulatedGuestSpec(Model):
+    """How the emulated guest of substrate `netns` behaves while it moves.
+
+    Attributes:
+        downtime_ms: from its suspension at the source to its resumption at the destination.
+        announce: the frame that it says its arrival with; `none`: it waits to be spoken to.
+    """
+
+    downtime_ms: Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)] = 100.0
+    announce: Literal["garp", "arp-request", "rarp", "na", "none"] = "garp"
+
+
+class TimeoutSpec(Model):
+    """How long each step may take before the run is given up, seconds."""
+
+    host_boot: Timeout = 900.0
+    guest_boot: Timeout = 300.0
+    agents: Timeout = 30.0
+    migration: Timeout = 600.0
+
+
+class Experiment(Model):
+    """A whole experiment file.
+
+    Attributes:
+        topology: path of the topology's file, relative to this one.
+        substrate: `xen` migrates a real guest, `netns` an emulated one.
+        accelerator: of the emulated hosts; `auto` takes KVM where a guest really boots under it.
+        mechanism: what tells the ITRs that the guest has moved.
+        baseline_s: clean probing before the first migration.
+        settle_s: probing after each migration.
+        seed: of everything random in the run.
+    """
+
+    schema_version: Literal[1]
+    name: Title
+    description: str = ""
+    topology: str
+    substrate: Substrate
+    accelerator: Accelerator = "auto"
+    mechanism: Mechanism
+    lisp: LispSpec = LispSpec()
+    guest: GuestChoice = GuestChoice()
+    migrations: Annotated[tuple[MigrationSpec, ...], Field(min_length=1)]
+    probes: ProbeSpec = ProbeSpec()
+    emulated_guest: EmulatedGuestSpec = EmulatedGuestSpec()
+    baseline_s: Seconds = 3.0
+    settle_s: Seconds = 5.0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    timeouts_s: TimeoutSpec = TimeoutSpec()
+
+    def destinations(self) -> Iterator[str]:
+        """Yield the destination site of every migration, in order."""
+        for migration in self.migrations:
+            steps = (migration.to,) if migration.to is not None else migration.path
+            for _ in range(migration.repeat):
+                yield from steps

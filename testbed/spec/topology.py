@@ -1,0 +1,143 @@
+"""A topology as a person writes it. What is left out is derived by `testbed.plan.build`. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from testbed.spec.scalars import Address, IPv4, IPv4Prefix, Mac, Name, Prefix, Title, short_name
+from testbed.spec.validate import Model
+
+#: RFC 5798 §7.3's virtual router MAC for VRID 1: what an anycast gateway wears everywhere.
+GATEWAY_MAC = "00:00:5e:00:01:01"
+
+Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]
+Mtu = Annotated[int, Field(ge=1280, le=9000)]
+
+
+class LinkSpec(Model):
+    """A link to the core, impaired alike in both directions.
+
+    Attributes:
+        delay_ms: one-way delay added.
+        jitter_ms: standard deviation of the delay; packets may overtake each other.
+        loss_percent: independent loss probability, per cent.
+        rate_mbit: rate limit; none if left out.
+        queue_ms: length of the queue in front of the rate limit; what does not fit is dropped.
+        mtu: bytes, 1280 or more so that IPv6 works.
+    """
+
+    delay_ms: Milliseconds = 0.0
+    jitter_ms: Milliseconds = 0.0
+    loss_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
+    rate_mbit: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    queue_ms: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] = 20.0
+    mtu: Mtu = 1500
+
+
+class CoreSpec(Model):
+    """The router in the middle."""
+
+    name: Name = "core"
+
+
+class MappingSystemSpec(Model):
+    """The Map-Server and Map-Resolver (RFC 9301), one node."""
+
+    name: Name = "ms"
+    rloc: IPv4 | None = None
+    link: LinkSpec = LinkSpec()
+
+
+class GatewaySpec(Model):
+    """A site's default gateway on its EID LAN: the same addresses and MAC at every site of a dynamic prefix.
+
+    Attributes:
+        addresses: one a prefix; the first address of each prefix if left out.
+        mac: of the xTR's interface on the LAN.
+    """
+
+    addresses: tuple[Address, ...] = ()
+    mac: Mac = GATEWAY_MAC
+
+
+class XenHostSpec(Model):
+    """A Xen host, emulated by QEMU; memory in MiB."""
+
+    name: Name | None = None
+    memory_mib: Annotated[int, Field(ge=512, le=1_048_576)] = 1024
+    dom0_memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 512
+
+
+class SiteSpec(Model):
+    """A LISP site: an xTR, its link to the core, its EID LAN, maybe a Xen host.
+
+    Attributes:
+        name: of the site; `site-a` gets `xtr-a`, `xen-a` and so on.
+        xtr: name of the node that is its ITR and ETR.
+        rloc: the xTR's locator.
+        key_id: of the site's authentication key (RFC 9301 §5.6).
+        link: between the xTR and the core.
+        eid_prefixes: live here whole.
+        dynamic_eid_prefixes: single EIDs of them may appear here; several sites may share one.
+        eid_mtu: of the EID LAN, bytes.
+    """
+
+    name: Name
+    xtr: Name | None = None
+    rloc: IPv4 | None = None
+    key_id: Annotated[int, Field(ge=0, le=255)] = 0
+    link: LinkSpec = LinkSpec()
+    eid_prefixes: tuple[Prefix, ...] = ()
+    dynamic_eid_prefixes: tuple[Prefix, ...] = ()
+    gateway: GatewaySpec = GatewaySpec()
+    eid_mtu: Mtu = 1500
+    xen_host: XenHostSpec | None = None
+
+
+class CorrespondentSpec(Model):
+    """The host that talks to the VM; its EID is its site's first prefix's tenth address if left out."""
+
+    name: Name = "correspondent"
+    site: Name
+    eid: Address | None = None
+
+
+class GuestSpec(Model):
+    """A VM that is a LISP endpoint; it starts at `site` and keeps `eid` wherever it goes."""
+
+    name: Name
+    site: Name
+    eid: Address
+    mac: Mac | None = None
+    memory_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 96
+    vcpus: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class Topology(Model):
+    """A whole topology file.
+
+    Attributes:
+        rloc_space: every locator and infrastructure LAN is in it, and the core routes it; /15 or shorter.
+    """
+
+    schema_version: Literal[1]
+    name: Title
+    description: str = ""
+    rloc_space: IPv4Prefix = "10.0.0.0/8"
+    core: CoreSpec = CoreSpec()
+    mapping_system: MappingSystemSpec = MappingSystemSpec()
+    sites: Annotated[tuple[SiteSpec, ...], Field(min_length=1, max_length=200)]
+    correspondent: CorrespondentSpec
+    guests: tuple[GuestSpec, ...] = ()
+
+
+def xtr_name(site: SiteSpec) -> str:
+    """Return the name of a site's xTR: given, or `xtr-a` for `site-a`."""
+    return site.xtr or f"xtr-{short_name(site.name)}"
+
+
+def xen_host_name(site: SiteSpec, host: XenHostSpec) -> str:
+    """Return the name of a site's Xen host: given, or `xen-a` for `site-a`."""
+    return host.name or f"xen-{short_name(site.name)}"

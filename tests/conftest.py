@@ -1,0 +1,36 @@
+"""No skip hides a loss: under script/test a skip whose reason is not on the list fails the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ALLOWED = Path(__file__).with_name("allowed-skips.txt")
+_refused: list[str] = []
+
+
+def allowed_reasons() -> list[str]:
+    """The reasons of the list, without comments."""
+    lines = (line.strip() for line in ALLOWED.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not os.environ.get("TESTBED_STRICT_SKIPS"):
+        return
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not any(reason.startswith(allowed) for allowed in allowed_reasons()):
+            _refused.append(f"{report.nodeid}: {reason}")
+    for line in _refused:
+        terminalreporter.write_line(f"SKIP NOT ALLOWED {line}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _refused:
+        pytest.exit(f"{len(_refused)} skips are not on the list in {ALLOWED.name}", returncode=1)

@@ -1,0 +1,126 @@
+"""The plan of two-sites, to the last address, and what holds for every plan."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, ip_interface
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.plan import PlanError, build_plan, plan_from_json, plan_to_json
+from testbed.plan.model import Interface, Plan
+from testbed.spec import Experiment, SpecError, Topology, load_experiment, load_topology
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = Path(__file__).with_name("two-sites.json")
+IFNAMSIZ = 16  # with the terminating zero, linux/if.h
+
+
+def two_sites() -> Topology:
+    path = ROOT / "topologies/two-sites.yaml"
+    return load_topology(path.read_text(), path.name)
+
+
+def first_migration(*overrides: str) -> Experiment:
+    path = ROOT / "experiments/first-migration.yaml"
+    return load_experiment(path.read_text(), path.name, overrides=overrides)
+
+
+def test_two_sites_is_what_the_reference_says() -> None:
+    assert plan_to_json(build_plan(two_sites())) == GOLDEN.read_text()
+
+
+def test_a_plan_survives_json() -> None:
+    plan = build_plan(two_sites())
+    assert plan_from_json(plan_to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": 3}'])
+def test_json_that_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(PlanError, match="not a plan"):
+        plan_from_json(text)
+
+
+def test_an_experiment_sizes_its_guest() -> None:
+    plan = build_plan(two_sites(), first_migration("guest.memory_mib=128", "guest.vcpus=2"))
+    assert (plan.guest("vm1").memory_mib, plan.guest("vm1").vcpus) == (128, 2)
+    assert [host.name for host in plan.xen_hosts] == ["xen-a", "xen-b"]
+
+
+def test_no_xen_host_is_planned_for_the_netns_substrate() -> None:
+    assert build_plan(two_sites(), first_migration("substrate=netns")).xen_hosts == ()
+
+
+def test_an_experiment_that_does_not_fit_has_no_plan() -> None:
+    with pytest.raises(SpecError, match=r"^migrations\.0\.to: no site is called 'site-x'"):
+        build_plan(two_sites(), first_migration("migrations.0.to=site-x"))
+
+
+def test_an_rloc_that_is_the_first_address_leaves_the_core_another() -> None:
+    text = (ROOT / "topologies/two-sites.yaml").read_text().replace(
+        "- name: site-c", "- name: site-c\n    rloc: 10.9.9.1"
+    )  # fmt: skip
+    plan = build_plan(load_topology(text, "t.yaml"))
+    near, far = (end.addresses for link in plan.links if link.name == "core-c" for end in link.ends)
+    assert (near, far) == (("10.9.9.254/24",), ("10.9.9.1/24",))
+
+
+short_names = st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True).filter(lambda name: name != "ms")
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> Topology:
+    """Topologies of one to six sites, some of which share a dynamic prefix and have Xen hosts."""
+    names = draw(st.lists(short_names, min_size=2, max_size=6, unique=True))
+    lines = ["schema_version: 1", "name: drawn", "sites:"]
+    for index, name in enumerate(names):
+        mobile = index > 0 and draw(st.booleans())
+        kind, prefix = ("dynamic_eid_prefixes", "2001:db8::/64" if draw(st.booleans()) else "172.20.0.0/24")
+        if not mobile:
+            kind, prefix = "eid_prefixes", f"192.168.{index}.0/24"
+        lines += [f"  - name: site-{name}", f"    {kind}: ['{prefix}']"]
+        if draw(st.booleans()):
+            lines.append("    xen_host: {}")
+    lines.append(f"correspondent: {{name: peer-of-all, site: site-{names[0]}}}")
+    return load_topology("\n".join(lines) + "\n", "drawn.yaml")
+
+
+def interfaces(plan: Plan) -> list[Interface]:
+    ends = [end for link in plan.links for end in link.ends]
+    return ends + [port for bridge in plan.bridges for port in bridge.ports]
+
+
+@settings(deadline=None)  # a loaded machine is no failure
+@given(topologies())
+def test_in_every_plan_names_fit_and_addresses_are_unique(topology: Topology) -> None:
+    plan = build_plan(topology)
+    assert plan_from_json(plan_to_json(plan)) == plan
+    names = [(port.node, port.name) for port in interfaces(plan)]
+    names += [("", bridge.name) for bridge in plan.bridges]
+    assert len(set(names)) == len(names)
+    assert all(len(name) < IFNAMSIZ and re.fullmatch(r"[a-z0-9-]+", name) for _, name in names)
+    nodes = [node.name for node in plan.nodes] + [host.name for host in plan.xen_hosts]
+    assert len(set(nodes)) == len(nodes)
+    gateways = {gateway for site in plan.sites for gateway in site.gateway}
+    addresses = [a for port in interfaces(plan) for a in port.addresses if a not in gateways]
+    addresses += [host.migration for host in plan.xen_hosts]
+    addresses += [host.out_of_band for host in plan.xen_hosts]
+    assert len({ip_interface(address).ip for address in addresses}) == len(addresses)
+
+
+@settings(deadline=None)  # a loaded machine is no failure
+@given(topologies())
+def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
+    plan = build_plan(topology)
+    networks = {
+        node.name: [ip_interface(a).network for p in interfaces(plan) if p.node == node.name for a in p.addresses]
+        for node in plan.nodes
+    }
+    for node in plan.nodes:
+        for route in node.routes:
+            assert any(ip_interface(route.via).ip in network for network in networks[node.name])
+    for site in plan.sites:
+        assert ip_interface(site.rloc).ip in IPv4Network(topology.rloc_space)

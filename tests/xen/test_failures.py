@@ -1,0 +1,133 @@
+"""When it goes wrong: the destination's libvirtd dies in pre-copy, Ctrl-C comes, the lab is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from testbed.lab.session import labs
+from tests.waiting import wait_until
+from tests.xen.lab import FIRST, ROOT, Run, command, left_behind, machine_state
+
+pytestmark = [pytest.mark.xen, pytest.mark.timeout(900)]
+
+
+def run_folder(out: Path) -> Path:
+    (folder,) = [path for path in out.iterdir() if path.is_dir()]
+    return folder
+
+
+def events_of(folder: Path) -> str:
+    path = folder / "events.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def test_destination_libvirtd_dies_in_precopy(tmp_path: Path) -> None:
+    before = machine_state()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "testbed", "run", str(FIRST), "--out", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    said: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or []), daemon=True)
+    reader.start()
+    wait_until(lambda: any(tmp_path.iterdir()), "the run's folder", deadline_s=120.0)
+    folder = run_folder(tmp_path)
+    # Pre-copy has begun when the destination has opened its end of the stream.
+    wait_until(
+        lambda: "migration_requested" in events_of(folder) or process.poll() is not None, "pre-copy", deadline_s=300.0
+    )
+    lab = labs()[-1]
+    wait_until(lambda: stream_seen(folder) or process.poll() is not None, "the stream", deadline_s=120.0)
+    killed = command("exec", "--lab", lab.name, "xen-b", "sh", "-c", "kill -9 $(pidof libvirtd)", timeout_s=60.0)
+    assert killed.returncode == 0, killed.stderr
+    process.wait(300.0)
+    reader.join(10.0)
+    run = Run(folder, subprocess.CompletedProcess([], process.returncode, "".join(said), ""))
+    assert process.returncode == 10, run.said()
+    assert run.summary["verdict"] == "FAIL"
+    (migration,) = run.summary["migrations"]
+    assert migration["verdict"] == "FAIL"
+    assert migration["metrics"]["stuntime_ms"] is None or migration["metrics"]["remap_latency_ms"] is None
+    (ended,) = run.of("migration_ended")
+    assert "libvirt" in ended.fields["error"]
+    (verification,) = run.of("verification")
+    assert verification.fields["site"] == "site-a"
+    assert verification.fields["ok"], verification.fields  # answers at A, mapping at A, nowhere else
+    assert verification.fields["mapping"] == ["10.0.1.2"]
+    assert run.of("recovered")
+    assert left_behind(before, machine_state()) == {}
+
+
+def stream_seen(folder: Path) -> bool:
+    capture = folder / "pcap" / "xen-b-xen-b-mig.pcapng"
+    return capture.exists() and capture.stat().st_size > 600
+
+
+def test_interrupt_takes_the_lab_down_and_keeps_the_evidence(tmp_path: Path) -> None:
+    before = machine_state()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "testbed", "run", str(FIRST), "--out", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_until(
+        lambda: any(tmp_path.iterdir()) and "hosts_ready" in events_of(run_folder(tmp_path)),
+        "the hosts",
+        deadline_s=300.0,
+    )
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=150.0)[0]
+    assert process.returncode == 11, said
+    folder = run_folder(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["verdict"] == "ERROR"
+    assert "interrupted" in said
+    assert (folder / "logs" / "xen-a" / "libvirtd.log").exists()
+    assert (folder / "console" / "xen-a.log").exists()
+    assert left_behind(before, machine_state()) == {}
+
+
+def test_up_exec_inspect_down_and_kill(tmp_path: Path) -> None:
+    before = machine_state()
+    up = command("up", str(FIRST), "--out", str(tmp_path))
+    assert up.returncode == 0, up.stderr
+    try:
+        lab = labs()[-1]
+        status = json.loads(command("status", "--format", "json").stdout)
+        assert lab.name in {each["lab"] for each in status["labs"] if each["state"] == "up"}
+        ping = command("exec", "--lab", lab.name, "correspondent", "ping", "-c", "2", "192.168.0.10")
+        assert ping.returncode == 0, ping.stdout
+        state = json.loads(command("inspect", "--lab", lab.name, "--format", "json").stdout)
+        assert state["guest_site"] == "site-a"
+        assert any(r["eid"] == "192.168.0.10/32" for r in state["agents"]["ms"]["registrations"])
+        unknown = command("exec", "--lab", lab.name, "nobody", "true")
+        assert unknown.returncode == 11
+        assert "there are" in unknown.stderr
+        listed = command("exec", "--lab", lab.name, "xen-a", "xl", "list")
+        assert "vm1" in listed.stdout
+        for name in ("keys", "hosts"):
+            assert (lab / name).stat().st_mode & 0o077 == 0
+        # The hard way: kill the process that holds the lab. The kernel reaps, `down` removes the rest.
+        pid = int((lab / "unshare.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text(),
+            "its end",
+            deadline_s=20.0,
+        )
+    finally:
+        down = command("down", "--all")
+    assert down.returncode == 0, down.stderr
+
+    assert left_behind(before, machine_state()) == {}
+    again = command("down")
+    assert again.returncode == 0
+    assert "no lab is up" in again.stdout

@@ -1,0 +1,146 @@
+"""The first command: a real Xen guest moves between two LISP sites, four times in one lab; with its evidence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.decode import Capture, lisp_packets
+from tests.xen.lab import Run, left_behind, machine_state, run_experiment
+
+pytestmark = [pytest.mark.xen, pytest.mark.timeout(1200)]
+
+MIGRATIONS = 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    before = machine_state()
+    run = run_experiment(tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold")
+    yield run
+    assert left_behind(before, machine_state()) == {}
+
+
+def test_all_migrations_pass(run: Run) -> None:
+    assert run.process.returncode == 0, run.said()
+    assert run.summary["verdict"] == "PASS", run.said()
+    assert [m["verdict"] for m in run.summary["migrations"]] == ["PASS"] * MIGRATIONS
+    assert [m["destination"] for m in run.summary["migrations"]] == ["site-b", "site-a"] * (MIGRATIONS // 2)
+
+
+def test_the_result_says_what_it_ran_on(run: Run) -> None:
+    assert run.summary["substrate"] == "xen"
+    assert run.summary["accelerator"] in ("kvm", "tcg")
+    assert run.summary["hypervisor"].startswith("Xen 4.17")
+    assert run.summary["mechanism"] == "smr-old-xtr"
+    html = (run.folder / "report.html").read_text()
+    assert run.summary["accelerator"] in html
+    assert run.summary["hypervisor"] in html
+
+
+def test_everything_is_measured_and_consistent(run: Run) -> None:
+    for migration in run.summary["migrations"]:
+        metrics = migration["metrics"]
+        for name in ("migration_time_ms", "vm_downtime_ms", "stuntime_ms", "remap_latency_ms", "unattributed_ms"):
+            assert metrics[name] is not None, (name, migration.get("reasons"))
+        assert 0 < metrics["vm_downtime_ms"] <= metrics["stuntime_ms"] <= metrics["migration_time_ms"] + 60_000
+        assert metrics["remap_latency_ms"] > 0
+        assert metrics["probes_lost"] > 0
+        assert all(migration["phases_ms"][phase] is not None for phase in migration["phases_ms"])
+
+
+def test_the_guest_moved_and_is_the_same(run: Run) -> None:
+    placements = run.of("placement")
+    assert len(placements) == 2 * MIGRATIONS
+    uuids = set()
+    for placement in placements:
+        hosts = placement.fields["hosts"]
+        running = {host: found for host, found in hosts.items() if found["libvirt"]}
+        assert len(running) == 1, hosts
+        ((host, found),) = running.items()
+        uuids.add(found["libvirt"][0]["uuid"])
+        assert list(found["hypervisor"]) == ["vm1"]
+        stop = placement.fields["index"] + (placement.fields["when"] == "after")
+        assert host == ("xen-b" if stop % 2 else "xen-a")
+    assert len(uuids) == 1
+    identities = [event.fields for event in run.of("guest_identity")]
+    assert len({identity["boot_id"] for identity in identities}) == 1
+    uptimes = [identity["uptime_ms"] for identity in identities]
+    assert uptimes == sorted(uptimes)
+    assert [event.fields["ok"] for event in run.of("verification")] == [True] * MIGRATIONS
+
+
+def test_the_hosts_logs_have_the_migration(run: Run) -> None:
+    for host in ("xen-a", "xen-b"):
+        libxl = (run.folder / "logs" / host / "libxl-driver.log").read_text()
+        assert "Saving domain" in libxl
+        assert "Restore successful" in libxl
+        assert (run.folder / "logs" / host / "libvirtd.log").read_text()
+        assert "Xen version" in (run.folder / "logs" / host / "xl-dmesg.log").read_text()
+        assert "testbed-stage libvirtd" in (run.folder / "console" / f"{host}.log").read_text()
+    assert "testbed-guest-ready vm1" in (run.folder / "console" / "vm1@xen-a.log").read_text()
+
+
+def packets_of(run: Run, node: str, plane: str) -> list[dict[str, Any]]:
+    capture = Capture(run.folder / "pcap" / f"{node}-rloc0.pcapng")
+    return [packet.to_json() for packet in lisp_packets(capture.frames()) if packet.plane == plane]
+
+
+def test_the_captures_show_the_chain(run: Run) -> None:
+    """Data to RLOC A before, to RLOC B after, and between them SMR, Map-Request and Map-Reply in this order."""
+    mono = run.of("migration_requested")[0]
+    ended = run.of("settle_ended")[0]
+    outer = [p for p in packets_of(run, "xtr-c", "data") if p["source"] == "10.0.3.2"]
+    window = [p for p in outer if mono.wall_ns <= p["wall_ns"] <= ended.wall_ns]
+    towards = [p["destination"] for p in window]
+    assert towards[0] == "10.0.1.2"
+    assert towards[-1] == "10.0.2.2"
+    switch = towards.index("10.0.2.2")
+    assert set(towards[:switch]) == {"10.0.1.2"}
+    assert set(towards[switch:]) == {"10.0.2.2"}
+    control = [
+        p for p in packets_of(run, "xtr-c", "control") if mono.wall_ns <= p["wall_ns"] <= window[switch]["wall_ns"]
+    ]
+    kinds = [kind_of(p) for p in control]
+    chain = [kind for kind in kinds if kind in ("SMR", "Map-Request", "Map-Reply")]
+    assert chain[-3:] == ["SMR", "Map-Request", "Map-Reply"], kinds
+
+
+def kind_of(packet: dict[str, Any]) -> str:
+    """SMR, Map-Request (maybe encapsulated), Map-Reply, …"""
+    message = packet["message"]
+    inner = message.get("message", message)
+    if inner["type"] == "Map-Request" and "S" in inner["flags"]:
+        return "SMR"
+    return str(inner["type"])
+
+
+def test_the_migration_stream_crossed_the_core(run: Run) -> None:
+    """The stream's TCP connection is seen at both hosts' infrastructure interfaces, from address to address."""
+    for node in ("xen-a", "xen-b"):
+        ends = set()
+        for frame in Capture(run.folder / "pcap" / f"{node}-{node}-mig.pcapng").frames():
+            if frame.data[12:14] == b"\x08\x00":
+                ends.add((str(ip_address(frame.data[26:30])), str(ip_address(frame.data[30:34]))))
+        assert ("10.1.1.2", "10.1.2.2") in ends
+        assert ("10.1.2.2", "10.1.1.2") in ends
+
+
+def test_checksums_hold(run: Run) -> None:
+    listed = (run.folder / "SHA256SUMS").read_text().splitlines()
+    assert len(listed) > 20
+    for line in listed:
+        digest, _, name = line.partition("  ")
+        assert hashlib.sha256((run.folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_no_secret_is_in_the_run(run: Run) -> None:
+    for path in run.folder.rglob("*"):
+        if path.is_file() and path.suffix != ".parquet":
+            assert b"PRIVATE KEY" not in path.read_bytes(), path
+    assert not list(Path(run.folder).rglob("*.key"))
