@@ -1,4 +1,4 @@
-"""What this machine can do for a lab: each check says what it found, what follows, and what mends it. No root needed."""
+"""What this machine can do for a lab: each check says what it found, what follows, what mends it. No root needed."""
 
 from __future__ import annotations
 

@@ -113,11 +113,13 @@ class XenLab:
 
     def _host_plan(self, number: int, host: XenHost) -> HostPlan:
         assert self._accelerator is not None
+        mtus = {bridge.name: bridge.mtu for bridge in self._plan.bridges}
         parameters = (
             ("name", host.name),
             ("out_of_band", host.out_of_band),
             ("migration", host.migration),
             ("migration_gateway", host.migration_gateway),
+            ("migration_mtu", str(mtus[host.infrastructure_bridge])),
             ("events", f"{self._gateway}:{PORT}"),
         )
         machine = MachineSpec(

@@ -111,7 +111,7 @@ def _failed_checks(
     events: Sequence[Event], start_ns: int, window: Interval, index: int
 ) -> tuple[str, ...]:
     """The names of the checks that a migration's verification did not pass."""
-    checks = next(
+    checks: Mapping[str, bool] = next(
         (
             event.fields.get("checks", {})
             for event in events
