@@ -145,8 +145,7 @@ def verify(data: bytes, psk: bytes) -> Verified:
         raise AuthenticationError(f"algorithm {message.authentication.algorithm_id} has no MAC")
     if not algorithm.least_octets <= len(received) <= algorithm.octets:
         raise AuthenticationError(
-            f"{len(received)} octets of authentication data, must be "
-            f"{algorithm.least_octets} to {algorithm.octets}"
+            f"{len(received)} octets of authentication data, must be {algorithm.least_octets} to {algorithm.octets}"
         )
     end = AUTHENTICATION_DATA_OFFSET + len(received)
     covered = data[:AUTHENTICATION_DATA_OFFSET] + bytes(len(received)) + data[end:]

@@ -157,9 +157,7 @@ def options_from(kind: type[O], given: Mapping[str, Any]) -> O:
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     for name, value in given.items():
         if name not in known:
-            raise OptionError(
-                "unknown-option", f"No option {name!r}", why=f"known: {', '.join(sorted(known))}"
-            )
+            raise OptionError("unknown-option", f"No option {name!r}", why=f"known: {', '.join(sorted(known))}")
         default = known[name].default
         fits = (
             isinstance(value, bool)

@@ -74,12 +74,5 @@ class HostGone:
 
 
 Input: TypeAlias = (
-    Started
-    | HostGone
-    | ControlReceived
-    | HostSighted
-    | StaleReceived
-    | PacketMissed
-    | FirstPacketSent
-    | HostExpected
+    Started | HostGone | ControlReceived | HostSighted | StaleReceived | PacketMissed | FirstPacketSent | HostExpected
 )

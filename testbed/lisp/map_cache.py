@@ -39,8 +39,7 @@ class CacheEntry:
     def same_mapping(self, other: CacheEntry | None) -> bool:
         """Whether a packet would fare the same under both, lifetimes aside."""
         return other is not None and (
-            (self.forwarding, self.locators, self.map_version)
-            == (other.forwarding, other.locators, other.map_version)
+            (self.forwarding, self.locators, self.map_version) == (other.forwarding, other.locators, other.map_version)
         )
 
 

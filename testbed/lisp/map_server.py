@@ -21,6 +21,7 @@ from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
     EncapsulatedControl,
+    LocatorFlag,
     MapNotify,
     MapNotifyAck,
     MapRegister,
@@ -41,9 +42,7 @@ class MapServer:
         random64: gives 64 random bits from a properly seeded source.
     """
 
-    def __init__(
-        self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]
-    ) -> None:
+    def __init__(self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._config = config
         self._ownership = Ownership(dict(saved))
         self._registry = Registry()
@@ -122,14 +121,20 @@ class MapServer:
     # --- registration ------------------------------------------------------------------------------
 
     def _register(self, message: MapRegister, event: ControlReceived, now: int) -> list[Action]:
-        site = self._site_of(event.payload, event.source)
+        site, covers_trailer = self._site_of(event.payload, event.source)
         if site is None:
             return self._refused(message, event, "authentication")
         claimant = Claimant(site.name, message.xtr or event.source)
-        if self._ownership.is_replay(claimant, message.nonce):
-            last = self._ownership.last_nonce(claimant)
-            return self._refused(message, event, "replay", site=site, last_nonce=last and hex(last))
-        actions: list[Action] = self._ownership.register(claimant, message.nonce)
+        # A MAC that ends before the xTR-ID (RFC 9301 §5.6) lets anyone repeat the message as another
+        # xTR's; what the MAC does cover, the sender's own locators, must then be new too.
+        senders = [claimant] if covers_trailer else [claimant, *_own_locators(site, message)]
+        for sender in senders:
+            if self._ownership.is_replay(sender, message.nonce):
+                last = self._ownership.last_nonce(sender)
+                return self._refused(message, event, "replay", site=site, last_nonce=last and hex(last))
+        actions: list[Action] = []
+        for sender in senders:
+            actions += self._ownership.register(sender, message.nonce)
         self._heard[claimant] = (event.source, site)
         accepted: list[EidRecord] = []
         lost = False
@@ -288,14 +293,19 @@ class MapServer:
 
     # --- refusals ----------------------------------------------------------------------------------
 
-    def _site_of(self, payload: bytes, source: Address) -> SiteConfig | None:
-        """The site whose secret a Map-Register was made with; what was right last time is tried first."""
+    def _site_of(self, payload: bytes, source: Address) -> tuple[SiteConfig | None, bool]:
+        """The site whose secret a Map-Register was made with, and whether its MAC covers the xTR-ID.
+
+        What was right last time is tried first.
+        """
         last = self._site_at.get(source)
         sites = sorted(self._config.sites, key=lambda site: site is not last)
-        found = next((site for site in sites if site.secret.vouches_for(payload)), None)
-        if found is not None:
-            self._site_at[source] = found
-        return found
+        for site in sites:
+            verified = site.secret.verified(payload)
+            if verified is not None:
+                self._site_at[source] = site
+                return site, verified.covers_trailer
+        return None, False
 
     def _refused(
         self, message: MapRegister, event: ControlReceived, reason: str, *, site: SiteConfig | None = None,
@@ -321,6 +331,17 @@ class MapServer:
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
         self._counters[f"{message}_dropped"] += 1
         return [emit("control_dropped", message=message, reason=reason, peer=peer)]
+
+
+def _own_locators(site: SiteConfig, message: MapRegister) -> list[Claimant]:
+    """Who a Map-Register comes from by what is in its records: the locators that are the sender's own (L-bit)."""
+    own = {
+        locator.rloc
+        for record in message.records
+        for locator in record.locators
+        if locator.flags & LocatorFlag.LOCAL and isinstance(locator.rloc, Address)
+    }
+    return [Claimant(site.name, rloc) for rloc in sorted(own, key=lambda each: (each.version, int(each)))]
 
 
 def may_register(site: SiteConfig, eid: EidPrefix) -> bool:

@@ -106,9 +106,7 @@ class Publisher:
         # us on them, so it must be the one that the xTR registers from.
         if not ending and subscriber.rloc not in request.itr_rlocs:
             return _denied(eid, MappingAction.DROP_POLICY_DENIED), []
-        self._subscriptions[key] = Subscription(
-            request.nonce, subscriber.rloc, subscriber.secret, active=not ending
-        )
+        self._subscriptions[key] = Subscription(request.nonce, subscriber.rloc, subscriber.secret, active=not ending)
         event = emit(
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,

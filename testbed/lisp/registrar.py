@@ -187,9 +187,7 @@ class Registrar:
             for registration in self._registrations.values()
         ]
 
-    def record(
-        self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False
-    ) -> EidRecord:
+    def record(self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False) -> EidRecord:
         """Our mapping of a prefix: this xTR's locator (RFC 9301 §5.4)."""
         options = self._config.options
         flags = LocatorFlag.REACHABLE | LocatorFlag.LOCAL

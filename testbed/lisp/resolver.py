@@ -139,9 +139,7 @@ class Resolver:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""
         if ttl_minutes is None:
             ttl_minutes = self._config.options.registration_ttl_minutes or record.ttl_minutes
-        locators = tuple(
-            replace(locator, flags=locator.flags & LocatorFlag.REACHABLE) for locator in record.locators
-        )
+        locators = tuple(replace(locator, flags=locator.flags & LocatorFlag.REACHABLE) for locator in record.locators)
         return replace(
             record,
             ttl_minutes=ttl_minutes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from testbed.lisp.auth import AuthenticationError, verify
+from testbed.lisp.auth import AuthenticationError, Verified, verify
 from testbed.lisp.auth import sign as compute
 from testbed.lisp.wire import AlgorithmId, Authentication, MapNotify, MapNotifyAck, MapRegister
 
@@ -31,10 +31,14 @@ class Secret:
         named = replace(message, authentication=Authentication(self.key_id, self.algorithm))
         return compute(named, self.key).encode()
 
-    def vouches_for(self, payload: bytes) -> bool:
-        """Whether a received message was made by somebody who knows the secret; WireError if malformed."""
+    def verified(self, payload: bytes) -> Verified | None:
+        """A received message, if somebody who knows the secret made it; WireError if malformed."""
         try:
             found = verify(payload, self.key)
         except AuthenticationError:
-            return False
-        return found.message.authentication.key_id == self.key_id
+            return None
+        return found if found.message.authentication.key_id == self.key_id else None
+
+    def vouches_for(self, payload: bytes) -> bool:
+        """Whether somebody who knows the secret made a received message; WireError if malformed."""
+        return self.verified(payload) is not None

@@ -82,8 +82,8 @@ def read_frame(frame: bytes) -> Sighting | None:
 def _read_arp(payload: bytes) -> Sighting | None:
     if len(payload) < _ARP.size:
         return None
-    hardware, protocol, hardware_length, protocol_length, operation, sender_mac, sender, _, target = (
-        _ARP.unpack_from(payload)
+    hardware, protocol, hardware_length, protocol_length, operation, sender_mac, sender, _, target = _ARP.unpack_from(
+        payload
     )
     if (hardware, protocol, hardware_length, protocol_length) != (1, 0x0800, 6, 4):
         return None

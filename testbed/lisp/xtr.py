@@ -75,9 +75,7 @@ class Xtr:
         self._itr = Itr(config, random64, self._presence.override)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
-        self._prober = RlocProber(
-            config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s)
-        )
+        self._prober = RlocProber(config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s))
         self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
         self._counters: Counter[str] = Counter()
         #: EID → the locator to which its packets last went, for the event that says it changed.
@@ -194,9 +192,7 @@ class Xtr:
 
     def _stale(self, event: StaleReceived, now: int) -> list[Action]:
         actions: list[Action] = [
-            emit(
-                "stale_packet", eid=event.eid, peer=event.peer, rloc=self._config.rloc, mono_ns=event.mono_ns
-            )
+            emit("stale_packet", eid=event.eid, peer=event.peer, rloc=self._config.rloc, mono_ns=event.mono_ns)
         ]
         away = self._presence.state_of(event.eid) is PresenceState.AWAY
         if away and self._config.mechanism.smr_on_stale_packet:
@@ -245,9 +241,7 @@ class Xtr:
         self._counters[f"{message}_dropped"] += 1
         return [emit("control_dropped", message=message, reason=reason, peer=peer)]
 
-    def _request(
-        self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool
-    ) -> list[Action]:
+    def _request(self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool) -> list[Action]:
         if request.flags & MapRequestFlag.SMR:
             actions: list[Action] = []
             for requested in request.requests:
@@ -334,9 +328,7 @@ class Xtr:
             unbind = self._presence.depart(eid, now)
             actions += self._itr.install(record, now)
             if self._config.mechanism.reencapsulate:
-                actions.append(
-                    emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes)
-                )
+                actions.append(emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes))
             actions += unbind
             if self._probe_hosts.allow(eid, now):
                 # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.

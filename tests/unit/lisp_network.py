@@ -133,9 +133,7 @@ class Network:
                 options=xtr_options or XtrOptions(),
             )
             self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
-        server_config = MapServerConfig(
-            MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions()
-        )
+        server_config = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
         self._add("ms", MAP_SERVER, MapServer(server_config, saved={}, random64=self.random64))
         if start:
             for name in RLOCS:
@@ -182,9 +180,7 @@ class Network:
         node = self.nodes[name]
         self._carry_out(node, node.machine.handle(event, self.now))
 
-    def sight(
-        self, name: str, *, seen_ns: int | None = None, kind: SightingKind = SightingKind.GRATUITOUS_ARP
-    ) -> None:
+    def sight(self, name: str, *, seen_ns: int | None = None, kind: SightingKind = SightingKind.GRATUITOUS_ARP) -> None:
         seen = self.now if seen_ns is None else seen_ns
         self.give(name, HostSighted(Sighting(kind, MAC, EID), seen))
 
@@ -251,9 +247,7 @@ class Network:
     def _forward(self, node: Node, eid: Address, packet: bytes, peer: Address | None) -> None:
         assert isinstance(node.machine, Xtr)
         live = (
-            entry
-            for _, entry in node.entries.matches(eid)
-            if entry.expires_ns is None or entry.expires_ns > self.now
+            entry for _, entry in node.entries.matches(eid) if entry.expires_ns is None or entry.expires_ns > self.now
         )
         entry = next(live, None)
         if entry is None or entry.forwarding in (Forwarding.DROP, Forwarding.NATIVE):

@@ -46,9 +46,7 @@ EID = ip_address("192.168.0.10")
 class Asking:
     """An ITR and what it asked."""
 
-    def __init__(
-        self, override: Callable[[Any], Forwarding | None] = lambda prefix: None, **options: Any
-    ) -> None:
+    def __init__(self, override: Callable[[Any], Forwarding | None] = lambda prefix: None, **options: Any) -> None:
         self.now = 0
         self._random = 0
         config = XtrConfig(
@@ -90,9 +88,7 @@ class Asking:
         return done
 
 
-def mapping(
-    eid: str = "192.168.0.10/32", rloc: Any = REMOTE, ttl_minutes: int = 1440, **fields: Any
-) -> EidRecord:
+def mapping(eid: str = "192.168.0.10/32", rloc: Any = REMOTE, ttl_minutes: int = 1440, **fields: Any) -> EidRecord:
     return EidRecord(EidPrefix(ip_network(eid)), ttl_minutes, (RlocRecord(rloc),), **fields)
 
 
@@ -267,9 +263,7 @@ def test_rfc9301_5_4_negative_actions(act: int, forwarding: Forwarding) -> None:
     ],
     ids=["priority 255", "R-bit clear", "none left"],
 )
-def test_rfc9301_5_4_locators_that_must_not_be_used(
-    locators: tuple[RlocRecord, ...], usable: list[Any]
-) -> None:
+def test_rfc9301_5_4_locators_that_must_not_be_used(locators: tuple[RlocRecord, ...], usable: list[Any]) -> None:
     record = EidRecord(EidPrefix(ip_network("192.168.0.10/32")), 15, locators)
     (entry,) = programmed(Asking().resolved(record))
     assert [locator.rloc for locator in entry.locators] == usable

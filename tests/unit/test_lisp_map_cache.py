@@ -102,9 +102,7 @@ PREFIXES = st.builds(
 
 
 @given(st.lists(st.tuples(PREFIXES, st.booleans())), PREFIXES)
-def test_prefix_map_agrees_with_a_linear_search(
-    steps: list[tuple[IPv4Network, bool]], asked: IPv4Network
-) -> None:
+def test_prefix_map_agrees_with_a_linear_search(steps: list[tuple[IPv4Network, bool]], asked: IPv4Network) -> None:
     table: PrefixMap[int] = PrefixMap()
     model: dict[IPv4Network, int] = {}
     for number, (prefix, add) in enumerate(steps):

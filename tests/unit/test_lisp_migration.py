@@ -50,9 +50,7 @@ def test_first_packet_is_held_until_the_mapping_comes_and_is_then_delivered() ->
 @pytest.mark.parametrize("proxy", [True, False])
 def test_the_whole_chain_in_order(proxy: bool) -> None:
     network = settled(
-        Network(
-            xtr_options=XtrOptions(proxy_reply=proxy), map_server_options=MapServerOptions(proxy_reply=proxy)
-        )
+        Network(xtr_options=XtrOptions(proxy_reply=proxy), map_server_options=MapServerOptions(proxy_reply=proxy))
     )
     moved = network.now
     network.sight("xtr-b")
@@ -139,9 +137,7 @@ def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_the_peers_it_knows() -> None:
     moved = network.now
     network.sight("xtr-b")
     network.run_for(1 * SECOND_NS)
-    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
-        "10.0.2.2"
-    ]
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == ["10.0.2.2"]
 
 
 def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_a_peer_with_the_first_packet_to_it() -> None:
@@ -152,9 +148,7 @@ def test_rfc9301_6_1_mechanism_smr_new_xtr_tells_a_peer_with_the_first_packet_to
     assert not network.saw("smr_sent")
     network.send("xtr-b", packet_to(CORRESPONDENT), eid=CORRESPONDENT)
     network.run_for(1 * SECOND_NS)
-    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == [
-        "10.0.2.2"
-    ]
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == ["10.0.2.2"]
 
 
 def test_a_guest_that_was_destroyed_is_deregistered_until_acknowledged() -> None:

@@ -27,9 +27,7 @@ def test_rfc9437_6_a_publication_reaches_the_subscriber_in_two_legs() -> None:
     assert [event.at_ns - moved for event in published] == [20 * MS_NS]
     assert int(published[0].fields["nonce"], 16) == int(subscribed[0].fields["nonce"], 16) + 1
     changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
-    assert [(event.fields["old_rloc"], event.fields["rloc"]) for event in changed] == [
-        ("10.0.1.2", "10.0.2.2")
-    ]
+    assert [(event.fields["old_rloc"], event.fields["rloc"]) for event in changed] == [("10.0.1.2", "10.0.2.2")]
     assert not network.saw("smr_sent")
 
 
@@ -63,9 +61,7 @@ def test_rfc9437_6_a_replayed_publication_is_dropped() -> None:
     network.run_for(1 * SECOND_NS)
     entry = network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"][0]
     assert entry["locators"][0]["rloc"] == "10.0.1.2"
-    assert [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")] == [
-        "replayed publication"
-    ]
+    assert [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")] == ["replayed publication"]
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -75,11 +71,7 @@ def test_rfc9437_6_a_lost_publication_is_repeated(lost: int) -> None:
 
     def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
         nonlocal dropped
-        if (
-            destination == RLOCS["xtr-c"]
-            and isinstance(decode_control(payload), MapNotify)
-            and dropped < lost
-        ):
+        if destination == RLOCS["xtr-c"] and isinstance(decode_control(payload), MapNotify) and dropped < lost:
             dropped += 1
             return []
         return [10 * MS_NS]
@@ -94,9 +86,7 @@ def test_rfc9437_6_a_lost_publication_is_repeated(lost: int) -> None:
 
 def test_rfc9437_5_a_withdrawn_mapping_is_published_with_ttl_0() -> None:
     network = settled(Network("pubsub"))
-    network.faults = lambda source, destination, payload, count: (
-        [] if source == RLOCS["xtr-a"] else [10 * MS_NS]
-    )
+    network.faults = lambda source, destination, payload, count: [] if source == RLOCS["xtr-a"] else [10 * MS_NS]
     network.run_for(200 * SECOND_NS)  # A is cut off: its registration times out after three minutes
     assert network.owner() is None
     published = network.saw("publication_received", "xtr-c")
@@ -195,7 +185,5 @@ def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> Non
     network.run_for(2 * SECOND_NS)
     assert len(network.saw("subscription_denied", "xtr-b")) == 1
     changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
-    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [
-        ("10.0.1.2", SECOND_NS + 20 * MS_NS)
-    ]
+    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [("10.0.1.2", SECOND_NS + 20 * MS_NS)]
     assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]

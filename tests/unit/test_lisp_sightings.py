@@ -92,9 +92,7 @@ def test_neighbour_advertisement_reads_back_as_one_and_its_checksum_is_right() -
 
 def test_solicitation_shows_its_source_unless_it_checks_for_duplicates() -> None:
     def solicitation(source: str, option: str) -> bytes:
-        body = (
-            bytes.fromhex("87000000" + "00000000") + IPv6Address("2001:db8::1").packed + bytes.fromhex(option)
-        )
+        body = bytes.fromhex("87000000" + "00000000") + IPv6Address("2001:db8::1").packed + bytes.fromhex(option)
         header = bytes.fromhex("60000000") + len(body).to_bytes(2, "big") + b"\x3a\xff"
         header += IPv6Address(source).packed + IPv6Address("ff02::1:ff00:1").packed
         return bytes.fromhex("3333ff00000100163e00000a86dd") + header + body

@@ -154,9 +154,7 @@ def test_rfc9301_8_2_acknowledged_registers_are_refreshed_each_minute() -> None:
     (register,) = sent(site.sight(), MapRegister)
     (received,) = events(site.acknowledge(register), "map_notify_received")
     assert int(received["nonce"], 16) == register.nonce
-    times = [
-        when // SECOND_NS for when, action in site.run(60 * SECOND_NS) if isinstance(action, SendControl)
-    ]
+    times = [when // SECOND_NS for when, action in site.run(60 * SECOND_NS) if isinstance(action, SendControl)]
     assert times == [60]
 
 
@@ -332,9 +330,7 @@ def test_rfc9301_5_5_an_etr_answers_for_its_own_to_an_itr_rloc_at_the_inner_port
         assert reply.nonce == 99
         assert [str(record.eid) for record in reply.records] == [prefix]
         assert reply.records[0].flags & EidRecordFlag.AUTHORITATIVE
-        assert [(each.destination, each.port) for each in actions if isinstance(each, SendControl)] == [
-            (PEER, 34567)
-        ]
+        assert [(each.destination, each.port) for each in actions if isinstance(each, SendControl)] == [(PEER, 34567)]
 
 
 def test_an_etr_answers_for_what_has_left_with_where_it_is_and_not_as_authority() -> None:

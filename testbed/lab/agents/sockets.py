@@ -6,6 +6,7 @@ import ctypes
 import socket
 import struct
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from testbed.errors import TestbedError
@@ -23,18 +24,40 @@ _TIMESPEC = struct.Struct("@qq")
 _LONGEST_DATAGRAM = 65536
 #: Enough for a burst of a few hundred control messages while the process is off the CPU.
 _RECEIVE_BUFFER_OCTETS = 1 << 20
+#: Readings of both clocks to compare them, and how close is close enough: well below a millisecond,
+#: above what three system calls take on a slow machine.
+_CLOCK_READINGS = 5
+_CLOSE_NS = 5_000
+
+
+def wall_clock_ahead_ns(
+    monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns
+) -> int:
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC, now.
+
+    The two cannot be read at once, and the scheduler may take the processor in between; so the closest
+    of a few pairs of readings counts.
+    """
+    best: tuple[int, int] | None = None
+    for _ in range(_CLOCK_READINGS):
+        before, wall, after = monotonic_ns(), wall_ns(), monotonic_ns()
+        if best is None or after - before < best[0]:
+            best = (after - before, wall - (before + after) // 2)
+        if best[0] <= _CLOSE_NS:
+            break
+    assert best is not None
+    return best[1]
 
 
 def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     """When the kernel received it, CLOCK_MONOTONIC; now, if the kernel does not say."""
-    now_ns = time.monotonic_ns()
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-            # The kernel stamps with the wall clock; both clocks are read here, at once, for the difference.
-            age_ns: int = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
-            return now_ns - max(0, age_ns)
-    return now_ns
+            # The kernel stamps with the wall clock only.
+            arrival_ns: int = seconds * 1_000_000_000 + nanoseconds - wall_clock_ahead_ns()
+            return min(arrival_ns, time.monotonic_ns())
+    return time.monotonic_ns()
 
 
 class ControlSocket:
