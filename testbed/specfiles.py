@@ -23,9 +23,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise FileUnreadableError(
-            "file-unreadable", f"{path}: not UTF-8 text (byte {error.start})"
-        ) from error
+        raise FileUnreadableError("file-unreadable", f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise FileUnreadableError("file-unreadable", f"{path}: {error.strerror}") from error
 

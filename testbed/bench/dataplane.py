@@ -68,9 +68,7 @@ class Row:
 
     def __init__(self) -> None:
         prefix = f"bench{os.getpid()}-"
-        self.names = {
-            name: prefix + name for name in ("core", *(f"{r}-{s}" for r in ("xtr", "host") for s in SITES))
-        }
+        self.names = {name: prefix + name for name in ("core", *(f"{r}-{s}" for r in ("xtr", "host") for s in SITES))}
         _ip(*(f"netns add {name}" for name in self.names.values()))
         links = []
         for site in SITES:
@@ -218,9 +216,7 @@ def _measure(path: Row, load: str, duration_s: float) -> float:
         server.wait()
 
 
-def bench(
-    *, rounds: int = 3, duration_s: float = 2.0, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def bench(*, rounds: int = 3, duration_s: float = 2.0, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Measure all loads in all modes, alternating, and compare the medians.
 
     Args:
@@ -270,19 +266,14 @@ def spreads(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float
 
 
 def _medians(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    return {
-        mode: {load: statistics.median(figures) for load, figures in loads.items()}
-        for mode, loads in raw.items()
-    }
+    return {mode: {load: statistics.median(figures) for load, figures in loads.items()} for mode, loads in raw.items()}
 
 
 def ratios(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float | None]]:
     """LISP's median over each peer's, by load; None where the peer carried nothing."""
     medians = _medians(raw)
     return {
-        peer: {
-            load: medians["lisp"][load] / figure if figure else None for load, figure in medians[peer].items()
-        }
+        peer: {load: medians["lisp"][load] / figure if figure else None for load, figure in medians[peer].items()}
         for peer in medians
         if peer != "lisp"
     }

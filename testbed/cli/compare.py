@@ -53,8 +53,6 @@ def compare(
                 typer.echo(f"{name:32} cannot tell   not measured on both sides")
             else:
                 between = f" ({signed_interval(found['ci95'])})" if found["ci95"] else ""
-                typer.echo(
-                    f"{name:32} {found['word']:13} {signed(found['difference'])}{between}; {found['why']}"
-                )
+                typer.echo(f"{name:32} {found['word']:13} {signed(found['difference'])}{between}; {found['why']}")
     if fail_on_regression and outage is not None and outage["word"] == "regressed":
         raise typer.Exit(10)

@@ -19,9 +19,7 @@ class ReportFormat(str, Enum):
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders of run folders.", show_default=False)
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.", show_default=False)],
     output: Annotated[
         ReportFormat,
         typer.Option("--format", help="text: one line a run; json: summary.json; markdown: report.md."),

@@ -170,8 +170,8 @@ def decode_counters(value: bytes) -> Counters:
 
 def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
     """The event in a `struct report`, and the generation of the entry that it is about."""
-    mono_ns, kind, generation, eid_family, rloc_family, peer_family, mac, _iid, eid, rloc, peer = (
-        _REPORT.unpack_from(sample)
+    mono_ns, kind, generation, eid_family, rloc_family, peer_family, mac, _iid, eid, rloc, peer = _REPORT.unpack_from(
+        sample
     )
     sender = ":".join(f"{octet:02x}" for octet in mac) if any(mac) else None
     seen = _address(eid_family, eid)

@@ -99,9 +99,7 @@ class Library:
         self.messages.clear()
         if number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
             return TestbedError("bpf-not-permitted", f"{what}: not permitted.", next_command="run it as root")
-        return TestbedError(
-            "bpf-failed", f"{what}: {os.strerror(number)}.", why=said, next_command="testbed doctor"
-        )
+        return TestbedError("bpf-failed", f"{what}: {os.strerror(number)}.", why=said, next_command="testbed doctor")
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         function: Callable[..., int] = getattr(self._lib, name)

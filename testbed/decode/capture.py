@@ -37,9 +37,7 @@ class CaptureError(TestbedError):
     """A file that is no capture, or one that is damaged before its end."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            "capture-unreadable", f"cannot read the capture {path}", why=why, next_command=f"file {path}"
-        )
+        super().__init__("capture-unreadable", f"cannot read the capture {path}", why=why, next_command=f"file {path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +144,7 @@ class Capture:
                 raise CaptureError(self.path, f"frame {number + 1} would be {captured} octets long")
             data = _read(stream, captured)
             number += 1
-            yield Frame(
-                number, seconds * 1_000_000_000 + fraction * fraction_ns, data, link_type, "", original
-            )
+            yield Frame(number, seconds * 1_000_000_000 + fraction * fraction_ns, data, link_type, "", original)
 
     def _pcapng(self, stream: BinaryIO) -> Iterator[Frame]:
         stream.seek(0)
@@ -212,9 +208,7 @@ def _interface(body: bytes, order: str, index: int) -> CaptureInterface:
         if code == 2:  # if_name
             text = value.decode(errors="replace")
             # Names end up on terminals, and captures come from strangers.
-            interface.name = "".join(
-                letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-            )
+            interface.name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
         elif code == 9 and value:  # if_tsresol: a power of 2 or of 10
             exponent = value[0] & 0x7F
             interface.ticks_per_second = 2**exponent if value[0] & 0x80 else 10**exponent

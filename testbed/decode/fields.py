@@ -91,9 +91,7 @@ _ALGORITHMS = {
 def flag_letters(flags: IntFlag) -> list[str]:
     """The letters of the flags that are set."""
     members = [member for member in type(flags).__members__.values() if member]
-    return [
-        letter for member, letter in zip(members, _FLAG_LETTERS[type(flags)], strict=True) if member & flags
-    ]
+    return [letter for member, letter in zip(members, _FLAG_LETTERS[type(flags)], strict=True) if member & flags]
 
 
 def _hexadecimal(value: int, bits: int) -> str:
@@ -127,10 +125,7 @@ def address_fields(address: Address) -> Any:
             "rtr_rloc_addresses": [address_fields(rloc) for rloc in address.rtr_rlocs],
         }
     if isinstance(address, ExplicitLocatorPath):
-        hops = [
-            {"reencap_hop": address_fields(hop.address), "flags": flag_letters(hop.flags)}
-            for hop in address.hops
-        ]
+        hops = [{"reencap_hop": address_fields(hop.address), "flags": flag_letters(hop.flags)} for hop in address.hops]
         return {"lcaf": "Explicit Locator Path", "reencap_hops": hops}
     if isinstance(address, SourceDestination):
         return {
@@ -141,10 +136,7 @@ def address_fields(address: Address) -> Any:
             "dest_ml": address.destination_mask_length,
         }
     if isinstance(address, ReplicationList):
-        entries = [
-            {"level_value": entry.level, "rtr_etr": address_fields(entry.address)}
-            for entry in address.entries
-        ]
+        entries = [{"level_value": entry.level, "rtr_etr": address_fields(entry.address)} for entry in address.entries]
         return {"lcaf": "Replication List Entry", "entries": entries}
     if isinstance(address, OpaqueLcaf):
         kind = address.lcaf_type
@@ -251,8 +243,7 @@ def message_fields(message: Message) -> Fields:
         fields["source_eid"] = address_fields(message.source_eid)
         fields["itr_rlocs"] = [address_fields(rloc) for rloc in message.itr_rlocs]
         fields["records"] = [
-            {**eid_fields(request.eid), "flags": ["N"] if request.notify else []}
-            for request in message.requests
+            {**eid_fields(request.eid), "flags": ["N"] if request.notify else []} for request in message.requests
         ]
         if message.map_reply_record is not None:
             fields["map_reply_record"] = record_fields(message.map_reply_record)

@@ -206,9 +206,7 @@ def _opened(message: Message, payload: bytes, depth: int) -> tuple[Fields, Malfo
     begins = len(payload) - len(message.payload)
     fields["inner"], malformed = _control(message.payload, depth - 1)
     if malformed is not None:
-        malformed = Malformed(
-            malformed.byte + begins, f"encapsulated_control.{malformed.field}", malformed.why
-        )
+        malformed = Malformed(malformed.byte + begins, f"encapsulated_control.{malformed.field}", malformed.why)
     return fields, malformed
 
 

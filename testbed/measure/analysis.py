@@ -144,9 +144,7 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         timeline,
         phases,
         flows,
-        migration_verdict(
-            migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks
-        ),
+        migration_verdict(migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks),
         run.bounds.get(migration.index),
         _both_sites_ns(timeline),
     )

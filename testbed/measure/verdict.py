@@ -31,9 +31,7 @@ EXIT_CODES = {
 }
 
 
-def migration_verdict(
-    ended_ok: bool | None, *, peer_answered_again: bool | None, verified: bool = True
-) -> Verdict:
+def migration_verdict(ended_ok: bool | None, *, peer_answered_again: bool | None, verified: bool = True) -> Verdict:
     """Judge one migration by what happened to it, not by how well it was measured.
 
     Args:

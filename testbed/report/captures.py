@@ -19,9 +19,7 @@ from testbed.report.context import capture_sites
 ETHERNET = 1
 
 
-def captured_frames(
-    folder: Path, captures: Iterable[Mapping[str, Any]], problems: list[str]
-) -> Iterator[Frame]:
+def captured_frames(folder: Path, captures: Iterable[Mapping[str, Any]], problems: list[str]) -> Iterator[Frame]:
     """Every frame of every capture that a manifest lists, file after file.
 
     Args:
@@ -125,9 +123,7 @@ def look(
     if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
     clock = WallClock.of(manifest["clock"])
-    passages = [
-        Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations
-    ]
+    passages = [Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations]
     guests = GuestFrames(passages, capture_sites(plan, manifest))
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)

@@ -43,13 +43,9 @@ def _end_of_window(events: Sequence[Event], start_ns: int, next_ns: int) -> int:
     return settled[0] if settled else next_ns
 
 
-def _baseline(
-    events: Sequence[Event], manifest: Mapping[str, Any], previous_ns: int, start_ns: int
-) -> Interval | None:
+def _baseline(events: Sequence[Event], manifest: Mapping[str, Any], previous_ns: int, start_ns: int) -> Interval | None:
     """The last baseline window before a request: as marked by events, or as long as the manifest says."""
-    started = [
-        e.mono_ns for e in events if e.kind == "baseline_started" and previous_ns <= e.mono_ns <= start_ns
-    ]
+    started = [e.mono_ns for e in events if e.kind == "baseline_started" and previous_ns <= e.mono_ns <= start_ns]
     ended = [e.mono_ns for e in events if e.kind == "baseline_ended" and previous_ns <= e.mono_ns <= start_ns]
     if started:
         return Interval(started[-1], ended[-1] if ended and ended[-1] > started[-1] else start_ns)
@@ -107,9 +103,7 @@ def _migration(
     )
 
 
-def _failed_checks(
-    events: Sequence[Event], start_ns: int, window: Interval, index: int
-) -> tuple[str, ...]:
+def _failed_checks(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> tuple[str, ...]:
     """The names of the checks that a migration's verification did not pass."""
     checks: Mapping[str, bool] = next(
         (
@@ -161,9 +155,7 @@ def expected_loss(plan: Plan, migration: Migration) -> float:
 def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, interval_ns: int) -> Bound:
     """The analytic bound of a migration's remapping, from the plan's delays and the experiment's options."""
     options = (manifest.get("experiment") or {}).get("lisp") or {}
-    roles = Roles(
-        migration.destination_xtr, migration.source_xtr, migration.map_server, migration.correspondent_itr
-    )
+    roles = Roles(migration.destination_xtr, migration.source_xtr, migration.map_server, migration.correspondent_itr)
     try:
         return remapping_bound(
             migration.mechanism,

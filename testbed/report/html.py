@@ -261,9 +261,7 @@ def _listed(value: Any) -> str:
 def impairments(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
     """The impairments as a table: whatever columns the records have, in the order first met."""
     records = [
-        {key: _listed(value) for key, value in record.items()}
-        if isinstance(record, Mapping)
-        else {"": record}
+        {key: _listed(value) for key, value in record.items()} if isinstance(record, Mapping) else {"": record}
         for record in manifest.get("impairments") or ()
     ]
     columns = list(dict.fromkeys(key for record in records for key in record))

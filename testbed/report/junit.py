@@ -22,9 +22,7 @@ def junit_xml(summary: Summary) -> str:
     for finding in data["validity"]:
         _finding(suite, name, finding)
     for outcome in data["thresholds"]:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=f"{name}.thresholds", name=outcome["expression"]
-        )
+        case = ElementTree.SubElement(suite, "testcase", classname=f"{name}.thresholds", name=outcome["expression"])
         if outcome["holds"]:
             ElementTree.SubElement(case, "failure", message=outcome["detail"], type="threshold")
         elif outcome["holds"] is None:

@@ -97,9 +97,7 @@ def load_probes(folder: Path) -> tuple[ProbeSeries, ...]:
     for file in sorted(folder.glob("*.jsonl")):
         _collect(growing, _jsonl_rows(file))
     rows = {**growing, **whole}
-    return tuple(
-        ProbeSeries.of(flow, direction, probes) for (flow, direction), probes in sorted(rows.items())
-    )
+    return tuple(ProbeSeries.of(flow, direction, probes) for (flow, direction), probes in sorted(rows.items()))
 
 
 def _collect(rows: dict[tuple[str, str], list[Probe]], records: Iterable[Mapping[str, Any]]) -> None:
@@ -140,24 +138,16 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     try:
         migrations = migrations_of(plan, manifest, folder.events)
     except KeyError as missing:
-        raise RunFolderError(
-            folder.path, f"plan.json or a migration_requested event lacks {missing}"
-        ) from None
+        raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
     seen = look(frames, plan, manifest, migrations, folder.series)
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
         [event.mono_ns for event in events]
-        + [
-            int(max(series.sent_ns.max(), series.received_ns.max()))
-            for series in folder.series
-            if len(series)
-        ],
+        + [int(max(series.sent_ns.max(), series.received_ns.max())) for series in folder.series if len(series)],
         default=0,
     )
-    migrations = [
-        replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations
-    ]
+    migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
     return Run(
         manifest,
         events,

@@ -126,9 +126,7 @@ def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         if event["t_ms"] is None:
             yield event["label"], MARK_WORDS[event["label"]], "—", event["reason"], ""
             continue
-        others = "; ".join(
-            f"{o['kind']} of {o['source']}: {o['difference_ms']:+.3f}" for o in event["others"]
-        )
+        others = "; ".join(f"{o['kind']} of {o['source']}: {o['difference_ms']:+.3f}" for o in event["others"])
         via = f" ({event['via']})" if event["via"] else ""
         yield (
             event["label"],

@@ -139,9 +139,7 @@ def _set_pictures(summary: Mapping[str, Any]) -> tuple[Picture, ...]:
 
     def draw_one(layout: Layout) -> Canvas:
         title = f"Outage of the peer over {len(values)} migrations"
-        return draw_distribution(
-            values, outliers, summary["probe_interval_ms"], title, _subtitle(summary), layout
-        )
+        return draw_distribution(values, outliers, summary["probe_interval_ms"], title, _subtitle(summary), layout)
 
     data = {
         "metric": "stuntime_ms",

@@ -148,8 +148,6 @@ def set_markdown(data: Mapping[str, Any]) -> str:
     columns = ("pool", "runs", "succeeded", "n", "median", "95 % interval", "quartiles", "min", "max")
     lines += table(columns, pool_rows(data))
     for one in data["pools"]:
-        lines += [
-            f"- left out of {one['name']}: {run['run_id']} ({run['verdict']})" for run in one["left_out"]
-        ]
+        lines += [f"- left out of {one['name']}: {run['run_id']} ({run['verdict']})" for run in one["left_out"]]
     lines += ["", *(comparison_markdown(comparison) for comparison in data["comparisons"])]
     return "\n".join(lines) + "\n"

@@ -33,9 +33,7 @@ app.command()(decode)
 
 REQUEST = ethernet(control(octets(MESSAGES[0][2])))
 DATA = ethernet(
-    build_udp_packet(
-        ITR, MAP_SERVER, 61000, 4341, DataHeader().encode() + build_icmp_echo(ITR, MAP_SERVER, 1, 2, b"")
-    )
+    build_udp_packet(ITR, MAP_SERVER, 61000, 4341, DataHeader().encode() + build_icmp_echo(ITR, MAP_SERVER, 1, 2, b""))
 )
 
 

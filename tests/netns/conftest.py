@@ -31,9 +31,7 @@ def open_plane(network: Network) -> Iterator[OpenPlane]:
 
     def open_at(n: int, **options: Any) -> EbpfDataPlane:
         options.setdefault("rloc", ip_address(f"10.0.{n}.2"))
-        options.setdefault(
-            "dynamic_eid_prefixes", [ip_network(f"192.168.{n}.0/24"), ip_network(f"fd0e:{n}::/64")]
-        )
+        options.setdefault("dynamic_eid_prefixes", [ip_network(f"192.168.{n}.0/24"), ip_network(f"fd0e:{n}::/64")])
         with inside(network.names[f"xtr{n}"]):
             plane = open_ebpf(core_interface="core", eid_interface="eid", **options)
         opened.append((n, plane))

@@ -20,23 +20,17 @@ def checksum(data: bytes) -> int:
 def ipv4(source: str, destination: str, payload: bytes, *, ttl: int = 64, tos: int = 0, protocol: int = 17,
          fragment: int = 0, options: bytes = b"") -> bytes:  # fmt: skip
     length = 20 + len(options)
-    head = struct.pack(
-        "!BBHHHBBH", 0x40 | length // 4, tos, length + len(payload), 7, fragment, ttl, protocol, 0
-    )
+    head = struct.pack("!BBHHHBBH", 0x40 | length // 4, tos, length + len(payload), 7, fragment, ttl, protocol, 0)
     head += ip_address(source).packed + ip_address(destination).packed + options
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
-def ipv6(
-    source: str, destination: str, payload: bytes, *, ttl: int = 64, tos: int = 0, protocol: int = 17
-) -> bytes:
+def ipv6(source: str, destination: str, payload: bytes, *, ttl: int = 64, tos: int = 0, protocol: int = 17) -> bytes:
     head = struct.pack("!IHBB", 6 << 28 | tos << 20, len(payload), protocol, ttl)
     return head + ip_address(source).packed + ip_address(destination).packed + payload
 
 
-def udp(
-    source_port: int, destination_port: int, payload: bytes, pseudo: tuple[str, str] | None = None
-) -> bytes:
+def udp(source_port: int, destination_port: int, payload: bytes, pseudo: tuple[str, str] | None = None) -> bytes:
     """A datagram; its checksum is zero, or right for the addresses of `pseudo`."""
     length = 8 + len(payload)
     datagram = struct.pack("!HHHH", source_port, destination_port, length, 0) + payload

@@ -106,9 +106,7 @@ def test_stale_reports_are_limited_per_peer(plane: EbpfDataPlane, core_wire: Wir
     assert len(stale) < 40
 
 
-def test_away_encapsulates_what_the_site_sends(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_away_encapsulates_what_the_site_sends(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.2.10/32", EntryKind.AWAY, NEW_RLOC))
     site_wire.send(PACKET)
     assert Encapsulated.read(core_wire.expect(is_lisp)[ETHERNET:]).outer.destination == NEW_RLOC
@@ -120,17 +118,13 @@ def test_reencapsulated_packet_of_ttl_1_ends(plane: EbpfDataPlane, core_wire: Wi
     wait_until(lambda: plane.drops()["ttl"] == 1)
 
 
-def test_first_packet_is_reported_once_a_change(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_first_packet_is_reported_once_a_change(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     def first_packets(new: Entry) -> list[tuple[str, str, str | None]]:
         plane.set_entry(new)
         for _ in range(3):
             site_wire.send(PACKET)
             core_wire.expect(is_lisp)
-        return [
-            (str(e.eid), str(e.rloc), str(e.old_rloc) if e.old_rloc else None) for e in plane.read_events()
-        ]
+        return [(str(e.eid), str(e.rloc), str(e.old_rloc) if e.old_rloc else None) for e in plane.read_events()]
 
     old, new = (entry("192.168.2.0/24", EntryKind.REMOTE, rloc) for rloc in (OLD_RLOC, NEW_RLOC))
     plane.read_events()
@@ -153,9 +147,7 @@ def test_a_refresh_before_the_first_packet_does_not_silence_it(
     assert [str(e.rloc) for e in events_of(plane, DataPlaneEventKind.FIRST_PACKET_NEW_RLOC)] == [NEW_RLOC]
 
 
-def test_resolve_hands_over_and_inject_takes_back(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_resolve_hands_over_and_inject_takes_back(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.0.0/16", EntryKind.RESOLVE))
     assert plane.read_missed() is None
     site_wire.send(PACKET)
@@ -225,9 +217,7 @@ def test_own_addresses_stay_the_kernels(
     assert Ip.read(reply[ETHERNET:]).source == "192.168.1.1"
 
 
-def test_flooded_and_multicast_frames_are_not_forwarded(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_flooded_and_multicast_frames_are_not_forwarded(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("0.0.0.0/0", EntryKind.REMOTE, NEW_RLOC))
     for mac in (b"\x02\0\0\0\x77\x77", b"\xff" * 6, b"\x01\0\x5e\x01\x01\x01"):
         site_wire.send_frame(mac + site_wire.mac + b"\x08\0" + ipv4(EID, PEER, udp(1, 2, b"not routed")))
@@ -339,9 +329,7 @@ def test_packet_too_big(open_plane: OpenPlane, site_wire: Wire) -> None:
     assert len(error.whole) == 1280
 
 
-def test_without_df_the_inner_packet_is_fragmented(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire
-) -> None:
+def test_without_df_the_inner_packet_is_fragmented(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, NEW_RLOC))
     packet = ipv4(EID, PEER, udp(1, 2, bytes(range(250)) * 5 + bytes(222)))
     site_wire.send(packet)

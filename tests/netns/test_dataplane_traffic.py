@@ -153,9 +153,7 @@ def test_an_eid_that_moves(network: Network, planes: Planes, open_plane: OpenPla
 
 
 @pytest.mark.parametrize("new_family", [4, 6])
-def test_stream_through_the_old_xtr(
-    network: Network, open_plane: OpenPlane, rloc: str, new_family: int
-) -> None:
+def test_stream_through_the_old_xtr(network: Network, open_plane: OpenPlane, rloc: str, new_family: int) -> None:
     """Super-packets are re-encapsulated whole, and between address families by way of the slow path."""
     eid = ip_network("192.168.3.10/32")
     both = {n: [ip_address(pattern.format(n)) for pattern in RLOCS.values()] for n in (2, 3)}

@@ -140,9 +140,7 @@ def test_no_usable_locator_is_counted(plane: EbpfDataPlane, site_wire: Wire) -> 
     wait_until(lambda: plane.drops()["no-locator"] == 1)
 
 
-@pytest.mark.parametrize(
-    ("outer_ttl", "inner_ttl", "expected"), [(60, 64, 59), (64, 60, 59), (255, 2, 1), (2, 255, 1)]
-)
+@pytest.mark.parametrize(("outer_ttl", "inner_ttl", "expected"), [(60, 64, 59), (64, 60, 59), (255, 2, 1), (2, 255, 1)])
 def test_ttl_at_decapsulation(
     plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire, outer_ttl: int, inner_ttl: int, expected: int
 ) -> None:
@@ -188,9 +186,7 @@ def test_ecn_at_decapsulation(
 
 
 @pytest.mark.parametrize("length", [1, 2, 511, 496, 512, 1400])
-def test_right_udp_checksum_is_accepted(
-    plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire, length: int
-) -> None:
+def test_right_udp_checksum_is_accepted(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire, length: int) -> None:
     payload = bytes(n % 251 for n in range(length)) + b"end"
     packet = arriving(ipv4(PEER, EID, udp(1, 9, payload)), checksum=True)
     assert packet[26:28] != b"\0\0"
@@ -246,9 +242,7 @@ INNER = ipv4(PEER, EID, udp(1, 9, b"x" * 40))
         ("outer-fragment", ipv4(PEER_RLOC, RLOC, udp(5, 4341, lisp(INNER)), fragment=0x2000)),
     ],
 )
-def test_drops_are_counted_by_reason(
-    plane: EbpfDataPlane, core_wire: Wire, reason: str, packet: bytes
-) -> None:
+def test_drops_are_counted_by_reason(plane: EbpfDataPlane, core_wire: Wire, reason: str, packet: bytes) -> None:
     core_wire.send(packet)
     wait_until(lambda: plane.drops()[reason] == 1)
     assert sum(plane.drops().values()) == 1

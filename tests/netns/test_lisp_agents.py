@@ -156,9 +156,7 @@ def test_a_rarp_is_enough_where_the_mac_is_known(lab: Lab) -> None:
     moved_ns = time.monotonic_ns()
     lab.move_guest("a", "b")
     lab.announce_guest(rarp=True)
-    detected = wait_until(
-        lambda: lab.saw("eid_detected", "xtr-b", since_ns=moved_ns), "the guest is detected"
-    )
+    detected = wait_until(lambda: lab.saw("eid_detected", "xtr-b", since_ns=moved_ns), "the guest is detected")
     assert (detected[0]["eid"], detected[0]["via"]) == (GUEST, "rarp")
     assert ping(lab, "peer", GUEST, count=10) >= 9
 

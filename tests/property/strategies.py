@@ -55,9 +55,7 @@ def few(strategy: st.SearchStrategy, minimum: int = 0, maximum: int = 3) -> st.S
 
 
 def flags(kind: type) -> st.SearchStrategy:
-    return st.sets(st.sampled_from(list(kind.__members__.values()))).map(
-        lambda chosen: kind(sum(set(chosen)))
-    )
+    return st.sets(st.sampled_from(list(kind.__members__.values()))).map(lambda chosen: kind(sum(set(chosen))))
 
 
 ip_addresses = st.ip_addresses(v=4) | st.ip_addresses(v=6)
@@ -118,14 +116,10 @@ map_requests = st.builds(
     identities,
 )
 map_replies = st.builds(MapReply, uint(64), few(records), flags(MapReplyFlag), st.binary(max_size=16))
-map_registers = st.builds(
-    MapRegister, uint(64), few(records), authentications, flags(MapRegisterFlag), identities
-)
+map_registers = st.builds(MapRegister, uint(64), few(records), authentications, flags(MapRegisterFlag), identities)
 map_notifies = st.builds(MapNotify, uint(64), few(records), authentications, identities)
 map_notify_acks = st.builds(MapNotifyAck, uint(64), few(records), authentications, identities)
-signatures = st.builds(
-    ReferralSignature, uint(32), uint(32), uint(32), uint(16), uint(8), st.binary(max_size=16)
-)
+signatures = st.builds(ReferralSignature, uint(32), uint(32), uint(32), uint(16), uint(8), st.binary(max_size=16))
 map_referrals = st.builds(
     MapReferral,
     uint(64),
@@ -165,9 +159,7 @@ unencapsulated = (
     | infos
     | opaque_messages
 )
-ip_pairs = st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)) | st.tuples(
-    st.ip_addresses(v=6), st.ip_addresses(v=6)
-)
+ip_pairs = st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)) | st.tuples(st.ip_addresses(v=6), st.ip_addresses(v=6))
 encapsulated = st.builds(
     lambda pair, *rest: EncapsulatedControl(*pair, *rest),
     ip_pairs,

@@ -42,9 +42,7 @@ class Running:
         self.events = folder / "events.jsonl"
         self.control = folder / "control"
         config = folder / "config.json"
-        config.write_text(
-            json.dumps({"node": "n1", "events": str(self.events), "control": str(self.control)})
-        )
+        config.write_text(json.dumps({"node": "n1", "events": str(self.events), "control": str(self.control)}))
         self.events.touch()
         self.process = subprocess.Popen([sys.executable, "-c", AGENT, str(config)], stderr=subprocess.PIPE)
         self.wait_for("agent_ready")

@@ -59,9 +59,7 @@ def test_errors_read_by_another_decoder() -> None:
     assert checksum(bytes(error.data)) == 0
     exceeded = dpkt.ip.IP(icmp.time_exceeded(packet, ROUTER))
     assert (exceeded.data.type, exceeded.data.code) == (11, 0)
-    six = dpkt.ip6.IP6(
-        icmp.too_big(ipv6("fd00::1", "fd00::2", bytes(1460), protocol=17), ip_address("fd00::ff"), 1444)
-    )
+    six = dpkt.ip6.IP6(icmp.too_big(ipv6("fd00::1", "fd00::2", bytes(1460), protocol=17), ip_address("fd00::ff"), 1444))
     assert (six.data.type, six.data.code) == (2, 0)
     assert bytes(six.data)[4:8] == struct.pack("!I", 1444)
 

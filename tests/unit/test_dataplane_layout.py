@@ -85,9 +85,7 @@ def test_reports_are_decoded() -> None:
 
 def test_kinds_have_the_kernels_numbers() -> None:
     declared = re.findall(r"KIND_([A-Z]+) = (\d+)", (SOURCES / "state.h").read_text())
-    assert {name: int(number) for name, number in declared} == {
-        kind.name: kind.value for kind in layout.KernelKind
-    }
+    assert {name: int(number) for name, number in declared} == {kind.name: kind.value for kind in layout.KernelKind}
     assert {kind.name for kind in EntryKind} < {kind.name for kind in layout.KernelKind}
 
 

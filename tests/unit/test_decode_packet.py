@@ -94,9 +94,7 @@ def test_every_message_becomes_json_and_text(name: str, message: Message, text: 
     )
     assert packet.message["type"] == kind
     lines = render(packet).splitlines()
-    assert lines[0].startswith(
-        f"7 2026-11-22T09:15:00.123456789Z xtr-c-eth0 10.0.3.2:4000 > 10.0.0.2:4342 {kind}"
-    )
+    assert lines[0].startswith(f"7 2026-11-22T09:15:00.123456789Z xtr-c-eth0 10.0.3.2:4000 > 10.0.0.2:4342 {kind}")
     assert all(line.startswith("    ") for line in lines[1:])
 
 
@@ -155,9 +153,7 @@ def test_malformed_inside_an_encapsulation_counts_from_the_outer_message() -> No
 def test_an_inner_checksum_of_zero_is_told_and_the_message_shown() -> None:
     inner = build_udp_packet(RLOC_C, GUEST, 4000, 4342, REQUEST, with_checksum=False)
     packet = found(ethernet(control(octets("80000000") + inner)))
-    assert str(packet.malformed) == (
-        "MALFORMED at byte 30: encapsulated_control.inner.udp.checksum: must not be zero"
-    )
+    assert str(packet.malformed) == ("MALFORMED at byte 30: encapsulated_control.inner.udp.checksum: must not be zero")
     assert packet.message["inner"]["itr_rlocs"] == ["10.0.3.2"]
 
 
@@ -201,9 +197,7 @@ def test_first_fragment_is_read_and_the_others_are_not() -> None:
     whole[10:12] = struct.pack("!H", checksum(bytes(whole[:20])))
     packet = found(ethernet(bytes(whole)))
     assert packet.notes == ("first fragment only",)
-    assert str(packet.malformed) == (
-        "MALFORMED at byte 14: map_request.source_eid.address: needs 4 octets, 2 left"
-    )
+    assert str(packet.malformed) == ("MALFORMED at byte 14: map_request.source_eid.address: needs 4 octets, 2 left")
     rest = bytearray(whole)
     rest[6:8] = struct.pack("!H", 0x0003)
     rest[10:12] = b"\0\0"
@@ -329,9 +323,7 @@ def test_wireshark_agrees(tmp_path: Path) -> None:
     command = ["tshark", "-r", str(path), "-T", "fields", "-E", "separator=;"]
     for field in ("lisp.nonce", "lisp.mapping.eid.masklen", "lisp.mapping.ttl", "_ws.malformed"):
         command += ["-e", field]
-    shown = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=60
-    ).stdout.splitlines()
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     assert len(shown) == len(vectors)
     for line, (name, _, text) in zip(shown, vectors, strict=True):
         fields = found(ethernet(control(octets(text)))).message

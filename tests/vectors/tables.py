@@ -156,9 +156,7 @@ MESSAGES: list[tuple[str, Message, str]] = [
     ),
     (
         "map-reply, negative",
-        MapReply(
-            1, (EidRecord(EidPrefix(IPv4Network("192.168.0.0/16")), 15, action=Action.NATIVELY_FORWARD),)
-        ),
+        MapReply(1, (EidRecord(EidPrefix(IPv4Network("192.168.0.0/16")), 15, action=Action.NATIVELY_FORWARD),)),
         """
         20000001 00000000 00000001
         0000000f            # 15 minutes

@@ -139,9 +139,7 @@ def test_ipv6_extension_headers() -> None:
     addresses = PAIRS[1][0].packed + PAIRS[1][1].packed
     hop_by_hop, destination_options = octets("3c 01") + bytes(14), octets("11 00") + bytes(6)
     rest = hop_by_hop + destination_options + b"datagram"
-    packet = parse_ip(
-        Reader(octets("60000000") + len(rest).to_bytes(2, "big") + b"\0\x40" + addresses + rest)
-    )
+    packet = parse_ip(Reader(octets("60000000") + len(rest).to_bytes(2, "big") + b"\0\x40" + addresses + rest))
     assert (packet.protocol, packet.payload, packet.fragmented) == (17, b"datagram", False)
     fragment = octets("11 00 0019 0000abcd")
     middle = octets("60000000 0010 2c 40") + addresses + fragment + b"datagram"

@@ -114,15 +114,7 @@ class OpaqueAddress:
     body: bytes
 
 
-Lcaf = (
-    InstanceId
-    | AfiList
-    | NatTraversal
-    | ExplicitLocatorPath
-    | SourceDestination
-    | ReplicationList
-    | OpaqueLcaf
-)
+Lcaf = InstanceId | AfiList | NatTraversal | ExplicitLocatorPath | SourceDestination | ReplicationList | OpaqueLcaf
 Address = IPv4Address | IPv6Address | Lcaf | OpaqueAddress | None
 
 

@@ -139,9 +139,7 @@ def build_udp_packet(
     with_checksum: bool = True,
 ) -> bytes:
     """A whole IP packet with a UDP datagram; arguments as in `build_ip` and `build_udp`."""
-    datagram = build_udp(
-        source, destination, source_port, destination_port, payload, with_checksum=with_checksum
-    )
+    datagram = build_udp(source, destination, source_port, destination_port, payload, with_checksum=with_checksum)
     return build_ip(source, destination, PROTOCOL_UDP, datagram, hop_limit=hop_limit)
 
 
@@ -306,9 +304,7 @@ def parse_udp(packet: IpPacket, reader: Reader | None = None) -> UdpDatagram:
         source_port = inner.uint(2, "source_port")
         destination_port = inner.uint(2, "destination_port")
         octets = inner.uint(2, "length")
-        if octets < UDP_HEADER or (
-            octets > len(packet.payload) and not (packet.missing or packet.fragmented)
-        ):
+        if octets < UDP_HEADER or (octets > len(packet.payload) and not (packet.missing or packet.fragmented)):
             raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 2)
         stated = inner.uint(2, "checksum")
     covered = packet.payload[:octets]
@@ -372,9 +368,7 @@ def build_too_big(source: IpAddress, packet: bytes, mtu: int, *, hop_limit: int 
     return _build_icmp(source, original.source, kind, code, size + quoted, hop_limit)
 
 
-def _build_icmp(
-    source: IpAddress, destination: IpAddress, kind: int, code: int, rest: bytes, hop_limit: int
-) -> bytes:
+def _build_icmp(source: IpAddress, destination: IpAddress, kind: int, code: int, rest: bytes, hop_limit: int) -> bytes:
     """An IP packet with an ICMP message whose checksum is right; `rest` follows the checksum."""
     protocol, covered = PROTOCOL_ICMP, bytes((kind, code, 0, 0)) + rest
     if source.version == 6:

@@ -47,9 +47,7 @@ class Authentication:
 UNAUTHENTICATED = Authentication()
 
 
-def _body(
-    nonce: int, authentication: Authentication, records: tuple[EidRecord, ...], xtr: XtrIdentity | None
-) -> bytes:
+def _body(nonce: int, authentication: Authentication, records: tuple[EidRecord, ...], xtr: XtrIdentity | None) -> bytes:
     parts = [packed(nonce, 8, "nonce"), authentication.encode()]
     parts += [record.encode() for record in records]
     return b"".join(parts) + (xtr.encode() if xtr is not None else b"")

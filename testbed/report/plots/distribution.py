@@ -73,9 +73,7 @@ def _ecdf(canvas: Canvas, sample: Sequence[float], x: Scale, top: float, layout:
     return bottom + 38
 
 
-def _steps(
-    xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale, before: float
-) -> list[tuple[float, float]]:
+def _steps(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale, before: float) -> list[tuple[float, float]]:
     """Corners of a step function in pixels, from the axis's start to its end."""
     points, level = [(x.start, y(before))], before
     for value, share in zip(xs, ys, strict=True):

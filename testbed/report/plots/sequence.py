@@ -35,9 +35,7 @@ MESSAGES = (("t4", "t5"), ("t6", "t8"), ("t8", "t7"), ("t8", "t9"), ("t13", "t14
 def marks_of(migration: Mapping[str, Any]) -> dict[str, float]:
     """The marks that the picture shows, in ms from the origin; with fewer than two there is no picture."""
     wanted = {label for marks in LANES.values() for label in marks}
-    return {
-        e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] in wanted
-    }
+    return {e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] in wanted}
 
 
 def draw_sequence(
@@ -128,9 +126,7 @@ def _marks(canvas: Canvas, at: Mapping[str, float], x: Scale, lane_y: Mapping[st
         y = lane_y[role]
         centres = [x(moment) for moment, _ in shown]
         widths = [text_width(label, 11) + 6 for _, label in shown]
-        for (moment, label), place, wanted in zip(
-            shown, spread(centres, widths, x.start, x.end), centres, strict=True
-        ):
+        for (moment, label), place, wanted in zip(shown, spread(centres, widths, x.start, x.end), centres, strict=True):
             canvas.path(f"M{place:.1f} {y - 11:.1f}L{wanted:.1f} {y:.1f}", "p-leader")
             canvas.element("circle", cx=wanted, cy=y, r=3.5, cls="p-total")
             canvas.text(place, y - 13, label, "p-mark", anchor="middle", tip=f"{label}: {moment:.3f} ms")

@@ -51,9 +51,7 @@ class Canvas:
         head = " ".join([name, *written])
         self.elements.append(f"<{head}/>" if content is None else f"<{head}>{content}</{name}>")
 
-    def text(
-        self, x: float, y: float, text: str, cls: str = "p-text", *, anchor: str = "start", tip: str = ""
-    ) -> None:
+    def text(self, x: float, y: float, text: str, cls: str = "p-text", *, anchor: str = "start", tip: str = "") -> None:
         """Write a line of text with its baseline at `y`."""
         content = escape(text) + (f"<title>{escape(tip)}</title>" if tip else "")
         self.element("text", content, x=x, y=y, cls=cls, text_anchor=anchor)

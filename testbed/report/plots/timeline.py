@@ -78,9 +78,7 @@ def lanes_of(migration: Mapping[str, Any], nodes: Mapping[str, str]) -> list[Lan
 
 def zoom_of(migration: Mapping[str, Any], whole: tuple[float, float]) -> tuple[float, float]:
     """The stretch worth looking at: the outage and t2 … t14 with a margin, in ms from the origin."""
-    moments = [
-        e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] not in ("t0", "t1")
-    ]
+    moments = [e["t_ms"] for e in migration["events"] if e["t_ms"] is not None and e["label"] not in ("t0", "t1")]
     for gap in migration["gaps"]:
         if gap["outage"]:
             moments += [gap["start_ms"], gap["start_ms"] + (gap["length_ms"] or gap["at_least_ms"])]
@@ -179,9 +177,7 @@ def _overview(
     return y_zoom
 
 
-def _lane(
-    canvas: Canvas, lane: Lane, migration: Mapping[str, Any], x: Scale, layout: Layout, y: float
-) -> float:
+def _lane(canvas: Canvas, lane: Lane, migration: Mapping[str, Any], x: Scale, layout: Layout, y: float) -> float:
     """One lane: what its node believes, as a bar, and its marks above."""
     at = {e["label"]: e["t_ms"] for e in migration["events"] if e["t_ms"] is not None}
     height = LANE_WITH_LABEL if layout.labels_above else LANE
@@ -296,9 +292,7 @@ def _shade_gaps(
         canvas.rect(left, top, max(1.0, right - left), bottom - top, "p-loss")
         if gap["outage"]:
             length = (
-                "no answer any more"
-                if gap["length_ms"] is None
-                else f"peer lost it for {duration(gap['length_ms'])}"
+                "no answer any more" if gap["length_ms"] is None else f"peer lost it for {duration(gap['length_ms'])}"
             )
             canvas.line(left, top, left, bottom, "p-loss-edge")
             if gap["length_ms"] is not None:

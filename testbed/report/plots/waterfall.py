@@ -21,9 +21,7 @@ ROWS = {
 }
 
 
-def draw_waterfall(
-    migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout
-) -> Canvas:
+def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout) -> Canvas:
     """Draw the parts of one migration's outage.
 
     Args:
@@ -102,9 +100,7 @@ def _row(
         canvas.text(x.start + 4, bar_y + 12, words, "p-none", tip=why)
         return
     for start, end in spans:
-        canvas.rect(
-            x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start)
-        )
+        canvas.rect(x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start))
     total = precise(sum(end - start for start, end in spans))
     if len(spans) > 1:
         total += f" in {len(spans)} stretches"
@@ -132,9 +128,7 @@ def _bound(canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, b
     canvas.line(x(moment), top + 2, x(moment), bottom, "p-bound")
     canvas.path(f"M{x(moment):.1f} {top - 4:.1f}l5 5l-5 5l-5 -5z", "p-bound-dot", tip=bound["formula"])
     left = x(moment) - 9 - text_width(words, 11) > x.start + 4
-    canvas.text(
-        x(moment) + (-9 if left else 9), top + 5, words, "p-bound-text", anchor="end" if left else "start"
-    )
+    canvas.text(x(moment) + (-9 if left else 9), top + 5, words, "p-bound-text", anchor="end" if left else "start")
 
 
 def _axis(grid: Canvas, canvas: Canvas, origin: str, x: Scale, layout: Layout, top: float, y: float) -> float:

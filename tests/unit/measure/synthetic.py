@@ -168,9 +168,7 @@ def events(story: Story, *, index: int = 0, origin_ns: int = START_NS) -> list[E
         if at_ms is not None and not (published and label == "t10"):
             found.append(event(at_ms, source, kind, origin_ns, **fields))
     if story.ok is not None:
-        found.append(
-            event(1700, "lab", "migration_ended", origin_ns, index=index, ok=story.ok, error=story.error)
-        )
+        found.append(event(1700, "lab", "migration_ended", origin_ns, index=index, ok=story.ok, error=story.error))
     return sorted(found, key=lambda e: e.mono_ns)
 
 
@@ -302,9 +300,7 @@ def write_run(folder: Path, stories: Iterable[Story], *, seed: int = 1, **manife
             slow = 60 * np.exp(-(sent_ms - lost[1]) / 40) if sent_ms >= lost[1] - 12 else 0.0
             return (31.0 + float(rng.gamma(2.0, 0.4)) + float(slow),)
 
-        series.append(
-            probes(answer, origin_ns=origin_ns, lateness_ms=lambda due: float(rng.exponential(0.08)))
-        )
+        series.append(probes(answer, origin_ns=origin_ns, lateness_ms=lambda due: float(rng.exponential(0.08))))
     folder.mkdir(parents=True)
     (folder / "probes").mkdir()
     lines = []

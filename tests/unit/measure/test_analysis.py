@@ -196,9 +196,7 @@ def test_migration_without_end_is_an_error() -> None:
     assert result.exit_code == 11
 
 
-@pytest.mark.parametrize(
-    ("step_ms", "verdict"), [(0.4, Verdict.PASS), (1.5, Verdict.INVALID), (-40, Verdict.INVALID)]
-)
+@pytest.mark.parametrize(("step_ms", "verdict"), [(0.4, Verdict.PASS), (1.5, Verdict.INVALID), (-40, Verdict.INVALID)])
 def test_clock_step(step_ms: float, verdict: Verdict) -> None:
     result = summary(run(Story(), probes(LOST), clock=clock(step_ms)))
     assert result.verdict is verdict

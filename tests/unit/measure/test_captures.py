@@ -38,21 +38,12 @@ def packet(source: str, destination: str, protocol: int, payload: bytes) -> byte
 
 def probe(seq: int, *, echo_type: int | None = None) -> bytes:
     """An ICMP echo, or (without a type) a UDP datagram, with a probe's payload."""
-    header = (
-        bytes([echo_type, 0, 0, 0, 0, 1, 0, 1])
-        if echo_type is not None
-        else bytes([0x80, 0, 0, 7, 0, 32, 0, 0])
-    )
+    header = bytes([echo_type, 0, 0, 0, 0, 1, 0, 1]) if echo_type is not None else bytes([0x80, 0, 0, 7, 0, 32, 0, 0])
     return header + b"TBPROBE1" + b"whichrun" + seq.to_bytes(8, "big")
 
 
 def encapsulated(source: str, destination: str, inner: bytes) -> bytes:
-    udp = (
-        (0xF000).to_bytes(2, "big")
-        + DATA_PORT.to_bytes(2, "big")
-        + (16 + len(inner)).to_bytes(2, "big")
-        + b"\0\0"
-    )
+    udp = (0xF000).to_bytes(2, "big") + DATA_PORT.to_bytes(2, "big") + (16 + len(inner)).to_bytes(2, "big") + b"\0\0"
     return ethernet(GATEWAY, packet(source, destination, 17, udp + bytes(8) + inner))
 
 
@@ -100,9 +91,7 @@ def test_the_other_direction_has_the_same_numbers_and_is_not_confused() -> None:
     seq = find_gaps(to_guest)[0].first_seq
     finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(EID, PEER, 1, probe(seq, echo_type=8)))), 100)
     assert lost_where(find_gaps(to_guest)[0], to_guest, finder.fates) == {"seen nowhere": 1}
-    assert lost_where(find_gaps(from_guest)[0], from_guest, finder.fates) == {
-        "request, last seen at xtr-b-eid": 1
-    }
+    assert lost_where(find_gaps(from_guest)[0], from_guest, finder.fates) == {"request, last seen at xtr-b-eid": 1}
 
 
 @pytest.mark.parametrize(("version", "eid", "peer"), [(4, EID, PEER), (6, "fd00::10", "fd00:3::10")])
@@ -115,9 +104,7 @@ def test_udp_and_both_versions(version: int, eid: str, peer: str) -> None:
     assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 1}
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"TBPROBE1", bytes(60), b"TBPROBE1" + bytes(40), bytes(14) + b"TBPROBE1" * 9]
-)
+@pytest.mark.parametrize("data", [b"", b"TBPROBE1", bytes(60), b"TBPROBE1" + bytes(40), bytes(14) + b"TBPROBE1" * 9])
 def test_other_frames_are_nobodys(data: bytes) -> None:
     series = probes(outage((800, 810)))
     finder = LossFinder.of([series], [EID])
@@ -189,9 +176,7 @@ def test_t13_from_the_capture_alone(tmp_path: Path) -> None:
 
 
 def test_damaged_capture_is_said_and_not_fatal(tmp_path: Path) -> None:
-    folder = write_run(
-        tmp_path / "run", [Story()], captures=captures(("xtr-c", "xtr-c-core"), ("xtr-b", "x"))
-    )
+    folder = write_run(tmp_path / "run", [Story()], captures=captures(("xtr-c", "xtr-c-core"), ("xtr-b", "x")))
     (folder / "pcap").mkdir()
     (folder / "pcap" / "xtr-b-x.pcapng").write_bytes(b"not a capture")
     summary = build_report(folder)

@@ -142,9 +142,7 @@ def test_empty_log() -> None:
     assert without_undecided(series, MS) == (series, 0)
 
 
-FATES = st.lists(
-    st.one_of(st.just("lost"), st.just("never"), st.integers(min_value=1, max_value=80)), max_size=120
-)
+FATES = st.lists(st.one_of(st.just("lost"), st.just("never"), st.integers(min_value=1, max_value=80)), max_size=120)
 
 
 def series_of(fates: list[str | int]) -> ProbeSeries:

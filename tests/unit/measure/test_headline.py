@@ -20,9 +20,7 @@ def test_duration(value_ms: float, words: str) -> None:
     assert duration(value_ms) == words
 
 
-@pytest.mark.parametrize(
-    ("value_ms", "words"), [(190.44, "190.4 ms"), (999.96, "1.000 s"), (1421.3, "1.421 s")]
-)
+@pytest.mark.parametrize(("value_ms", "words"), [(190.44, "190.4 ms"), (999.96, "1.000 s"), (1421.3, "1.421 s")])
 def test_precise(value_ms: float, words: str) -> None:
     assert precise(value_ms) == words
 

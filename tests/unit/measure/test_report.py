@@ -50,9 +50,7 @@ def test_built_twice_is_byte_identical(folder: Path) -> None:
     first = digests(folder)
     build_report(folder)
     assert digests(folder) == first
-    assert {"summary.json", "report.html", "report.md", "junit.xml", "gaps.parquet", "SHA256SUMS"} <= set(
-        first
-    )
+    assert {"summary.json", "report.html", "report.md", "junit.xml", "gaps.parquet", "SHA256SUMS"} <= set(first)
 
 
 def test_built_elsewhere_is_byte_identical(tmp_path: Path) -> None:
@@ -94,9 +92,7 @@ class References(HTMLParser):
 
 
 def test_page_needs_no_network_and_keeps_its_policy(folder: Path) -> None:
-    (folder / "topology.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-    )
+    (folder / "topology.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
     build_report(folder)
     page = (folder / "report.html").read_text()
     found = References()
@@ -236,9 +232,7 @@ def test_first_and_last_frames_from_captures(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", [Story().without("t4")], captures=captures)
     (folder / "pcap").mkdir()
     write_pcap(folder / captures[0]["file"], [(700, MAC), (796, MAC), (798, "00:00:5e:00:01:01")])
-    write_pcap(
-        folder / captures[1]["file"], [(-100, MAC), (1400, "00:00:5e:00:01:01"), (1512, MAC), (1600, MAC)]
-    )
+    write_pcap(folder / captures[1]["file"], [(-100, MAC), (1400, "00:00:5e:00:01:01"), (1512, MAC), (1600, MAC)])
     (migration,) = build_report(folder).data["migrations"]
     t4 = next(e for e in migration["events"] if e["label"] == "t4")
     assert t4["via"] == "frame"
