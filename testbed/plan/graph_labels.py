@@ -19,7 +19,8 @@ def link_label(link: Link) -> str:
     if asked.loss_percent:
         parts.append(f"{asked.loss_percent:g} % loss")
     if asked.rate_mbit is not None:
-        parts.append(f"{asked.rate_mbit:g} Mbit/s")
+        rate = asked.rate_mbit
+        parts.append(f"{rate / 1000:g} Gbit/s" if rate >= 1000 else f"{rate:g} Mbit/s")
     if link.mtu != 1500 or not parts:
         parts.append(f"MTU {link.mtu}")
     return " · ".join(parts)

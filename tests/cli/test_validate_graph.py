@@ -93,7 +93,7 @@ def test_the_svg_says_every_address_in_words(tmp_path: Path) -> None:
     words = [text.text for text in ET.parse(out).iter(f"{SVG}text")]
     for expected in ("core", "RLOC 10.0.1.2", "EID 192.168.0.10", "RLOC 10.0.0.2", "EID 192.168.3.10"):
         assert expected in words
-    assert words.count("5 ms · 1000 Mbit/s") == 4
+    assert words.count("5 ms · 1 Gbit/s · MTU 9000") == 4
 
 
 def test_the_svg_keeps_everything_inside_and_apart(tmp_path: Path) -> None:

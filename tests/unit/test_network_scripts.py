@@ -39,11 +39,11 @@ def test_an_xtr_gets_its_addresses_mtus_and_route() -> None:
     batch = interface_script(plan(), xtr).split("<<'END'\n")[1]
     assert batch.splitlines() == [
         "link set lo up",
-        "link set rloc0 mtu 1500 up",
+        "link set rloc0 mtu 9000 up",
         "address add 10.0.1.2/24 dev rloc0",
         "link set eid0 mtu 1500 up",
         "address add 192.168.0.1/24 dev eid0",
-        "link set infra0 mtu 1500 up",
+        "link set infra0 mtu 9000 up",
         "address add 10.1.1.1/24 dev infra0",
         "route add 10.0.0.0/8 via 10.0.1.1",
         "END",
