@@ -144,6 +144,16 @@ class Network:
             line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
         )
 
+    def add_host(self, name: str) -> int:
+        """Add a host without interfaces beside the plan's nodes; returns a process of it, to enter it by.
+
+        Raises:
+            NetworkError: a node has that name.
+        """
+        if self._mininet is None or name in self._mininet.nameToNode:
+            raise NetworkError("name-taken", f"a node is called {name!r} already")
+        return int(self._mininet.addHost(name, ip=None).pid)
+
     def attach_tap(self, bridge: str, tap: str) -> None:
         """Put a tap (or any interface of the lab's root namespace) on a LAN, with its MTU, and raise it.
 
