@@ -134,9 +134,9 @@ class EmulatedLab:
 
     def nature(self) -> Nature:
         """Nothing is accelerated, and nothing is a virtual machine."""
+        guest = "a network namespace, detached, silent and attached; no VM is migrated, its downtime is set"
         emulated = (
-            "the guest: a network namespace, detached, silent and attached; no VM is migrated, "
-            "and its downtime is the experiment's choice",
+            f"the guest: {guest}",
             f"network links: {self._network.backend} (delay, rate and loss are imposed)",
         )
         return Nature("netns", None, "no virtual machine runs", None, emulated)

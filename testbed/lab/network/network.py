@@ -30,6 +30,7 @@ from testbed.lab.network.scripts import (
     bridge_script,
     interface_script,
     lab_script,
+    neighbour_script,
     relay_script,
     sysctl_script,
 )
@@ -85,6 +86,7 @@ class Network:
         self._stack = ExitStack()
         self._mininet: Any = None
         self._relay: Relay | None = None
+        self._macs: dict[tuple[str, str], str] = {}
         self.backend: Backend = "none"
 
     def __enter__(self) -> Network:
@@ -214,6 +216,7 @@ class Network:
         for number, bridge in enumerate(self.plan.bridges, 1):
             self._add_bridge(number, bridge, macs)
         self._in_nodes(interface_script)
+        self._in_nodes(partial(neighbour_script, macs=self._macs))
         self._mininet.build()
         self._mininet.start()
         if program is not None:
@@ -247,13 +250,10 @@ class Network:
         return RelayedLink(link, near, far)
 
     def _veth(self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None) -> None:
+        near_mac, peer_mac = end.mac or next(macs), far_mac or next(macs)
+        self._macs |= {(end.node, end.name): near_mac, (far_node, far_name): peer_mac}
         self._mininet.addLink(
-            end.node,
-            far_node,
-            intfName1=end.name,
-            intfName2=far_name,
-            addr1=end.mac or next(macs),
-            addr2=far_mac or next(macs),
+            end.node, far_node, intfName1=end.name, intfName2=far_name, addr1=near_mac, addr2=peer_mac
         )
 
     def _add_bridge(self, number: int, bridge: Bridge, macs: Any) -> None:
