@@ -154,7 +154,9 @@ class Lab:
     def answered(self) -> int:
         """How many probes have been answered so far, over all flows."""
         return sum(
-            int(agent.ask({"op": "answered"})["answered"]) for name, agent in self.agents.items() if name.startswith("prober-")
+            int(agent.ask({"op": "answered"})["answered"])
+            for name, agent in self.agents.items()
+            if name.startswith("prober-")
         )
 
     def check_agents(self) -> None:

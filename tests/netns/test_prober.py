@@ -150,7 +150,7 @@ def test_a_killed_prober_has_written_all_but_the_last_second(network: Network, t
     assert sum(row["replies"] == 1 for row in rows) > 0.9 * len(rows)
 
 
-@pytest.mark.parametrize("change", [{"flow": "sctp"}, {"interval_ms": 4}, {"interval_ms": 1001}, {"direction": "up"}])
+@pytest.mark.parametrize("change", [{"flow": "sctp"}, {"interval_ms": 0.5}, {"interval_ms": 1001}, {"direction": "up"}])
 def test_a_wrong_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     config = {
         "node": "host1", "events": str(tmp_path / "e"), "control": str(tmp_path / "c"), "target": "127.0.0.1",
