@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ class Lab:
                 self.substrate.close()  # ends the wait for hosts that nobody needs any more
                 raise
             hosts.result()
+        self._wait_sites()
         self.progress.phase("guest")
         self.substrate.start_guest()
         # First the registration, then the first packet to it: an ITR that asks too early is told for a minute
@@ -191,22 +194,31 @@ class Lab:
 
     def mapping(self) -> list[str]:
         """The locators that the Map-Server has for the guest's EID, [] if it is not registered."""
+        return self._registered().get(f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}", [])
+
+    def _registered(self) -> dict[str, list[str]]:
+        """EID-prefix → locators, as the Map-Server has them."""
         state = self.agents[self.plan.mapping_system.node].inspect()
-        wanted = f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}"
-        for registration in state["registrations"]:
-            if registration["eid"] == wanted:
-                return list(registration["locators"])
-        return []
+        return {registration["eid"]: list(registration["locators"]) for registration in state["registrations"]}
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
         """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
-        rloc = self.plan.site(site).rloc
+        self._wait_registered(self.guest.eid, self.mapping, self.plan.site(site).rloc, deadline_s)
+
+    def _wait_sites(self) -> None:
+        """Wait until every site's own prefixes are registered: see `up` for who asks too early."""
+        for site in self.plan.sites:
+            for prefix in site.eid_prefixes:
+                found = partial(lambda wanted: self._registered().get(wanted, []), prefix)
+                self._wait_registered(prefix, found, site.rloc, self.experiment.timeouts_s.agents)
+
+    def _wait_registered(self, eid: str, found_at: Callable[[], list[str]], rloc: str, deadline_s: float) -> None:
         end = time.monotonic() + deadline_s
-        while (found := self.mapping()) != [rloc]:
+        while (found := found_at()) != [rloc]:
             if time.monotonic() > end:
                 raise TestbedError(
                     "eid-unregistered",
-                    f"{self.guest.eid} is not registered at {rloc} after {deadline_s:.0f} s",
+                    f"{eid} is not registered at {rloc} after {deadline_s:.0f} s",
                     why=f"the Map-Server has {found or 'nothing'}",
                 )
             self.check_agents()
