@@ -105,16 +105,17 @@ def _migration(
     )
 
 
-def _verification(
-    events: Sequence[Event], start_ns: int, window: Interval, index: int
-) -> Mapping[str, Any] | None:
+def _verification(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> Mapping[str, Any] | None:
     """What was looked at after a migration, and what was seen; None if it was not verified."""
     inside = [e for e in events if start_ns <= e.mono_ns <= window.end_ns and e.fields.get("index", index) == index]
     verified = next((event for event in inside if event.kind == "verification"), None)
     if verified is None:
         return None
     before = [e for e in events if e.mono_ns < start_ns]
-    identities = [e for e in before if e.kind == "guest_identity"][-1:], [e for e in inside if e.kind == "guest_identity"]
+    identities = (
+        [e for e in before if e.kind == "guest_identity"][-1:],
+        [e for e in inside if e.kind == "guest_identity"],
+    )
     placements = [e for e in before if e.kind == "placement"][-1:], [e for e in inside if e.kind == "placement"]
     told = {"index", "guest", "when"}
 
