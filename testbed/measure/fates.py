@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def triangular_count(result: MigrationResult, flow: FlowResult, fates: Mapping[P
 
 def told_of_gap(
     gap: Gap, flow: FlowResult, fates: Mapping[ProbeKey, Fate] | None, origin_ns: int
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """The first and last lost probes of a gap, with the frame in which each was seen last.
 
     Args:
@@ -116,7 +117,7 @@ def told_of_gap(
     half = TOLD_OF_A_GAP // 2
     if len(places) > TOLD_OF_A_GAP:
         places = np.concatenate([places[:half], places[-half:]])
-    told = []
+    told: list[dict[str, Any]] = []
     for at in places:
         seq = int(series.seq[at])
         fate = (fates or {}).get(ProbeKey(series.flow, series.direction, seq))
