@@ -93,6 +93,11 @@ class AgentProcess:
         self.check_alive()
         return ask(self.control, request)
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self) -> None:
         """End it, hard if it has not gone within 2 s; idempotent."""
         if self.process.poll() is None:

@@ -120,6 +120,7 @@ class Configs:
             key_file=str(self._keys[site.name]),
             state=str(self._folder / f"{site.xtr}.state"),
             mechanism=self._experiment.mechanism,
+            rloc_probe_interval_s=lisp.rloc_probe_interval_s,
             options=options,
         )
 

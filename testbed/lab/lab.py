@@ -133,6 +133,8 @@ class Lab:
 
     def close(self) -> None:
         """Take everything down, in reverse; idempotent."""
+        for agent in self.agents.values():
+            agent.ask_to_end()  # all at once; each is waited for in its turn
         self._stack.close()
 
     # --- probing
