@@ -35,14 +35,17 @@ def connection(series: ProbeSeries, migration: Migration, events: Sequence[Event
     """Judge a connection by its probe log and by what its prober said (`tcp_broken`).
 
     Args:
-        series: the flow's log, in which a probe is a message.
+        series: the flow's log, baseline included, in which a probe is a message.
         migration: whose window counts.
         events: of the run.
     """
     window = migration.window
     inside = series.within(window)
     answered = inside.where(inside.was_answered)
-    arrivals = np.sort(answered.received_ns)
+    arrivals = np.sort(series.received_ns[series.was_answered])
+    # A stall that began before the request to migrate is one of this migration's if it ended after it.
+    first = max(0, int(np.searchsorted(arrivals, window.start_ns)) - 1)
+    arrivals = arrivals[first : int(np.searchsorted(arrivals, window.end_ns))]
     broken = [
         event
         for event in events

@@ -1,7 +1,6 @@
 """When the kernel took a packet in, and when it gave one to the device: stamps of sockets, on CLOCK_MONOTONIC.
 
-The kernel's stamps are of CLOCK_REALTIME. Both clocks are read beside each other, microseconds after the packet,
-and the difference between that reading and the stamp is taken off the monotonic one.
+The kernel's stamps are of CLOCK_REALTIME; how far that is ahead of CLOCK_MONOTONIC is compared for each.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 
+from testbed.lab.agents.sockets import wall_clock_ahead_ns
+
 # asm-generic/socket.h, linux/net_tstamp.h
 SO_TIMESTAMPNS, SO_TIMESTAMPING = 35, 37
 TX_SOFTWARE, REPORT_SOFTWARE = 1 << 1, 1 << 4
 ANCILLARY_OCTETS = 512
 PACKET_OCTETS = 2048
 NS = 1_000_000_000
+
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
@@ -49,10 +51,9 @@ def departures(asked: socket.socket) -> Iterator[tuple[bytes, int]]:
 
 
 def _monotonic_ns(ancillary: Ancillary, wanted: int) -> int | None:
-    now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, wanted):
             seconds, nanoseconds = (int(value) for value in struct.unpack_from("@2l", data))
             if seconds:
-                return min(now_ns, now_ns - (wall_ns - seconds * NS - nanoseconds))
+                return min(seconds * NS + nanoseconds - wall_clock_ahead_ns(), time.monotonic_ns())
     return None
