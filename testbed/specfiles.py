@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from testbed.errors import TestbedError
-from testbed.spec import Experiment, Problem, SpecError, Topology, load_experiment, load_topology
+from testbed.spec import (
+    Experiment,
+    Problem,
+    SpecError,
+    Topology,
+    check_grid,
+    is_of_topology,
+    load_experiment,
+    load_topology,
+)
 
 
 class FileUnreadableError(TestbedError):
@@ -28,9 +37,9 @@ def read_text(path: Path) -> str:
         raise FileUnreadableError("file-unreadable", f"{path}: {error.strerror}") from error
 
 
-def read_topology(path: Path) -> Topology:
-    """Return the topology of a file; raises `SpecError` or `FileUnreadableError`."""
-    return load_topology(read_text(path), str(path))
+def read_topology(path: Path, overrides: Sequence[str] = ()) -> Topology:
+    """Return the topology of a file with overrides; raises `SpecError` or `FileUnreadableError`."""
+    return load_topology(read_text(path), str(path), overrides=overrides)
 
 
 def topology_path(experiment: Experiment, path: Path) -> Path:
@@ -43,18 +52,22 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> tuple[Experime
 
     Args:
         path: of the experiment; its `topology` is relative to it, an override's too.
-        overrides: as `--set` takes them.
+        overrides: as `--set` takes them; those of the topology are `topology.…` and `one_way_ms`.
 
     Raises:
         SpecError: either file or an override is wrong; problems of the topology are in its own name.
         FileUnreadableError: the experiment cannot be read.
     """
     text = read_text(path)
-    experiment = load_experiment(text, str(path), overrides=overrides)
+    of_topology = [each for each in overrides if is_of_topology(each)]
+    of_experiment = [each for each in overrides if not is_of_topology(each)]
+    experiment = load_experiment(text, str(path), overrides=of_experiment)
     named = topology_path(experiment, path)
     try:
-        topology = read_topology(named)
+        topology = read_topology(named, of_topology)
     except FileUnreadableError as error:
         what = f"topology {experiment.topology!r} cannot be read: {error.what}"
         raise SpecError([Problem(str(path), None, None, what)]) from error
-    return load_experiment(text, str(path), overrides=overrides, topology=topology), topology
+    if experiment.sweep is not None:
+        check_grid(text, str(path), read_text(named), overrides=of_experiment, topology_overrides=of_topology)
+    return load_experiment(text, str(path), overrides=of_experiment, topology=topology), topology

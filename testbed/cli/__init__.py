@@ -13,6 +13,7 @@ from testbed.cli.graph import graph
 from testbed.cli.labs import down, exec_, inspect, migrate, shell, status
 from testbed.cli.report import report
 from testbed.cli.run import run, up
+from testbed.cli.sweep import sweep
 from testbed.cli.validate import validate
 from testbed.errors import TestbedError
 
@@ -24,7 +25,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, validate, graph, run, up, migrate, status, inspect, shell, down, report, compare, decode):
+for command in (
+    doctor,
+    validate,
+    graph,
+    run,
+    sweep,
+    up,
+    migrate,
+    status,
+    inspect,
+    shell,
+    down,
+    report,
+    compare,
+    decode,
+):
     app.command()(command)
 app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
 

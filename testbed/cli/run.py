@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from testbed.lab.session import Session
 
 
+#: What `follow` returns after Ctrl-C.
+INTERRUPTED = {"id": "interrupted", "error": "interrupted"}
+
+
 class RunFormat(str, Enum):
     """How to print the result."""
 
@@ -63,7 +67,7 @@ def run(
     session = Session(study, out=out, repeat=repeat, cold=cold, fail_if=fail_if or [], command=command_line())
     with Progress() as progress:
         session.prepare(lambda line: progress.detail("images", line))
-        _follow(session, progress)
+        follow(session, progress)
         progress.phase("report")
         from testbed.report import build_report
 
@@ -98,7 +102,7 @@ def up(
     session = Session(study, out=out, mode="up", cold=cold, command=command_line())
     with Progress() as progress:
         session.prepare(lambda line: progress.detail("images", line))
-        failure = _follow(session, progress)
+        failure = follow(session, progress)
     if failure is not None:
         raise TestbedError(
             failure.get("id", "lab-failed"), failure["error"], why=failure.get("why", ""),
@@ -112,10 +116,15 @@ def _overrides(overrides: list[str] | None, accelerator: str | None) -> list[str
     return [*(overrides or []), *([f"accelerator={accelerator}"] if accelerator else [])]
 
 
-def _follow(session: Session, progress: Progress) -> dict[str, str] | None:
+def follow(session: Session, progress: Progress, *, phases: bool = True) -> dict[str, str] | None:
     """Show what the lab does until it has ended or is ready; returns the error that it ended with, if any.
 
     Ctrl-C takes the lab down; what it has measured stays in the run's folder.
+
+    Args:
+        session: prepared, not launched.
+        progress: where to show it.
+        phases: whether the lab's phases are ours; else they are details of one.
     """
     failure = None
     ready = False
@@ -124,9 +133,11 @@ def _follow(session: Session, progress: Progress) -> dict[str, str] | None:
         for line in session.follow():
             if line is None:
                 progress.tick()
-            elif line["type"] == "phase":
+            elif line["type"] == "phase" and phases:
                 progress.phase(line["name"])
-            elif line["type"] == "detail":
+            elif line["type"] == "phase":
+                progress.detail("lab", line["name"])
+            elif line["type"] == "detail" and phases:
                 progress.detail(line["who"], line["what"])
             elif line["type"] == "ready":
                 ready = True
@@ -134,6 +145,7 @@ def _follow(session: Session, progress: Progress) -> dict[str, str] | None:
                 failure = line["error"]
     except KeyboardInterrupt:
         progress.detail("interrupted", "gathering the evidence and taking the lab down")
+        failure = dict(INTERRUPTED)
     finally:
         if not ready:
             session.end()

@@ -119,11 +119,18 @@ class Lab:
             self.captures = self._capturing.stop()
 
     def _start_agents(self) -> None:
-        specs = [self._configs.map_server(), *(self._configs.xtr(site) for site in self.plan.sites)]
-        for spec in specs:
-            self._start_agent(spec)
-        for agent in self.agents.values():
-            agent.wait_ready(self.experiment.timeouts_s.agents)
+        """Start the mapping system and then the xTRs, until every site's own prefixes are registered.
+
+        An xTR that asks for a prefix before it is registered is told for a minute that nobody has it (a negative
+        Map-Reply, RFC 9301 §8.3), and a Map-Register that finds no Map-Server is repeated a second later.
+        """
+        deadline_s = self.experiment.timeouts_s.agents
+        self._start_agent(self._configs.map_server()).wait_ready(deadline_s)
+        for agent in [self._start_agent(self._configs.xtr(site)) for site in self.plan.sites]:
+            agent.wait_ready(deadline_s)
+        for site in self.plan.sites:
+            for prefix in site.eid_prefixes:
+                self._wait_registered(prefix, site.rloc, deadline_s)
 
     def _start_agent(self, spec: Any) -> AgentProcess:
         agent = AgentProcess(spec, self.network, self.request.folder, self.run_dir / "logs")
@@ -155,9 +162,8 @@ class Lab:
 
     def answered(self) -> int:
         """How many probes have been answered so far, over all flows."""
-        return sum(
-            int(agent.inspect()["answered"]) for name, agent in self.agents.items() if name.startswith("prober-")
-        )
+        probers = (agent for name, agent in self.agents.items() if name.startswith("prober-"))
+        return sum(int(agent.ask({"op": "answered"})["answered"]) for agent in probers)
 
     def check_agents(self) -> None:
         """Raise TestbedError if an agent has died: what follows would measure its absence."""
@@ -191,22 +197,31 @@ class Lab:
 
     def mapping(self) -> list[str]:
         """The locators that the Map-Server has for the guest's EID, [] if it is not registered."""
+        return self._registered(self._guest_prefix)
+
+    @property
+    def _guest_prefix(self) -> str:
+        return f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}"
+
+    def _registered(self, prefix: str) -> list[str]:
+        """The locators that the Map-Server has for exactly this prefix."""
         state = self.agents[self.plan.mapping_system.node].inspect()
-        wanted = f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}"
         for registration in state["registrations"]:
-            if registration["eid"] == wanted:
+            if registration["eid"] == prefix:
                 return list(registration["locators"])
         return []
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
         """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
-        rloc = self.plan.site(site).rloc
+        self._wait_registered(self._guest_prefix, self.plan.site(site).rloc, deadline_s)
+
+    def _wait_registered(self, prefix: str, rloc: str, deadline_s: float) -> None:
         end = time.monotonic() + deadline_s
-        while (found := self.mapping()) != [rloc]:
+        while (found := self._registered(prefix)) != [rloc]:
             if time.monotonic() > end:
                 raise TestbedError(
                     "eid-unregistered",
-                    f"{self.guest.eid} is not registered at {rloc} after {deadline_s:.0f} s",
+                    f"{prefix} is not registered at {rloc} after {deadline_s:.0f} s",
                     why=f"the Map-Server has {found or 'nothing'}",
                 )
             self.check_agents()

@@ -78,7 +78,10 @@ class Runner:
         before = lab.substrate.placement()
         lab.events.emit("placement", index=index, when="before", hosts=before)
         lab.progress.detail(lab.guest.name, f"migrating {source} → {site}")
-        lab.events.emit("migration_requested", index=index, guest=lab.guest.name, from_site=source, to_site=site)
+        lab.events.emit(
+            "migration_requested", index=index, guest=lab.guest.name, from_site=source, to_site=site,
+            warm_up=index < lab.experiment.warm_up,
+        )  # fmt: skip
         moved = lab.substrate.migrate(source, site)
         lab.events.emit("migration_ended", index=index, ok=moved.ok, error=moved.error)
         for action in moved.recovered:

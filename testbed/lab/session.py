@@ -72,6 +72,7 @@ class Session:
         out: the folder that takes the run's folder.
         mode: "run" or "up".
         repeat: how many times the itinerary is walked.
+        migrations: walk it, there and back, until the guest has migrated so often, whatever `repeat` is.
         cold: boot the Xen hosts from nothing.
         fail_if: thresholds, kept in the manifest.
         command: what the person typed, kept in the manifest.
@@ -84,6 +85,7 @@ class Session:
         out: Path,
         mode: Literal["run", "up"] = "run",
         repeat: int = 1,
+        migrations: int | None = None,
         cold: bool = False,
         fail_if: Sequence[str] = (),
         command: str = "",
@@ -91,8 +93,8 @@ class Session:
         self.study = study
         self.run_id = new_run_id()
         self.run_dir = (out / self.run_id).resolve()
-        stops = itinerary(study.plan.guests[0].site, list(study.experiment.destinations()), repeat)
-        self.request = Request(self.run_id, mode, str(self.run_dir), tuple(stops), cold)
+        stops = itinerary(study.plan.guests[0].site, list(study.experiment.destinations()), migrations or repeat)
+        self.request = Request(self.run_id, mode, str(self.run_dir), tuple(stops[:migrations]), cold)
         self._manifest = manifests.first(
             run_id=self.run_id,
             experiment=study.experiment,

@@ -85,6 +85,7 @@ class MigrationResult:
         flows: one a flow and direction, the one that the outage is measured in first.
         both_sites_ns: how long both xTRs claimed the EID (t5 … t9); None if not measured.
         connections: what became of the TCP connections that were probed.
+        limiters: options whose rate limits delayed something about the EID before it was remapped (t4 … t13).
     """
 
     migration: Migration
@@ -95,6 +96,7 @@ class MigrationResult:
     bound: Bound | None
     both_sites_ns: int | None
     connections: tuple[Connection, ...] = ()
+    limiters: tuple[str, ...] = ()
 
     @property
     def primary(self) -> FlowResult | None:
@@ -157,6 +159,7 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         run.bounds.get(migration.index),
         _both_sites_ns(timeline),
         tuple(connection(flow.series, migration, run.events) for flow in flows if flow.series.flow == "tcp"),
+        _limiters(run, migration, timeline),
     )
 
 
@@ -195,6 +198,20 @@ def _both_sites_ns(timeline: Timeline) -> int | None:
     if arrived is None or departed is None:
         return None
     return max(0, departed - arrived)
+
+
+def _limiters(run: Run, migration: Migration, timeline: Timeline) -> tuple[str, ...]:
+    """The limits that held something back between the guest's arrival and the new RLOC's first packet."""
+    start_ns = next((at for label in ("t4", "t3", "t2", "t0") if (at := timeline.at(label)) is not None), 0)
+    end_ns = timeline.at("t13") or migration.window.end_ns
+    named = {
+        str(event.fields["limiter"])
+        for event in run.events
+        if "limiter" in event.fields
+        and start_ns <= event.mono_ns <= end_ns
+        and str(event.fields.get("eid", "")).partition("/")[0] == migration.eid
+    }
+    return tuple(sorted(named))
 
 
 def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:

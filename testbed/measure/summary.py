@@ -134,6 +134,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
         "phases_ms": {name: phases.length_ms(name) for name in PHASES},
         "phases_between": {name: list(ends) for name, ends in sorted(phases.between.items())},
         "bound": None if result.bound is None else asdict(result.bound),
+        "limiters": list(result.limiters),
         "reasons": dict(sorted(reasons.items())),
         "unattributed": [
             {

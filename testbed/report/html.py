@@ -26,6 +26,7 @@ from testbed.report.words import (
     badges,
     figure,
     interval,
+    limiter_words,
     mark_name,
     metric_names,
     precise_figure,
@@ -93,6 +94,7 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             pictures=pictures,
             shown=PICTURES_SHOWN,
             figure=figure,
+            limiter_words=limiter_words,
             interval=interval,
             mark_name=mark_name,
             mark_words=MARK_WORDS,
@@ -137,6 +139,33 @@ def render_set(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
             pool_rows=pool_rows(data),
             comparisons=comparisons,
             columns=COMPARISON_COLUMNS,
+        )
+    )
+
+
+def render_sweep(
+    data: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    how: str,
+) -> str:
+    """Write the page of a sweep.
+
+    Args:
+        data: sweep.json.
+        pictures: of the sweep.
+        columns: of the table.
+        rows: of the table.
+        how: the sweep was made, in words.
+    """
+    css = style_sheet()
+    kinds = list(dict.fromkeys(" · ".join(badges(row)) for row in data["rows"]))
+    return (
+        _environment()
+        .get_template("sweep.html.j2")
+        .render(
+            s=data, css=css, css_hash=csp_hash(css), pictures=pictures, columns=columns, rows=rows, kinds=kinds, how=how
         )
     )
 

@@ -10,7 +10,7 @@ from testbed.measure.summary import Summary
 from testbed.report.evidence import evidence, impairments
 from testbed.report.html import command_of, facts, missing_reason, parts_of, verdict_reasons
 from testbed.report.tables import table
-from testbed.report.words import MARK_WORDS, figure, interval, metric_names, substrate_line
+from testbed.report.words import MARK_WORDS, figure, interval, limiter_words, metric_names, substrate_line
 
 
 def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
@@ -106,7 +106,7 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
     bound = migration["bound"]
     if bound and bound["bound_ms"] is not None:
         theory = f"{figure(bound['bound_ms'])} = `{bound['formula']}`"
-        lines += [f"By theory the remapping takes {theory}; {bound['why']}.", ""]
+        lines += [f"By theory the remapping takes {theory}; {bound['why']}. {limiter_words(migration)}", ""]
     label = migration["origin"]["label"]
     lines += table(("", "event", f"ms from {label}", "source", "other sources"), _marks(migration))
     if migration["gaps"]:

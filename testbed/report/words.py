@@ -88,6 +88,12 @@ def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
     return names
 
 
+def limiter_words(migration: Mapping[str, Any]) -> str:
+    """Which rate limits delayed a migration's remapping, as a sentence."""
+    names = migration["limiters"]
+    return f"Rate limits that delayed it: {', '.join(names)}." if names else "No rate limit delayed it."
+
+
 def precise_figure(value: float | None) -> str:
     """A time in a table of parts, to a tenth of a millisecond; a dash where it was not measured."""
     return "—" if value is None else precise(value)

@@ -38,13 +38,17 @@ class Document:
         except RecursionError as error:
             raise SpecError([Problem(filename, 1, 1, TOO_DEEP)]) from error
 
-    def override(self, assignment: str) -> None:
+    def override(self, assignment: str, *, label: str = "") -> None:
         """Set one value as `--set key.key=value` does; the value is YAML.
+
+        Args:
+            assignment: key and value.
+            label: what problems with it are placed at; `--set` and the assignment if left out.
 
         Raises:
             SpecError: no `=`, a value that is not YAML, or a key under something that is no mapping.
         """
-        label = f"--set {assignment}"
+        label = label or f"--set {assignment}"
         key, equals, value_text = assignment.partition("=")
         if not equals or not key or not all(key.split(".")):
             raise SpecError([Problem(label, None, None, "not of the form key=value or key.key=value")])

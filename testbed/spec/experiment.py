@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from testbed.spec.scalars import Name, Title
+from testbed.spec.sweep import SweepSpec
 from testbed.spec.validate import Model
 
 Substrate = Literal["xen", "netns"]
@@ -151,7 +152,9 @@ class Experiment(Model):
         baseline_s: clean probing before the first migration.
         settle_s: probing after each migration.
         calibration: known outages that the measurement is held against.
+        warm_up: so many migrations of a run are shown and not counted.
         seed: of everything random in the run.
+        sweep: what `testbed sweep` makes of it; `testbed run` performs the experiment as it stands.
     """
 
     schema_version: Literal[1]
@@ -169,8 +172,10 @@ class Experiment(Model):
     emulated_guest: EmulatedGuestSpec = EmulatedGuestSpec()
     baseline_s: Seconds = 3.0
     settle_s: Seconds = 5.0
+    warm_up: Annotated[int, Field(ge=0, le=10_000)] = 0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     timeouts_s: TimeoutSpec = TimeoutSpec()
+    sweep: SweepSpec | None = None
 
     def destinations(self) -> Iterator[str]:
         """Yield the destination site of every migration, in order."""

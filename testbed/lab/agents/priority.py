@@ -6,9 +6,11 @@ import contextlib
 import gc
 import os
 
+# Above both is the link relay (relay.c, 20), which takes microseconds of a packet's delay.
+
 #: Above the agents: a prober that is late makes a run invalid.
 PROBER_PRIORITY = 10
-#: Above the link relay's, whose packets are theirs; the delay of an agent's own work is no LISP.
+#: Above everything that is not real-time: the waiting of an agent for the processor is no LISP.
 AGENT_PRIORITY = 5
 NICENESS = -10
 

@@ -61,11 +61,17 @@ class Probe:
 
 
 class Ledger:
-    """Every probe of one flow in the order of its schedule, and which rows of the output are stale."""
+    """Every probe of one flow in the order of its schedule, and which rows of the output are stale.
+
+    Attributes:
+        probes: all of them.
+        answered: how many have had at least one reply.
+    """
 
     def __init__(self, flow: str, direction: str) -> None:
         self._flow, self._direction = flow, direction
         self.probes: list[Probe] = []
+        self.answered = 0
         self._changed: set[int] = set()
         self._last_answered: int | None = None
 
@@ -84,6 +90,7 @@ class Ledger:
         if not 0 <= seq < len(self.probes) or self.probes[seq].sent_ns is None:
             return 0
         probe = self.probes[seq]
+        self.answered += not probe.replies
         probe.replies += 1
         if probe.received_ns is None or received_ns < probe.received_ns:
             probe.received_ns = received_ns
@@ -148,7 +155,7 @@ class Ledger:
         return {
             "sent": len(late),
             "never_sent": len(self.probes) - len(late),
-            "answered": sum(1 for probe in self.probes if probe.replies),
+            "answered": self.answered,
             "duplicated": sum(1 for probe in self.probes if probe.replies > 1),
             "lateness_p99_ns": late[len(late) * 99 // 100] if late else None,
             "lateness_max_ns": late[-1] if late else None,

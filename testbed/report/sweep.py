@@ -1,0 +1,124 @@
+"""The report of a sweep: sweep.json, and its rows as a picture and a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.measure.grid import ordered
+from testbed.report.html import render_sweep
+from testbed.report.pictures import Picture
+from testbed.report.plots.grid import draw_grid
+from testbed.report.plots.theme import NARROW, WIDE
+from testbed.report.tables import table
+from testbed.report.words import badges, figure, interval
+from testbed.report.write import write_checksums, write_pictures
+
+SCHEMA_VERSION = 1
+COLUMNS = (
+    "combination", "verdict", "n", "median", "95 % interval", "bound", "above it", "outage", "rate limits", "run",
+)  # fmt: skip
+
+
+def sweep_data(
+    plan: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The content of sweep.json.
+
+    Args:
+        plan: of the sweep's folder: name, description, seed, order.
+        grid: key → its values.
+        rows: of the combinations that are done.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan["name"],
+        "description": plan["description"],
+        "seed": plan["seed"],
+        "grid": {key: list(values) for key, values in grid.items()},
+        "order": plan["order"],
+        "complete": len(rows) == len(plan["order"]),
+        "rows": ordered(rows, grid),
+    }
+
+
+def write_sweep(folder: Path, data: Mapping[str, Any]) -> None:
+    """Write a sweep's sweep.json, report.html, report.md, plots/ and SHA256SUMS."""
+    pictures = _pictures(data)
+    write_pictures(folder / "plots", pictures)
+    (folder / "sweep.json").write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    (folder / "report.md").write_text(sweep_markdown(data))
+    (folder / "report.html").write_text(render_sweep(data, pictures, COLUMNS, table_rows(data), how(data)))
+    write_checksums(folder)
+
+
+def label_of(row: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> str:
+    """A combination in few words: "pubsub · 10 ms one way"; a key's last part stands for it."""
+    words = [row["mechanism"]] if "mechanism" not in grid else []
+    for key in grid:
+        value = row[key]
+        if key == "mechanism":
+            words.append(str(value))
+        elif key == "one_way_ms":
+            words.append(f"{value:g} ms one way")
+        else:
+            words.append(f"{key.rpartition('.')[2]} {json.dumps(value) if isinstance(value, bool) else value}")
+    return " · ".join(words)
+
+
+def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
+    """The rows as text."""
+    rows = []
+    for row in data["rows"]:
+        found, outage = row["remap_latency_ms"], row["stuntime_ms"]
+        rows.append(
+            [
+                label_of(row, data["grid"]),
+                row["verdict"],
+                "0" if found is None else str(found["n"]),
+                "—" if found is None else figure(found["median"]),
+                "—" if found is None else interval(found["ci95"]),
+                figure(row["bound_ms"]),
+                "—" if row["excess_ms"] is None else f"{row['excess_ms']:+.2f} ms",
+                "—" if outage is None else figure(outage["median"]),
+                ", ".join(row["limiters"]) or "none",
+                row["run_id"],
+            ]
+        )
+    return rows
+
+
+def sweep_markdown(data: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    kinds = dict.fromkeys(" · ".join(badges(row)) for row in data["rows"])
+    lines = [f"# {data['name']}", "", data["description"], "", f"{'; '.join(kinds)}. {how(data)}", ""]
+    return "\n".join([*lines, *table(COLUMNS, table_rows(data))])
+
+
+def how(data: Mapping[str, Any]) -> str:
+    """How the sweep was made, in a sentence or two."""
+    done, all_of_it = len(data["rows"]), len(data["order"])
+    tried_again = sum(len(row["attempts"]) - 1 for row in data["rows"])
+    words = (
+        f"{done} of {all_of_it} combinations, in an order shuffled with seed {data['seed']}; each was measured in one "
+        "lab, in which the guest migrated there and back"
+    )
+    if tried_again:
+        words += f"; {tried_again} runs were not valid and were made again (sweep.json names them)"
+    return words + ". The bound is that of theory: delays only, nothing computed, no waiting for a packet."
+
+
+def _pictures(data: Mapping[str, Any]) -> list[Picture]:
+    rows = [(label_of(row, data["grid"]), row) for row in data["rows"]]
+    if not any(row["remap_latency_ms"] for _, row in rows):
+        return []
+    title = "Remapping latency beside its bound"
+    kinds = " / ".join(dict.fromkeys(" · ".join(badges(row)) for _, row in rows))
+    wide, narrow = (draw_grid(rows, title, kinds, layout) for layout in (WIDE, NARROW))
+    caption = (
+        "Every dot is a migration; the line is the median, the band its 95 % interval (from n = 6 on), "
+        "the dashed line the bound."
+    )
+    return [Picture("remap-latency", caption, wide, narrow, [{"label": label, **row} for label, row in rows])]
