@@ -127,7 +127,7 @@ def follow(session: Session, progress: Progress, *, phases: bool = True) -> dict
         phases: whether the lab's phases are ours; else they are details of one.
     """
     failure = None
-    ready = False
+    ended = ready = interrupted = False
     try:
         session.launch()
         for line in session.follow():
@@ -142,16 +142,12 @@ def follow(session: Session, progress: Progress, *, phases: bool = True) -> dict
             elif line["type"] == "ready":
                 ready = True
             elif line["type"] == "ended":
-                failure = line["error"]
+                ended, failure = True, line["error"]
     except KeyboardInterrupt:
+        interrupted = True
         progress.detail("interrupted", "gathering the evidence and taking the lab down")
         failure = dict(INTERRUPTED)
     finally:
         if not ready:
             session.end()
-    if not ready and failure is None and session.request.mode == "up":
-        failure = {
-            "error": "the lab ended without a word",
-            "next_command": f"less {session.run_dir}/logs/lab/supervisor.log",
-        }
-    return failure
+    return failure if ended or ready or interrupted else session.note_death()

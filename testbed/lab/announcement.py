@@ -38,7 +38,9 @@ def announcement(kind: str, guest: Guest) -> bytes | None:
     if kind == "arp-request" and isinstance(eid, IPv4Address) and isinstance(gateway, IPv4Address):
         return arp_request(mac=guest.mac, address=eid, to_mac=BROADCAST, asked=gateway)
     if kind == "na" and isinstance(eid, IPv6Address):
-        return neighbour_advertisement(mac=guest.mac, address=eid, to_mac=ALL_NODES_MAC, to_address=ALL_NODES)
+        return neighbour_advertisement(
+            mac=guest.mac, address=eid, to_mac=ALL_NODES_MAC, to_address=ALL_NODES, solicited=False
+        )
     raise ValueError(f"{kind} cannot announce {eid}")
 
 

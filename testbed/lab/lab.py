@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ class Lab:
                 self.substrate.close()  # ends the wait for hosts that nobody needs any more
                 raise
             hosts.result()
+        self._wait_sites()
         self.progress.phase("guest")
         self.substrate.start_guest()
         # First the registration, then the first packet to it: an ITR that asks too early is told for a minute
@@ -81,6 +84,7 @@ class Lab:
         self.progress.detail(self.guest.name, "waiting for its registration")
         self.wait_mapping(self.guest_site, self.experiment.timeouts_s.guest_boot)
         self.wait_guest(self.experiment.timeouts_s.agents)
+        self.substrate.guest_answers()
 
     def _make_substrate(self) -> Substrate:
         if self.experiment.substrate == "netns":
@@ -119,18 +123,11 @@ class Lab:
             self.captures = self._capturing.stop()
 
     def _start_agents(self) -> None:
-        """Start the mapping system and then the xTRs, until every site's own prefixes are registered.
-
-        An xTR that asks for a prefix before it is registered is told for a minute that nobody has it (a negative
-        Map-Reply, RFC 9301 §8.3), and a Map-Register that finds no Map-Server is repeated a second later.
-        """
-        deadline_s = self.experiment.timeouts_s.agents
-        self._start_agent(self._configs.map_server()).wait_ready(deadline_s)
-        for agent in [self._start_agent(self._configs.xtr(site)) for site in self.plan.sites]:
-            agent.wait_ready(deadline_s)
-        for site in self.plan.sites:
-            for prefix in site.eid_prefixes:
-                self._wait_registered(prefix, site.rloc, deadline_s)
+        specs = [self._configs.map_server(), *(self._configs.xtr(site) for site in self.plan.sites)]
+        for spec in specs:
+            self._start_agent(spec)
+        for agent in self.agents.values():
+            agent.wait_ready(self.experiment.timeouts_s.agents)
 
     def _start_agent(self, spec: Any) -> AgentProcess:
         agent = AgentProcess(spec, self.network, self.request.folder, self.run_dir / "logs")
@@ -162,8 +159,11 @@ class Lab:
 
     def answered(self) -> int:
         """How many probes have been answered so far, over all flows."""
-        probers = (agent for name, agent in self.agents.items() if name.startswith("prober-"))
-        return sum(int(agent.ask({"op": "answered"})["answered"]) for agent in probers)
+        return sum(
+            int(agent.ask({"op": "answered"})["answered"])
+            for name, agent in self.agents.items()
+            if name.startswith("prober-")
+        )
 
     def check_agents(self) -> None:
         """Raise TestbedError if an agent has died: what follows would measure its absence."""
@@ -197,31 +197,31 @@ class Lab:
 
     def mapping(self) -> list[str]:
         """The locators that the Map-Server has for the guest's EID, [] if it is not registered."""
-        return self._registered(self._guest_prefix)
+        return self._registered().get(f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}", [])
 
-    @property
-    def _guest_prefix(self) -> str:
-        return f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}"
-
-    def _registered(self, prefix: str) -> list[str]:
-        """The locators that the Map-Server has for exactly this prefix."""
+    def _registered(self) -> dict[str, list[str]]:
+        """EID-prefix → locators, as the Map-Server has them."""
         state = self.agents[self.plan.mapping_system.node].inspect()
-        for registration in state["registrations"]:
-            if registration["eid"] == prefix:
-                return list(registration["locators"])
-        return []
+        return {registration["eid"]: list(registration["locators"]) for registration in state["registrations"]}
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
         """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
-        self._wait_registered(self._guest_prefix, self.plan.site(site).rloc, deadline_s)
+        self._wait_registered(self.guest.eid, self.mapping, self.plan.site(site).rloc, deadline_s)
 
-    def _wait_registered(self, prefix: str, rloc: str, deadline_s: float) -> None:
+    def _wait_sites(self) -> None:
+        """Wait until every site's own prefixes are registered: see `up` for who asks too early."""
+        for site in self.plan.sites:
+            for prefix in site.eid_prefixes:
+                found = partial(lambda wanted: self._registered().get(wanted, []), prefix)
+                self._wait_registered(prefix, found, site.rloc, self.experiment.timeouts_s.agents)
+
+    def _wait_registered(self, eid: str, found_at: Callable[[], list[str]], rloc: str, deadline_s: float) -> None:
         end = time.monotonic() + deadline_s
-        while (found := self._registered(prefix)) != [rloc]:
+        while (found := found_at()) != [rloc]:
             if time.monotonic() > end:
                 raise TestbedError(
                     "eid-unregistered",
-                    f"{prefix} is not registered at {rloc} after {deadline_s:.0f} s",
+                    f"{eid} is not registered at {rloc} after {deadline_s:.0f} s",
                     why=f"the Map-Server has {found or 'nothing'}",
                 )
             self.check_agents()

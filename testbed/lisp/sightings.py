@@ -21,6 +21,7 @@ ETHERTYPE_IPV6 = 0x86DD
 _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
+_SOLICITED, _OVERRIDE = 0x40000000, 0x20000000
 
 
 class SightingKind(Enum):
@@ -137,12 +138,15 @@ def neighbour_solicitation(*, mac: str, address: IPv6Address, to_mac: str, asked
     return _neighbour_frame(body, mac, address, to_mac, asked)
 
 
-def neighbour_advertisement(*, mac: str, address: IPv6Address, to_mac: str, to_address: IPv6Address) -> bytes:
-    """An Ethernet frame that answers a neighbour solicitation: `address` is at `mac` (RFC 4861 §4.4).
+def neighbour_advertisement(
+    *, mac: str, address: IPv6Address, to_mac: str, to_address: IPv6Address, solicited: bool = True
+) -> bytes:
+    """An Ethernet frame that says that `address` is at `mac` (RFC 4861 §4.4).
 
-    Solicited and override are set, router is not: the gateway speaks for a host.
+    Override is set, router is not: the gateway speaks for a host. `solicited` if it answers a solicitation.
     """
-    body = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, 0x60000000) + address.packed
+    flags = (_SOLICITED if solicited else 0) | _OVERRIDE
+    body = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, flags) + address.packed
     body += bytes((2, 1)) + mac_octets(mac)
     return _neighbour_frame(body, mac, address, to_mac, to_address)
 

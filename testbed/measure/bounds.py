@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+#: How much longer than its interval an RLOC-probe may take: its timer is jittered (RFC 9301 §7.1).
+PROBE_JITTER = 0.1
+
 #: (from, to) → one-way delay in milliseconds, of every pair of nodes that talk to each other.
 Delays = Mapping[tuple[str, str], float]
 
@@ -88,8 +91,8 @@ def remapping_bound(
         value = d(new, itr) + resolve
         return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers")
     if mechanism == "rloc-probe" and rloc_probe_interval_s is not None:
-        value = rloc_probe_interval_s * 1000 + d(itr, old) + d(old, itr)
-        return Bound(value, "probe interval + RTT(ITR,old)", "at most; replies carry the new mapping")
+        value = rloc_probe_interval_s * 1000 * (1 + PROBE_JITTER) + d(itr, old) + d(old, itr)
+        return Bound(value, "1.1 · probe interval + RTT(ITR,old)", "at most; replies carry the new mapping")
     if mechanism == "ttl" and ttl_minutes is not None:
         value = ttl_minutes * 60_000 + resolve
         return Bound(value, f"TTL + {answer}", "at most: the entry may expire at any moment before")
