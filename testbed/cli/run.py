@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import threading
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +69,8 @@ def run(
     session = Session(study, out=out, repeat=repeat, cold=cold, fail_if=fail_if or [], command=command_line())
     with Progress() as progress:
         session.prepare(lambda line: progress.detail("images", line))
+        # The report's libraries take a second or two to load: while the lab comes up, not after it.
+        threading.Thread(target=importlib.import_module, args=("testbed.report",), daemon=True).start()
         follow(session, progress)
         progress.phase("report")
         from testbed.report import build_report

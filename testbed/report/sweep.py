@@ -106,7 +106,8 @@ def how(data: Mapping[str, Any]) -> str:
         "lab, in which the guest migrated there and back"
     )
     if tried_again:
-        words += f"; {tried_again} runs were not valid and were made again (sweep.json names them)"
+        runs = "1 run was" if tried_again == 1 else f"{tried_again} runs were"
+        words += f"; {runs} not valid and {runs.split()[-1]} made again (sweep.json has them)"
     return words + ". The bound is that of theory: delays only, nothing computed, no waiting for a packet."
 
 

@@ -18,12 +18,13 @@ RETRY_S = 0.25
 def ask(address: str, deadline_s: float) -> dict[str, object] | None:
     """The guest's answer, or None; asks again every 0.25 s."""
     end = time.monotonic() + deadline_s
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.settimeout(RETRY_S)
         while time.monotonic() < end:
             try:
                 asking.sendto(b"who are you", (address, PORT))
-                answer, (peer, _) = asking.recvfrom(2048)
+                answer, (peer, *_) = asking.recvfrom(2048)
             except OSError:  # nothing yet, or an ICMP error: the guest is not there yet
                 time.sleep(RETRY_S / 5)
                 continue
