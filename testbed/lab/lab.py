@@ -144,9 +144,11 @@ class Lab:
     # --- probing
 
     def start_probers(self) -> None:
-        """Start the probers at the correspondent."""
+        """Start the probers, and what answers those in the guest."""
         (self.run_dir / "probes").mkdir(exist_ok=True)
-        for spec in self._configs.probers(self.guest.eid, self.run_dir / "probes"):
+        if "from-guest" in self.experiment.probes.directions:
+            self._start_agent(self._configs.correspondent_services()).wait_ready(self.experiment.timeouts_s.agents)
+        for spec in self._configs.probers(self.guest, self.run_dir / "probes"):
             self._start_agent(spec).wait_ready(self.experiment.timeouts_s.agents)
 
     def stop_probers(self) -> None:
