@@ -10,6 +10,7 @@ from typing import Any
 from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.map_version import MapVersions
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
@@ -45,6 +46,7 @@ class MapServer:
     def __init__(self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._config = config
         self._ownership = Ownership(dict(saved))
+        self._versions = MapVersions(dict(saved), random64)
         self._registry = Registry()
         self._notifier = Notifier()
         self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of)
@@ -106,6 +108,7 @@ class MapServer:
                     "owner": str(each.owner),
                     "locators": [str(locator.rloc) for locator in each.record.locators],
                     "ttl_minutes": each.record.ttl_minutes,
+                    "map_version": each.record.map_version,
                     "proxy": each.proxy,
                     "nonce": hex(each.nonce),
                     "registered_s_ago": round((now - each.registered_ns) / 1e9, 3),
@@ -160,13 +163,19 @@ class MapServer:
                 )
                 lost |= self._remind(claimant, eid)
                 continue
+            if record.ttl_minutes:
+                record = replace(record, locators=in_wire_order(record.locators))
+                if self._config.mechanism.map_versions:
+                    record, counted = self._versions.number(record, eid)
+                    actions += counted
             actions += self._accept(record, message, claimant, site, event, now)
             accepted.append(record)
         if lost:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
             actions += self._tell_losses(claimant, now)
         if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
-            # RFC 9301 §5.7: the fields are copied, the authentication data made anew.
+            # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
+            # is ours to say (docs/adr/0004-map-versions.md).
             notify = MapNotify(message.nonce, tuple(accepted), xtr=message.xtr)
             actions.append(SendControl(site.secret.seal(notify), event.source))
             actions += [
@@ -194,14 +203,13 @@ class MapServer:
                 nonce=hex(message.nonce),
             )  # fmt: skip
             return [changed, *self._publish_withdrawal(old, now)]
-        stored = replace(record, locators=in_wire_order(record.locators))
         same_owner = old is not None and old.owner == claimant
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
             lifetime_ns = record.ttl_minutes * MINUTE_NS
         self._registry.put(
             Registration(
-                eid, claimant, site, event.source, stored,
+                eid, claimant, site, event.source, record,
                 proxy=bool(message.flags & MapRegisterFlag.PROXY_REPLY),
                 nonce=message.nonce,
                 registered_ns=old.registered_ns if old is not None and same_owner else now,
@@ -209,17 +217,17 @@ class MapServer:
             )
         )  # fmt: skip
         self._ownership.claim(claimant, eid)
-        if old is not None and same_owner and old.record == stored:
+        if old is not None and same_owner and old.record == record:
             return []
         actions: list[Action] = [
             emit(
-                "mapping_changed", eid=eid, rloc=_rloc(stored), old_rloc=old and _rloc(old.record),
+                "mapping_changed", eid=eid, rloc=_rloc(record), old_rloc=old and _rloc(old.record),
                 owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
-                ttl_minutes=record.ttl_minutes,
+                ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
             )
         ]  # fmt: skip
-        return actions + self._tell(eid, stored, old if not same_owner else None, claimant, now)
+        return actions + self._tell(eid, record, old if not same_owner else None, claimant, now)
 
     def _tell(
         self, eid: Prefix, record: EidRecord, previous: Registration | None, owner: Claimant, now: int

@@ -28,6 +28,8 @@ from testbed.lisp.inputs import (
     HostGone,
     HostSighted,
     Input,
+    NewSourceVersion,
+    OldDestinationVersion,
     PacketMissed,
     StaleReceived,
     Started,
@@ -87,6 +89,8 @@ class Xtr:
             HostExpected: self._expected,
             HostGone: self._gone,
             StaleReceived: self._stale,
+            OldDestinationVersion: self._old_destination,
+            NewSourceVersion: self._new_source,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
         }
@@ -199,6 +203,20 @@ class Xtr:
             actions += self._solicitor.solicit(event.eid, event.peer, now)
         return actions
 
+    def _old_destination(self, event: OldDestinationVersion, now: int) -> list[Action]:
+        """RFC 9302 §7.1, case 3: the ITR must be informed, within the limits of its requests."""
+        told = emit(
+            "map_version_older", eid=event.eid, peer=event.peer, map_version=event.map_version, mono_ns=event.mono_ns
+        )
+        return [told, *self._solicitor.solicit(event.eid, event.peer, now)]
+
+    def _new_source(self, event: NewSourceVersion, now: int) -> list[Action]:
+        """RFC 9302 §7.2, case 2: what is cached of the source is stale, and must be asked for."""
+        told = emit(
+            "map_version_newer", eid=event.eid, peer=event.peer, map_version=event.map_version, mono_ns=event.mono_ns
+        )
+        return [told, *self._itr.outdated(event.eid, event.map_version, now)]
+
     def _first_packet(self, event: FirstPacketSent, now: int) -> list[Action]:
         # An entry that expired in between is new to the data plane; what matters is the flow's last locator.
         old = event.old_rloc or self._last_rloc.get(event.eid)
@@ -284,7 +302,7 @@ class Xtr:
             return self._dropped("map-notify", "authentication", event.source)
         acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
         if acknowledged:
-            return actions
+            return actions + [each for record in notify.records for each in self._numbered(record, now)]
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
         published = self._itr.notified(notify, event.source, now)
@@ -298,6 +316,17 @@ class Xtr:
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
         actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
         return actions
+
+    def _numbered(self, record: EidRecord, now: int) -> list[Action]:
+        """Put the map-version that a Map-Server gave our mapping into the data plane."""
+        if not self._config.mechanism.map_versions or not self._registrar.numbered(record):
+            return []
+        assert isinstance(record.eid, EidPrefix)
+        prefix = record.eid.prefix
+        return [
+            SetForwarding(prefix, Forwarding.LOCAL, map_version=record.map_version),
+            emit("map_version_learned", eid=prefix, map_version=record.map_version, mono_ns=now),
+        ]
 
     def _learn(self, record: EidRecord, nonce: int, map_server: Address, now: int) -> list[Action]:
         """A mapping that the Map-Server sent unasked: an EID of ours that is elsewhere now, or news."""

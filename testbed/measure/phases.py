@@ -26,13 +26,14 @@ PHASES = ("detection", "registration", "notification", "resolution", "installati
 
 #: mechanism → the mark at which the notification of the correspondent's ITR begins. `smr-old-xtr` waits
 #: for the old xTR to be told; the Map-Server's own mechanisms begin with its entry; the new xTR
-#: begins when its registration is acknowledged. Nobody tells an ITR that waits for its TTL.
+#: begins when its registration is acknowledged, which also gives it the map-version that its packets
+#: carry. Nobody tells an ITR that waits for its TTL.
 NOTIFIED_FROM = {
     "smr-old-xtr": "t9",
     "smr-map-server": "t8",
     "pubsub": "t8",
     "smr-new-xtr": "t7",
-    "map-version": "t5",
+    "map-version": "t7",
 }
 
 #: Metric → the two marks whose difference it is.

@@ -103,6 +103,27 @@ def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> Non
     assert ping(lab, "peer", GUEST, count=5) == 5
 
 
+@pytest.mark.parametrize("lab", [("map-version", {})], indirect=True, ids=["map-version"])
+def test_rfc9302_a_moved_guest_that_speaks_tells_its_peers_itr(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    wait_until(lambda: lab.saw("map_version_learned", "xtr-a"), "site A knows the guest's map-version")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    wait_until(lambda: lab.saw("map_version_learned", "xtr-b", since_ns=moved_ns), "site B knows it")
+    assert not lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns)
+    assert ping(lab, "guest", PEER, count=20) >= 18
+    newer = lab.saw("map_version_newer", "xtr-c", since_ns=moved_ns)[0]
+    assert (newer["eid"], newer["peer"]) == (GUEST, "10.0.2.2")
+    changed = lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns)[0]
+    assert (changed["old_rloc"], changed["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    assert not lab.saw("smr_sent", "xtr-a")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    registered = {row["eid"]: row["map_version"] for row in lab.ask("ms", op="inspect")["registrations"]}
+    assert registered[f"{GUEST}/32"] == newer["map_version"]
+
+
 def test_an_ipv6_eid_moves_over_ipv4_locators(lab: Lab) -> None:
     assert ping(lab, "guest", PEER6, count=5) >= 4
     assert lab.saw("eid_detected", "xtr-a")
