@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.lisp.actions import Action, Address, SendControl, emit
+from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
 from testbed.lisp.sealing import Secret
 from testbed.lisp.timing import earliest, notify_delays
 from testbed.lisp.wire import EidRecord, MapNotify, MapNotifyAck
@@ -20,6 +20,7 @@ class PendingNotify:
         message: what is sent, the same octets each time.
         secret: under which it is sealed and its acknowledgement opened.
         destination: where it goes.
+        port: its UDP port there.
         reason: what it is for, in its events.
         deadline: of the next transmission, or of giving up.
         delays: of what follows.
@@ -30,6 +31,7 @@ class PendingNotify:
     secret: Secret
     destination: Address
     reason: str
+    port: int = CONTROL_PORT
     deadline: int = 0
     delays: Iterator[int] = field(default_factory=notify_delays)
     transmissions: int = 0
@@ -51,6 +53,7 @@ class Notifier:
         destination: Address,
         reason: str,
         now: int,
+        port: int = CONTROL_PORT,
     ) -> list[Action]:
         """Send a Map-Notify and keep sending it.
 
@@ -62,16 +65,24 @@ class Notifier:
             destination: of the datagrams.
             reason: for the events ("departure", "publication").
             now: nanoseconds.
+            port: UDP port there.
         """
-        pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason)
+        pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason, port)
         self._pending[key] = pending
         return self._transmit(pending, now)
 
     def notify_once(
-        self, nonce: int, records: tuple[EidRecord, ...], *, secret: Secret, destination: Address, reason: str
+        self,
+        nonce: int,
+        records: tuple[EidRecord, ...],
+        *,
+        secret: Secret,
+        destination: Address,
+        reason: str,
+        port: int = CONTROL_PORT,
     ) -> list[Action]:
         """Send a Map-Notify that is not repeated."""
-        return self._transmit(PendingNotify(MapNotify(nonce, records), secret, destination, reason), 0)
+        return self._transmit(PendingNotify(MapNotify(nonce, records), secret, destination, reason, port), 0)
 
     def acknowledge(self, ack: MapNotifyAck, payload: bytes, source: Address) -> Hashable | None:
         """Stop what a Map-Notify-Ack answers; its key, or None if it answers nothing or is not genuine."""
@@ -131,7 +142,8 @@ class Notifier:
             return []
         pending.deadline = now + delay
         pending.transmissions += 1
-        actions: list[Action] = [SendControl(pending.secret.seal(pending.message), pending.destination)]
+        sealed = pending.secret.seal(pending.message)
+        actions: list[Action] = [SendControl(sealed, pending.destination, pending.port)]
         for record in pending.message.records:
             actions.append(
                 emit(

@@ -67,6 +67,10 @@ class Ownership:
         """Whether a Map-Register is not newer than the last one (RFC 9301 §5.6: it must be dropped)."""
         return nonce <= self._saved.get(f"last {claimant}", -1)
 
+    def never_ordered(self, claimant: Claimant) -> bool:
+        """Whether an xTR has only ever sent Map-Registers with nonce 0, which nothing puts in order."""
+        return self.last_nonce(claimant) in (None, 0)
+
     def last_nonce(self, claimant: Claimant) -> int | None:
         """The nonce of the last Map-Register, or None."""
         return self._saved.get(f"last {claimant}")
@@ -83,6 +87,15 @@ class Ownership:
         """Whether a registration may make its sender the owner."""
         fence = self.fence(claimant, eid)
         return fence is None or nonce > fence
+
+    def admits_unordered(self, claimant: Claimant, eid: Prefix) -> bool:
+        """Whether a registration with nonce 0 may make its sender the owner.
+
+        It may unless the sender has lost the EID and not said that it knows. One that was sent before
+        and comes after that is believed: without nonces nobody can tell.
+        """
+        departure = self._departures.get(claimant, {}).get(eid)
+        return departure is None or departure.acknowledged
 
     def claim(self, claimant: Claimant, eid: Prefix) -> None:
         """An xTR owns an EID now; it knows, so there is nothing left to tell it."""

@@ -38,12 +38,14 @@ class Subscription:
         nonce: the last that was used either way; a publication takes the next.
         itr_rloc: where Map-Notifies go.
         secret: of the security association (RFC 9437 §7.1: pre-shared, the site's).
+        port: UDP port that Map-Notifies go to.
         active: False once it has ended; its nonce is kept against replays (RFC 9437 §5).
     """
 
     nonce: int
     itr_rloc: Address
     secret: Secret
+    port: int
     active: bool = True
 
 
@@ -54,6 +56,7 @@ class Subscriber:
     claimant: Claimant
     rloc: Address
     secret: Secret
+    port: int
 
 
 class Publisher:
@@ -106,7 +109,9 @@ class Publisher:
         # us on them, so it must be the one that the xTR registers from.
         if not ending and subscriber.rloc not in request.itr_rlocs:
             return _denied(eid, MappingAction.DROP_POLICY_DENIED), []
-        self._subscriptions[key] = Subscription(request.nonce, subscriber.rloc, subscriber.secret, active=not ending)
+        self._subscriptions[key] = Subscription(
+            request.nonce, subscriber.rloc, subscriber.secret, subscriber.port, active=not ending
+        )
         event = emit(
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,
@@ -140,6 +145,7 @@ class Publisher:
                 secret=subscription.secret,
                 destination=subscription.itr_rloc,
                 reason="subscription-ended",
+                port=subscription.port,
             ),
         ]
 
@@ -163,6 +169,7 @@ class Publisher:
             destination=subscription.itr_rloc,
             reason=reason,
             now=now,
+            port=subscription.port,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +40,10 @@ from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
 from testbed.lisp.rloc_prober import RlocProber
+from testbed.lisp.sealing import Secret
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import RateLimiter, earliest
+from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -259,9 +261,16 @@ class Xtr:
         self._counters[f"{message}_dropped"] += 1
         return [emit("control_dropped", message=message, reason=reason, peer=peer)]
 
+    def _tolerated(self, needs: Iterable[Tolerance], peer: Address) -> list[Action]:
+        self._counters.update(f"tolerated: {each.value}" for each in needs)
+        return used(needs, peer)
+
     def _request(self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool) -> list[Action]:
         if request.flags & MapRequestFlag.SMR:
-            actions: list[Action] = []
+            needs = set() if request.flags & MapRequestFlag.DONT_MAP_REPLY else {Tolerance.SMR_WITHOUT_D_BIT}
+            if missing := needs - self._config.options.tolerate:
+                return self._dropped("smr", refusal(missing), peer)
+            actions = self._tolerated(needs, peer)
             for requested in request.requests:
                 if isinstance(requested.eid, EidPrefix):
                     actions += self._itr.solicited(requested.eid.prefix, peer, now)
@@ -298,8 +307,15 @@ class Xtr:
     def _notify(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
         if event.source not in self._config.map_servers:
             return self._dropped("map-notify", "not from a Map-Server of ours", event.source)
-        if not self._config.secret.vouches_for(event.payload):
+        opened = self._config.secret.open(event.payload)
+        if opened is None:
             return self._dropped("map-notify", "authentication", event.source)
+        if missing := opened.needs - self._config.options.tolerate:
+            return self._dropped("map-notify", refusal(missing), event.source)
+        return self._tolerated(opened.needs, event.source) + self._notified(notify, event, opened.secret, now)
+
+    def _notified(self, notify: MapNotify, event: ControlReceived, secret: Secret, now: int) -> list[Action]:
+        """A genuine Map-Notify; `secret` is how its sender uses ours."""
         acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
         if acknowledged:
             return actions + [each for record in notify.records for each in self._numbered(record, now)]
@@ -314,7 +330,7 @@ class Xtr:
             for record in notify.records:
                 actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
+        actions.append(SendControl(secret.seal(ack), event.source, CONTROL_PORT))
         return actions
 
     def _numbered(self, record: EidRecord, now: int) -> list[Action]:
