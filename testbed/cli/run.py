@@ -118,7 +118,7 @@ def _follow(session: Session, progress: Progress) -> dict[str, str] | None:
     Ctrl-C takes the lab down; what it has measured stays in the run's folder.
     """
     failure = None
-    ready = False
+    ended = ready = interrupted = False
     try:
         session.launch()
         for line in session.follow():
@@ -131,15 +131,11 @@ def _follow(session: Session, progress: Progress) -> dict[str, str] | None:
             elif line["type"] == "ready":
                 ready = True
             elif line["type"] == "ended":
-                failure = line["error"]
+                ended, failure = True, line["error"]
     except KeyboardInterrupt:
+        interrupted = True
         progress.detail("interrupted", "gathering the evidence and taking the lab down")
     finally:
         if not ready:
             session.end()
-    if not ready and failure is None and session.request.mode == "up":
-        failure = {
-            "error": "the lab ended without a word",
-            "next_command": f"less {session.run_dir}/logs/lab/supervisor.log",
-        }
-    return failure
+    return failure if ended or ready or interrupted else session.note_death()

@@ -144,6 +144,21 @@ class Session:
             yield None
             time.sleep(0.1)
 
+    def note_death(self) -> dict[str, Any]:
+        """Write into the manifest that the lab ended without a word, with its last ones; returns the outcome."""
+        log = self.run_dir / "logs" / "lab" / "supervisor.log"
+        said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        outcome = {
+            "ok": False,
+            "code": 11,
+            "id": "lab-died",
+            "error": f"the lab ended without a word{': ' + said[-1] if said else ''}",
+            "why": f"its last lines are in {log}",
+            "next_command": "testbed doctor",
+        }
+        manifests.write(self.run_dir, {**manifests.read(self.run_dir), "outcome": outcome})
+        return outcome
+
     def end(self) -> bool:
         """End the lab, gathering its evidence first; True if it went without being killed. Idempotent."""
         clean = namespaces.terminate(self.request.folder, grace_s=GRACE_S)

@@ -114,7 +114,7 @@ def test_the_captures_show_the_chain(run: Run) -> None:
 def kind_of(packet: dict[str, Any]) -> str:
     """SMR, Map-Request (maybe encapsulated), Map-Reply, …"""
     message = packet["message"]
-    inner = message.get("message", message)
+    inner = message.get("inner", message)
     if inner["type"] == "Map-Request" and "S" in inner["flags"]:
         return "SMR"
     return str(inner["type"])

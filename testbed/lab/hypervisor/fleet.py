@@ -60,6 +60,7 @@ class Fleet:
         self._plans = plans
         self._images = images
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._console = console
         self._events = events
         self._keys = lab_keys.generate()

@@ -19,6 +19,9 @@ LIFECYCLE = {
 RESUMED, RESUMED_MIGRATED = 4, 1
 STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shut off", 6: "crashed"}
 
+#: How long a broken connection is tried anew before the host's libvirt counts as gone.
+REOPEN_DEADLINE_S = 10.0
+
 DomainEvent = Callable[[str, str, int, int], None]
 """(domain's name, event word, detail code, mono_ns)"""
 
@@ -87,9 +90,14 @@ class Connection:
             return False
 
     def domains(self) -> list[dict[str, Any]]:
-        """Every domain but dom0: name, uuid, id, state."""
+        """Every domain but dom0: name, uuid, id, state; TestbedError if the host's libvirt does not answer."""
+        try:
+            listed = self.handle.listAllDomains()
+        except libvirt.libvirtError:
+            self.open(REOPEN_DEADLINE_S)  # the connection broke, which says nothing of the daemon yet
+            listed = self.handle.listAllDomains()
         found = []
-        for domain in self.handle.listAllDomains():
+        for domain in listed:
             if domain.ID() != 0:
                 state = STATES.get(domain.state()[0], "unknown")
                 found.append({"name": domain.name(), "uuid": domain.UUIDString(), "id": domain.ID(), "state": state})
