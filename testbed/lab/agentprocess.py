@@ -86,8 +86,17 @@ class AgentProcess:
 
     def inspect(self) -> dict[str, Any]:
         """Its whole state."""
+        return self.ask({"op": "inspect"})
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one request to its control socket and return the answer; TestbedError if it is dead or refuses."""
         self.check_alive()
-        return ask(self.control, {"op": "inspect"})
+        return ask(self.control, request)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
 
     def stop(self) -> None:
         """End it, hard if it has not gone within 2 s; idempotent."""

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,12 @@ class CapturePoint:
         return f"pcap/{self.node}-{self.interface}.pcapng"
 
 
-def capture_points(plan: Plan, taps: dict[str, tuple[str, str, str]]) -> list[CapturePoint]:
+def capture_points(plan: Plan, guest_side: Sequence[CapturePoint]) -> list[CapturePoint]:
     """The interfaces that the measurement and the evidence need.
 
     Args:
         plan: of the lab.
-        taps: Xen host → its (out-of-band, EID LAN, infrastructure LAN) taps.
+        guest_side: those that the substrate adds: where the guest's own frames are seen.
     """
     points = [CapturePoint(site.xtr, site.core_interface, LISP, inside=site.xtr) for site in plan.sites]
     for link in plan.links:
@@ -55,11 +56,7 @@ def capture_points(plan: Plan, taps: dict[str, tuple[str, str, str]]) -> list[Ca
         for port in bridge.ports:
             if port.node == correspondent:
                 points.append(CapturePoint(correspondent, port.name, "icmp or udp", inside=correspondent))
-    for host in plan.xen_hosts:
-        _, eid_tap, infrastructure_tap = taps[host.name]
-        points.append(CapturePoint(host.name, eid_tap, site=host.site))
-        points.append(CapturePoint(host.name, infrastructure_tap, STREAM_EDGES))
-    return points
+    return [*points, *guest_side]
 
 
 class Captures:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.lab.hypervisor.keys import write_secret
-from testbed.plan.model import Plan, Site
+from testbed.plan.model import Guest, Plan, Site
 from testbed.spec.experiment import Experiment
 
 SITE_KEY_BYTES = 32
@@ -120,8 +120,13 @@ class Configs:
             key_file=str(self._keys[site.name]),
             state=str(self._folder / f"{site.xtr}.state"),
             mechanism=self._experiment.mechanism,
+            rloc_probe_interval_s=lisp.rloc_probe_interval_s,
             options=options,
         )
+
+    def emulated_guest(self, guest: Guest) -> AgentSpec:
+        """What answers in an emulated guest, beside its kernel."""
+        return self._agent(guest.name, "responder", guest.name, addresses=[guest.eid], identity=True)
 
     def probers(self, guest_eid: str, probes_folder: Path) -> list[AgentSpec]:
         """The probers at the correspondent, one a flow."""

@@ -16,12 +16,13 @@ from testbed.eventlog import EventLog
 from testbed.lab.agentprocess import AgentProcess
 from testbed.lab.captures import Captures, capture_points
 from testbed.lab.configs import Configs
+from testbed.lab.emulated import EmulatedLab
 from testbed.lab.hypervisor.images import ensure_images
 from testbed.lab.network.network import Network
 from testbed.lab.progress import ProgressWriter
 from testbed.lab.request import Request
 from testbed.lab.substrate import Substrate
-from testbed.lab.xenlab import XenLab, tap_names
+from testbed.lab.xenlab import XenLab
 from testbed.plan.model import Plan
 from testbed.spec.experiment import Experiment
 
@@ -82,11 +83,10 @@ class Lab:
         self.wait_guest(self.experiment.timeouts_s.agents)
 
     def _make_substrate(self) -> Substrate:
-        if self.experiment.substrate != "xen":
-            raise TestbedError(
-                "substrate-missing", f"substrate {self.experiment.substrate} is not there yet",
-                next_command="--set substrate=xen",
-            )  # fmt: skip
+        if self.experiment.substrate == "netns":
+            return EmulatedLab(
+                self.plan, self.experiment, self.network, self.events, self._start_guest_agent, self._expect_guest
+            )
         images = ensure_images(lambda line: self.progress.detail("images", line))
         return XenLab(
             self.plan,
@@ -100,9 +100,17 @@ class Lab:
             cold=self.request.cold,
         )
 
+    def _start_guest_agent(self) -> None:
+        """Start what answers in an emulated guest."""
+        self._start_agent(self._configs.emulated_guest(self.guest)).wait_ready(self.experiment.timeouts_s.agents)
+
+    def _expect_guest(self, site: str) -> None:
+        """Tell a site's xTR which EID the guest's MAC has: a RARP carries no IP (RFC 903)."""
+        self.agents[self.plan.site(site).xtr].ask({"op": "expect", "eid": self.guest.eid, "mac": self.guest.mac})
+
     def _start_captures(self) -> None:
-        taps = {host.name: tap_names(host) for host in self.plan.xen_hosts}
-        self._capturing = Captures(capture_points(self.plan, taps), self.network, self.run_dir)
+        points = capture_points(self.plan, self.substrate.capture_points())
+        self._capturing = Captures(points, self.network, self.run_dir)
         self._stack.callback(self._stop_captures)
         self._capturing.wait_ready()
 
@@ -125,6 +133,8 @@ class Lab:
 
     def close(self) -> None:
         """Take everything down, in reverse; idempotent."""
+        for agent in self.agents.values():
+            agent.ask_to_end()  # all at once; each is waited for in its turn
         self._stack.close()
 
     # --- probing

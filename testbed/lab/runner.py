@@ -8,11 +8,14 @@ from typing import Any
 from testbed.errors import TestbedError
 from testbed.lab.lab import Lab
 from testbed.lab.substrate import Moved
+from testbed.plan.times import longest_round_trip_ms
 
 #: How long to wait, beyond the settle window, for a guest that does not answer yet.
 ANSWER_DEADLINE_S = 30.0
 #: After a first answer the path counts as restored when this many probes in a row have come back.
 POLL_S = 0.1
+#: What hosts and links may take for a probe beyond the links' delays.
+PROCESSING_S = 0.05
 
 
 class Runner:
@@ -42,6 +45,8 @@ class Runner:
         lab.events.emit("baseline_started", index=self._index)
         self._pause(seconds)
         lab.events.emit("baseline_ended", index=self._index)
+        # A probe of the baseline that is still on its way must find the guest where it was.
+        self._pause(longest_round_trip_ms(lab.plan) / 1e3 + PROCESSING_S)
 
     def migrate(self, site: str) -> Moved:
         """Move the guest to a site, let it settle, verify where everything is."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.lab.captures import CapturePoint
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -45,6 +47,9 @@ class Nature:
 
 class Substrate(Protocol):
     """Holds the guests of a lab. Every method blocks."""
+
+    def capture_points(self) -> list[CapturePoint]:
+        """Where the guest's own frames are to be captured, each with its site; known before `up`."""
 
     def up(self) -> None:
         """Bring the hosts up; TestbedError if one does not come."""

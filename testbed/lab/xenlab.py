@@ -10,6 +10,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from testbed.eventlog import EventLog
+from testbed.lab.captures import STREAM_EDGES, CapturePoint
 from testbed.lab.hypervisor import guest as guests
 from testbed.lab.hypervisor import migration
 from testbed.lab.hypervisor.accelerator import Choice, choose, qemu_version
@@ -93,6 +94,15 @@ class XenLab:
             self._network.attach_tap(host.eid_bridge, eid)
             self._network.attach_tap(host.infrastructure_bridge, infrastructure)
         self._gateway = gateway
+
+    def capture_points(self) -> list[CapturePoint]:
+        """Every host's tap on the EID LAN, and the beginnings and ends of streams on the infrastructure LAN."""
+        points = []
+        for host in self._plan.xen_hosts:
+            _, eid_tap, infrastructure_tap = tap_names(host)
+            points.append(CapturePoint(host.name, eid_tap, site=host.site))
+            points.append(CapturePoint(host.name, infrastructure_tap, STREAM_EDGES))
+        return points
 
     def up(self) -> None:
         """Choose the accelerator and bring all hosts up."""

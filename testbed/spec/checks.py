@@ -32,6 +32,10 @@ def experiment_findings(experiment: Experiment, topology: Topology | None) -> It
     """Yield what is wrong in an experiment, alone or against its topology."""
     for index, migration in enumerate(experiment.migrations):
         yield from _one_form(("migrations", index), migration)
+    downtime = experiment.emulated_guest.downtime_ms
+    if downtime.min > downtime.max:
+        loc: Loc = ("emulated_guest", "downtime_ms", "min")
+        yield loc, f"min {downtime.min:g} is more than max {downtime.max:g}; allowed: at most max"
     if topology is not None:
         yield from _against_topology(experiment, topology)
 
@@ -210,6 +214,7 @@ def _against_topology(experiment: Experiment, topology: Topology) -> Iterator[Fi
         return
     guest = guests[name]
     sites = {site.name: site for site in topology.sites}
+    yield from _announcement(experiment, guest)
     if experiment.substrate == "xen" and guest.site in sites and sites[guest.site].xen_host is None:
         yield ("substrate",), f"{guest.site}, where {name} starts, has no xen_host; allowed: netns"
     here = guest.site
@@ -228,6 +233,15 @@ def _against_topology(experiment: Experiment, topology: Topology) -> Iterator[Fi
         if experiment.substrate == "xen" and site.xen_host is None:
             yield loc, f"{destination} has no xen_host; allowed with substrate xen: a site with one"
         here = destination
+
+
+def _announcement(experiment: Experiment, guest: GuestSpec) -> Iterator[Finding]:
+    """Yield an announcement that the guest's EID cannot be announced by: ARP is IPv4's, ND is IPv6's."""
+    announce, version = experiment.emulated_guest.announce, ip_address(guest.eid).version
+    fitting = ("na",) if version == 6 else ("garp", "arp-request")
+    if experiment.substrate == "netns" and announce not in (*fitting, "rarp", "none"):
+        listed = ", ".join((*fitting, "rarp", "none"))
+        yield ("emulated_guest", "announce"), f"{announce!r} cannot announce {guest.eid}; allowed: {listed}"
 
 
 def _steps(experiment: Experiment) -> Iterator[tuple[Loc, str]]:

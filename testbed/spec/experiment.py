@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from testbed.spec.scalars import Name, Title
 from testbed.spec.validate import Model
@@ -80,16 +80,37 @@ class ProbeSpec(Model):
     directions: Annotated[tuple[Literal["to-guest", "from-guest"], ...], Field(min_length=1)] = ("to-guest",)
 
 
+Downtime = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
+
+
+class DowntimeSpec(Model):
+    """How long the emulated guest is away, milliseconds: drawn evenly from min … max for each migration."""
+
+    min: Downtime
+    max: Downtime
+
+
+def _downtime(given: Any) -> Any:
+    """A plain number is a range of one value."""
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return {"min": float(given), "max": float(given)}
+    if isinstance(given, dict | DowntimeSpec):
+        return given
+    raise ValueError(f"{given!r} is no downtime; allowed: milliseconds, or {{min: 50, max: 200}}")
+
+
 class EmulatedGuestSpec(Model):
     """How the emulated guest of substrate `netns` behaves while it moves.
 
     Attributes:
         downtime_ms: from its suspension at the source to its resumption at the destination.
-        announce: the frame that it says its arrival with; `none`: it waits to be spoken to.
+        announce: the frame that it says its arrival with; `none`: it says nothing until it speaks.
+        speaks_after_ms: with `none`, from its resumption to the first packet of its own.
     """
 
-    downtime_ms: Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)] = 100.0
+    downtime_ms: Annotated[DowntimeSpec, BeforeValidator(_downtime)] = DowntimeSpec(min=100.0, max=100.0)
     announce: Literal["garp", "arp-request", "rarp", "na", "none"] = "garp"
+    speaks_after_ms: Downtime = 500.0
 
 
 class TimeoutSpec(Model):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.lab.agents.driver import Driver, NonceStore
+from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig, options_from
@@ -51,6 +52,8 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         driver = Driver(runtime, control, nonces)
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
+        take_priority(AGENT_PRIORITY)
+        settle_memory()
         driver.start(machine)
         yield
 

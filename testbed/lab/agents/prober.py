@@ -3,7 +3,7 @@
     python -m testbed.lab.agents.prober CONFIG.json
 
 Beside what every agent has, its configuration names `target` and `source` (addresses), `flow`
-("icmp" or "udp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (5 … 1000),
+("icmp" or "udp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (1 … 1000),
 `output` (rows as in docs/reference/interfaces.md) and, for UDP, `port` (7 by default).
 """
 
@@ -26,14 +26,13 @@ from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.lab.agents import probes
+from testbed.lab.agents.priority import PROBER_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import AgentConfigError, Runtime, run_agent
 
-FASTEST_MS, SLOWEST_MS = 5.0, 1000.0
+FASTEST_MS, SLOWEST_MS = 1.0, 1000.0
 ECHO_PORT = 7  # RFC 862
 FLOWS = ("icmp", "udp")
 DIRECTIONS = ("to-guest", "from-guest")
-REALTIME_PRIORITY = 10
-NICENESS = -10
 FLUSH_S = 0.25
 #: How long replies are waited for after the last probe; an agent ends within a second.
 FAREWELL_S = 0.8
@@ -219,23 +218,12 @@ def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def take_priority() -> str:
-    """Run before the emulation: SCHED_FIFO if permitted, else a negative niceness. Returns what it got."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
-        return f"fifo-{REALTIME_PRIORITY}"
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        return f"nice{NICENESS}"
-    return "normal"
-
-
 @contextlib.asynccontextmanager
 async def probing(runtime: Runtime) -> AsyncIterator[None]:
     """Probe until the block ends, then wait shortly for the replies that are still out."""
-    priority = take_priority()
+    priority = take_priority(PROBER_PRIORITY)
     # Nothing here makes cycles, and a collection takes longer than the lateness that is tolerated.
-    gc.freeze()
+    settle_memory()
     gc.disable()
     prober = Prober(runtime)
     loop = asyncio.get_running_loop()

@@ -3,18 +3,23 @@
     python -m testbed.lab.agents.responder CONFIG.json
 
 Beside what every agent has, its configuration may name `addresses` (all of the node's by default)
-and `port` (7 by default).
+and `port` (7 by default). With `identity` true it also says who it is on UDP port 7007, as a guest's
+service does: `{"boot_id", "uptime_ms"}`. An emulated guest boots when its responder starts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import sys
+import time
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from testbed.lab.agents.identity import PORT as IDENTITY_PORT
 from testbed.lab.agents.runtime import Runtime, run_agent
 
 ECHO_PORT = 7
@@ -31,6 +36,15 @@ class _Echo(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error about an earlier reply: its asker has gone, which is no concern of an echo."""
+
+
+class _Identity(_Echo):
+    def __init__(self) -> None:
+        self._boot_id, self._booted_ns = str(uuid.uuid4()), time.monotonic_ns()
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        uptime_ms = (time.monotonic_ns() - self._booted_ns) // 1_000_000
+        self._transport.sendto(json.dumps({"boot_id": self._boot_id, "uptime_ms": uptime_ms}).encode(), addr)
 
 
 async def _echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,6 +79,10 @@ async def responding(runtime: Runtime) -> AsyncIterator[None]:
             stack.callback(transport.close)
             server = await asyncio.start_server(_echo_stream, sock=_bound(socket.SOCK_STREAM, address, port))
             stack.callback(server.close)
+            if runtime.config.get("identity"):
+                asked = _bound(socket.SOCK_DGRAM, address, IDENTITY_PORT)
+                transport, _ = await loop.create_datagram_endpoint(_Identity, sock=asked)
+                stack.callback(transport.close)
         runtime.on("inspect", lambda _: {"port": port})
         yield
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from testbed.dataplane import open_ebpf
 from testbed.dataplane.model import DataPlane, DataPlaneEvent, DataPlaneEventKind, Entry, EntryKind, Locator
 from testbed.lab.agents.driver import Driver, NonceStore
 from testbed.lab.agents.neighbours import NeighbourTable
+from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket, LanSocket
 from testbed.lisp.actions import (
@@ -46,7 +48,7 @@ from testbed.lisp.inputs import (
     StaleReceived,
     Started,
 )
-from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.mechanisms import Mechanism, mechanism_named
 from testbed.lisp.registrar import NONCE_OWNER
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import (
@@ -80,9 +82,18 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         map_servers=tuple(ip_address(address) for address in raw["map_servers"]),
         map_resolvers=tuple(ip_address(address) for address in raw["map_resolvers"]),
         secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
-        mechanism=mechanism_named(raw["mechanism"]),
+        mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
     )
+
+
+def _mechanism(raw: Mapping[str, Any]) -> Mechanism:
+    """The mechanism, probing as often as the configuration says if it probes at all."""
+    named = mechanism_named(raw["mechanism"])
+    interval_s = raw.get("rloc_probe_interval_s")
+    if interval_s is None or not named.probe_interval_s:
+        return named
+    return replace(named, probe_interval_s=float(interval_s))
 
 
 def _listed(value: str | list[str]) -> list[str]:
@@ -296,6 +307,8 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         stack.callback(neighbours.close)
         agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces)
         stack.callback(agent.stop)
+        take_priority(AGENT_PRIORITY)
+        settle_memory()
         agent.start()
         yield
 

@@ -30,6 +30,7 @@ from testbed.lab.network.scripts import (
     bridge_script,
     interface_script,
     lab_script,
+    neighbour_script,
     relay_script,
     sysctl_script,
 )
@@ -85,6 +86,7 @@ class Network:
         self._stack = ExitStack()
         self._mininet: Any = None
         self._relay: Relay | None = None
+        self._macs: dict[tuple[str, str], str] = {}
         self.backend: Backend = "none"
 
     def __enter__(self) -> Network:
@@ -143,6 +145,16 @@ class Network:
         return subprocess.run(
             line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
         )
+
+    def add_host(self, name: str) -> int:
+        """Add a host without interfaces beside the plan's nodes; returns a process of it, to enter it by.
+
+        Raises:
+            NetworkError: a node has that name.
+        """
+        if self._mininet is None or name in self._mininet.nameToNode:
+            raise NetworkError("name-taken", f"a node is called {name!r} already")
+        return int(self._mininet.addHost(name, ip=None).pid)
 
     def attach_tap(self, bridge: str, tap: str) -> None:
         """Put a tap (or any interface of the lab's root namespace) on a LAN, with its MTU, and raise it.
@@ -204,6 +216,7 @@ class Network:
         for number, bridge in enumerate(self.plan.bridges, 1):
             self._add_bridge(number, bridge, macs)
         self._in_nodes(interface_script)
+        self._in_nodes(partial(neighbour_script, macs=self._macs))
         self._mininet.build()
         self._mininet.start()
         if program is not None:
@@ -237,13 +250,10 @@ class Network:
         return RelayedLink(link, near, far)
 
     def _veth(self, end: Interface, far_node: str, far_name: str, macs: Any, far_mac: str | None = None) -> None:
+        near_mac, peer_mac = end.mac or next(macs), far_mac or next(macs)
+        self._macs |= {(end.node, end.name): near_mac, (far_node, far_name): peer_mac}
         self._mininet.addLink(
-            end.node,
-            far_node,
-            intfName1=end.name,
-            intfName2=far_name,
-            addr1=end.mac or next(macs),
-            addr2=far_mac or next(macs),
+            end.node, far_node, intfName1=end.name, intfName2=far_name, addr1=near_mac, addr2=peer_mac
         )
 
     def _add_bridge(self, number: int, bridge: Bridge, macs: Any) -> None:

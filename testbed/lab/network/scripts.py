@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_interface
 
 from testbed.plan.model import Bridge, Interface, Node, Plan
@@ -75,6 +76,27 @@ def interface_script(plan: Plan, node: Node) -> str:
     for route in node.routes:
         batch.append(f"route add {route.prefix} via {route.via}")
     return _offloads([interface.name for interface, _ in interfaces]) + _ip_batch(batch)
+
+
+def neighbour_script(plan: Plan, node: Node, macs: Mapping[tuple[str, str], str]) -> str:
+    """Return the script that tells a node the MACs of its neighbours on point-to-point links.
+
+    Resolving them would take a round trip over the emulated distance, in the first packet of each
+    direction and again whenever an entry has become stale: a cost of Ethernet, which no such link has.
+
+    Args:
+        plan: of the lab.
+        node: whose neighbours.
+        macs: (node, interface) → MAC.
+    """
+    batch = []
+    for link in plan.links:
+        for near, far in (link.ends, link.ends[::-1]):
+            if near.node == node.name:
+                mac = macs[far.node, far.name]
+                addresses = [address.partition("/")[0] for address in far.addresses]
+                batch += [f"neighbour replace {a} lladdr {mac} dev {near.name} nud permanent" for a in addresses]
+    return _ip_batch(batch) if batch else ""
 
 
 def relay_script(interfaces: list[tuple[str, int]]) -> str:

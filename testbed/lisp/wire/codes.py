@@ -8,6 +8,7 @@ bit that nobody assigned yet is zero on transmit and ignored on receipt, as RFC 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from functools import cache
 from typing import TypeVar
 
 #: UDP ports (RFC 9300 §5.3, RFC 9301 §5).
@@ -200,7 +201,13 @@ def flags_in(flags: type[_Flags], word: int) -> _Flags:
     Unassigned bits are dropped here: they must be ignored on receipt, and a member for each of their
     combinations (which `IntFlag` would make and keep) is memory that a stranger could claim.
     """
+    return flags(word & _assigned(flags))
+
+
+@cache
+def _assigned(flags: type[IntFlag]) -> int:
+    """All assigned flags of a word; a plain integer, since every operation on an `IntFlag` is slow."""
     value = 0
     for flag in flags.__members__.values():
-        value |= word & flag
-    return flags(value)
+        value |= int(flag)
+    return value
