@@ -30,6 +30,7 @@ from testbed.lisp.wire import (
     MapRegisterFlag,
     MapRequest,
     WireError,
+    XtrIdentity,
     decode_control,
     in_wire_order,
 )
@@ -57,6 +58,7 @@ class MapServer:
         self._admission = Admission(config, self._ownership)
         #: Every xTR that has registered something, as it was last heard.
         self._heard: dict[Claimant, Correspondent] = {}
+        self._claimant_of: dict[XtrIdentity, Claimant] = {}
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
@@ -152,6 +154,8 @@ class MapServer:
         for sender in judged.senders:
             actions += self._ownership.register(sender, message.nonce)
         self._heard[claimant] = judged.correspondent
+        if message.xtr is not None:
+            self._claimant_of.setdefault(message.xtr, claimant)
         accepted: list[EidRecord] = []
         lost = False
         for record in message.records:
@@ -305,10 +309,11 @@ class MapServer:
 
     def _subscriber_of(self, request: MapRequest) -> Subscriber | None:
         """The xTR that an xTR-ID is, if it has registered with us."""
-        for claimant, peer in self._heard.items():
-            if request.xtr is not None and claimant.identity == request.xtr:
-                return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
-        return None
+        claimant = self._claimant_of.get(request.xtr) if request.xtr is not None else None
+        if claimant is None:
+            return None
+        peer = self._heard[claimant]
+        return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
 
     def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
         return self._resolver.records(eid)

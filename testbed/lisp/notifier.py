@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
 from testbed.lisp.sealing import Secret
-from testbed.lisp.timing import earliest, notify_delays
+from testbed.lisp.timing import notify_delays
 from testbed.lisp.wire import EidRecord, MapNotify, MapNotifyAck
 
 
@@ -42,6 +43,11 @@ class Notifier:
 
     def __init__(self) -> None:
         self._pending: dict[Hashable, PendingNotify] = {}
+        #: (nonce, destination) → the keys of what an acknowledgement from there under that nonce may answer.
+        self._answered_by: dict[tuple[int, Address], dict[Hashable, None]] = {}
+        #: (deadline, serial, key, notify); rows of what was sent again or is over stay until they come up.
+        self._due: list[tuple[int, int, Hashable, PendingNotify]] = []
+        self._serial = 0
 
     def notify(
         self,
@@ -68,8 +74,12 @@ class Notifier:
             port: UDP port there.
         """
         pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason, port)
+        self.cancel(key)
         self._pending[key] = pending
-        return self._transmit(pending, now)
+        self._answered_by.setdefault((nonce, destination), {})[key] = None
+        actions = self._transmit(pending, now)
+        self._schedule(key, pending)
+        return actions
 
     def notify_once(
         self,
@@ -86,32 +96,42 @@ class Notifier:
 
     def acknowledge(self, ack: MapNotifyAck, payload: bytes, source: Address) -> Hashable | None:
         """Stop what a Map-Notify-Ack answers; its key, or None if it answers nothing or is not genuine."""
-        for key, pending in self._pending.items():
-            if pending.message.nonce == ack.nonce and pending.destination == source:
-                if not pending.secret.vouches_for(payload):
-                    return None
-                del self._pending[key]
-                return key
+        for key in self._answered_by.get((ack.nonce, source), ()):
+            if not self._pending[key].secret.vouches_for(payload):
+                return None
+            self.cancel(key)
+            return key
         return None
 
     def cancel(self, key: Hashable) -> None:
         """Stop what is not true or not needed any more."""
-        self._pending.pop(key, None)
+        pending = self._pending.pop(key, None)
+        if pending is not None:
+            place = (pending.message.nonce, pending.destination)
+            del self._answered_by[place][key]
+            if not self._answered_by[place]:
+                del self._answered_by[place]
 
     def next_deadline(self) -> int | None:
         """When the next transmission is due."""
-        return earliest(pending.deadline for pending in self._pending.values())
+        while self._due:
+            deadline, _, key, pending = self._due[0]
+            if self._pending.get(key) is pending and pending.deadline == deadline:
+                return deadline
+            heapq.heappop(self._due)
+        return None
 
     def handle_timer(self, now: int) -> tuple[list[Hashable], list[Action]]:
         """Repeat what is due; the keys of what was given up, and what to do."""
         abandoned: list[Hashable] = []
         actions: list[Action] = []
-        for key, pending in list(self._pending.items()):
-            if pending.deadline > now:
-                continue
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, _, key, pending = heapq.heappop(self._due)
             actions += self._transmit(pending, now)
-            if pending.deadline <= now:
-                del self._pending[key]
+            if pending.deadline > now:
+                self._schedule(key, pending)
+            else:
+                self.cancel(key)
                 abandoned.append(key)
                 actions.append(
                     emit(
@@ -121,6 +141,10 @@ class Notifier:
                     )
                 )  # fmt: skip
         return abandoned, actions
+
+    def _schedule(self, key: Hashable, pending: PendingNotify) -> None:
+        self._serial += 1
+        heapq.heappush(self._due, (pending.deadline, self._serial, key, pending))
 
     def inspect(self, now: int) -> list[dict[str, Any]]:
         """What waits for an acknowledgement, for people."""
