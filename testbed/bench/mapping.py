@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import TestbedError
-from testbed.lisp.actions import Action, SendControl, host_prefix
+from testbed.lisp.actions import CONTROL_PORT, Action, SendControl, host_prefix
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.map_server import MapServer
@@ -52,33 +52,20 @@ PORT = 40_000
 SITE_SHIFT = 20
 SUBSCRIBER_LIMIT = 1 << 16
 ROUNDS = 5
+#: Nobody refreshes while it is measured.
+LIFETIME_S = 86_400.0
 #: How many EIDs move at each size.
 MOVES = 200
 #: How many messages of a kind are timed at each size.
 SAMPLE = 2_000
 
 
-class Bench:
-    """A Map-Server with two sites that share the EIDs, and the time that it spends.
+class Messages:
+    """What the xTRs of two sites, a and b, that share the EIDs say to a Map-Server."""
 
-    Args:
-        mechanism: of the Map-Server.
-    """
-
-    def __init__(self, mechanism: str = "pubsub") -> None:
+    def __init__(self) -> None:
         self.sites = tuple(SiteConfig(name, (), (EIDS,), Secret(0, name.encode() * 8)) for name in "ab")
-        options = MapServerOptions(registration_lifetime_s=86_400.0)
-        config = MapServerConfig(MAP_SERVER, self.sites, mechanism_named(mechanism), options)
-        numbers = random.Random(1)
-        self.machine = MapServer(config, saved={}, random64=lambda: numbers.getrandbits(64))
         self._nonces = itertools.count(1)
-
-    def give(self, payload: bytes, source: IPv4Address, port: int = 4342) -> list[Action]:
-        """One datagram, as the agent's event loop gives it."""
-        now = time.monotonic_ns()
-        actions = self.machine.handle(ControlReceived(payload, source, port), now)
-        self.machine.next_deadline()
-        return actions
 
     def registration(self, site: int, eids: Iterable[IPv4Address], *, xtr: int = 1) -> tuple[bytes, IPv4Address]:
         """A sealed Map-Register of an xTR of a site, and its locator."""
@@ -97,18 +84,45 @@ class Bench:
         request = MapRequest(next(self._nonces), (rloc,), (asked,), xtr=xtr).encode()
         return EncapsulatedControl(rloc, eid, PORT, request).encode(), rloc
 
+    def acknowledgement(self, payload: bytes, receiver: IPv4Address) -> bytes | None:
+        """What the receiver of a Map-Notify answers, or None if that is none."""
+        told = decode_control(payload)
+        if not isinstance(told, MapNotify):
+            return None
+        secret = self.sites[int(receiver) >> SITE_SHIFT & 1].secret
+        return secret.seal(MapNotifyAck(told.nonce, told.records))
+
+
+class Bench(Messages):
+    """A Map-Server that these are given to, and the time that it spends.
+
+    Args:
+        mechanism: of the Map-Server.
+    """
+
+    def __init__(self, mechanism: str = "pubsub") -> None:
+        super().__init__()
+        options = MapServerOptions(registration_lifetime_s=LIFETIME_S)
+        config = MapServerConfig(MAP_SERVER, self.sites, mechanism_named(mechanism), options)
+        numbers = random.Random(1)
+        self.machine = MapServer(config, saved={}, random64=lambda: numbers.getrandbits(64))
+
+    def give(self, payload: bytes, source: IPv4Address) -> list[Action]:
+        """One datagram, as the agent's event loop gives it."""
+        now = time.monotonic_ns()
+        actions = self.machine.handle(ControlReceived(payload, source, CONTROL_PORT), now)
+        self.machine.next_deadline()
+        return actions
+
     def acknowledgements(self, actions: Iterable[Action], mover: IPv4Address) -> list[tuple[bytes, IPv4Address]]:
         """What the receivers of a move's Map-Notifies answer, and their locators; the mover's is itself an answer."""
         answers = []
         for action in actions:
             if not isinstance(action, SendControl) or not isinstance(action.destination, IPv4Address):
                 continue
-            if action.destination == mover:
-                continue
-            told = decode_control(action.payload)
-            if isinstance(told, MapNotify):
-                secret = self.sites[int(action.destination) >> SITE_SHIFT & 1].secret
-                answers.append((secret.seal(MapNotifyAck(told.nonce, told.records)), action.destination))
+            ack = self.acknowledgement(action.payload, action.destination)
+            if ack is not None and action.destination != mover:
+                answers.append((ack, action.destination))
         return answers
 
     def move(self, payload: bytes, source: IPv4Address) -> None:

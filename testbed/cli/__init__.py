@@ -6,11 +6,13 @@ import sys
 
 import typer
 
+from testbed.cli import bench
 from testbed.cli.compare import compare
 from testbed.cli.decode import decode
 from testbed.cli.doctor import doctor
 from testbed.cli.graph import graph
 from testbed.cli.labs import down, exec_, inspect, migrate, shell, status
+from testbed.cli.lig import lig
 from testbed.cli.report import report
 from testbed.cli.run import run, up
 from testbed.cli.validate import validate
@@ -24,8 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, validate, graph, run, up, migrate, status, inspect, shell, down, report, compare, decode):
+for command in (doctor, validate, graph, run, up, migrate, status, inspect, lig, shell, down, report, compare, decode):
     app.command()(command)
+app.add_typer(bench.app, name="bench")
 app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
 
 
