@@ -37,7 +37,7 @@ class Run:
         interval_ns: of the probes.
         expected_loss: the loss probability of a probe, both ways, that the impairments ask for.
         bounds: migration index → analytic bound of its remapping.
-        fates: lost probe → where captures saw it last; None if nothing was captured.
+        fates: probe → where captures saw it last; None if nothing was captured.
         problems: what could not be read of the run's folder.
     """
 

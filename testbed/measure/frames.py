@@ -25,12 +25,14 @@ class Frame(NamedTuple):
         wall_ns: CLOCK_REALTIME of the capture, nanoseconds since the epoch.
         node, interface: where it was captured.
         data: from the Ethernet header on.
+        number: in its capture, from 1 as Wireshark counts; 0 if not known.
     """
 
     wall_ns: int
     node: str
     interface: str
     data: bytes
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.measure.model import NEVER, Interval, ProbeSeries
+from testbed.measure.model import NEVER, Interval, Mask, ProbeSeries
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +184,19 @@ def count(series: ProbeSeries, interval_ns: int) -> Counts:
         received=len(answered),
         lost=lost,
         duplicated=int((answered.replies > 1).sum()),
-        reordered=_reordered(answered),
+        reordered=int(overtaken(answered).sum()),
         longest_silence_ns=int(np.diff(arrivals).max()) if len(arrivals) > 1 else None,
         naive_ns=lost * interval_ns,
     )
 
 
-def _reordered(answered: ProbeSeries) -> int:
-    """Replies that arrived when the reply to a later probe had already come."""
-    order = answered.sent_ns[np.argsort(answered.received_ns, kind="stable")]
-    if not len(order):
-        return 0
-    return int((order < np.maximum.accumulate(order)).sum())
+def overtaken(answered: ProbeSeries) -> Mask:
+    """Which replies arrived when the reply to a later probe had already come (RFC 4737 §3), row by row."""
+    arrival = np.argsort(answered.received_ns, kind="stable")
+    order = answered.sent_ns[arrival]
+    result = np.zeros(len(answered), dtype=np.bool_)
+    result[arrival] = order < np.maximum.accumulate(order)
+    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Find out of each lost probe whether the request or the reply was lost, and where it was last seen. Pure.
+"""Find out of each probe where its request and its reply were seen last, and so what became of it. Pure.
 
 A probe carries its sequence number behind a mark in its payload, so that it is found in a frame
 whatever encapsulates it. The place at which it was seen last is the last hop that it is known to have
@@ -39,50 +39,87 @@ class ProbeKey(NamedTuple):
     seq: int
 
 
+class Sighting(NamedTuple):
+    """A packet of a probe in a capture.
+
+    Attributes:
+        mono_ns: when.
+        capture: "node-interface".
+        number: of the frame in that capture, from 1 as Wireshark counts; 0 if not known.
+    """
+
+    mono_ns: int
+    capture: str
+    number: int
+
+
 @dataclass(slots=True)
 class Fate:
-    """Where a lost probe's packets were last seen: (when, the capture's name); None where nowhere."""
+    """Where a probe's packets were seen last; None where nowhere.
 
-    request: tuple[int, str] | None = None
-    reply: tuple[int, str] | None = None
+    Attributes:
+        request, reply: the last sighting of each.
+        carriers: the xTRs at whose core side what goes towards the guest was seen, each once.
+    """
+
+    request: Sighting | None = None
+    reply: Sighting | None = None
+    carriers: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> Sighting | None:
+        """The last sighting that decides: of the reply if there was one, else of the request."""
+        return self.reply or self.request
 
     @property
     def words(self) -> str:
-        """What was lost and where."""
+        """What was lost and where, of a probe that was not answered."""
         if self.reply is not None:
-            return f"reply, last seen at {self.reply[1]}"
+            return f"reply, last seen at {self.reply.capture}"
         if self.request is not None:
-            return f"request, last seen at {self.request[1]}"
+            return f"request, last seen at {self.request.capture}"
         return "seen nowhere"
+
+    def is_triangular(self, old_xtr: str, new_xtr: str) -> bool:
+        """Whether it went through both xTRs: sent to the old one, which sent it on to the new one."""
+        return old_xtr in self.carriers and new_xtr in self.carriers
 
 
 @dataclass(slots=True)
 class LossFinder:
-    """Collects where lost probes were seen.
+    """Collects where probes were seen.
 
     Attributes:
         eids: the guests' addresses.
-        fates: of every lost probe.
+        cores: (node, interface) of each capture at an xTR's core side → the xTR.
+        fates: of every probe that was sent.
         directions: flow → the directions that are probed in it; a UDP packet does not say which
             one it belongs to, so with two directions it is left alone.
     """
 
     eids: frozenset[bytes]
+    cores: Mapping[tuple[str, str], str] = field(default_factory=dict)
     fates: dict[ProbeKey, Fate] = field(default_factory=dict)
     directions: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, series: Iterable[ProbeSeries], eids: Iterable[str]) -> LossFinder:
-        """Prepare for the lost probes of some logs."""
-        finder = cls(frozenset(ip_address(eid).packed for eid in eids))
+    def of(
+        cls,
+        series: Iterable[ProbeSeries],
+        eids: Iterable[str],
+        cores: Mapping[tuple[str, str], str] | None = None,
+    ) -> LossFinder:
+        """Prepare for the probes of some logs."""
+        finder = cls(frozenset(ip_address(eid).packed for eid in eids), cores or {})
         for log in series:
-            finder.directions.setdefault(log.flow, set()).add(log.direction)
-            for seq in log.seq[log.was_sent & ~log.was_answered]:
-                finder.fates[ProbeKey(log.flow, log.direction, int(seq))] = Fate()
+            if log.flow in _FLOWS.values():
+                finder.directions.setdefault(log.flow, set()).add(log.direction)
+                for seq in log.seq[log.was_sent]:
+                    finder.fates[ProbeKey(log.flow, log.direction, int(seq))] = Fate()
         return finder
 
     def see(self, frame: Frame, mono_ns: int) -> None:
-        """Take a captured frame into account."""
+        """Take a captured frame into account; frames may come in any order."""
         at = frame.data.find(PAYLOAD_MARK)
         if at < 0 or len(frame.data) < at + _SEQUENCE_AT + _SEQUENCE.size:
             return
@@ -94,11 +131,14 @@ class LossFinder:
         fate = self.fates.get(ProbeKey(flow, direction, seq))
         if fate is None:
             return
-        seen = (mono_ns, f"{frame.node}-{frame.interface}")
+        seen = Sighting(mono_ns, f"{frame.node}-{frame.interface}", frame.number)
         if is_request:
             fate.request = seen if fate.request is None else max(fate.request, seen)
         else:
             fate.reply = seen if fate.reply is None else max(fate.reply, seen)
+        carrier = self.cores.get((frame.node, frame.interface))
+        if carrier and is_request == (direction == "to-guest") and carrier not in fate.carriers:
+            fate.carriers += (carrier,)
 
     def _packet(self, data: bytes, header_at: int) -> tuple[str, str, bool] | None:
         """(flow, direction, whether it is the request) of the probe whose ICMP or UDP header is there."""

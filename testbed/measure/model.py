@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -146,7 +146,9 @@ class Migration:
         warm_up: kept and shown, not counted in the statistics.
         ended_ok: what `migration_ended` said; None if it never came.
         error: its error text.
-        failed_checks: what was not as it must be after it (design: measurement, rule 7): names of checks.
+        failed_checks: what was not as it must be after it: names of checks.
+        verification: what was looked at after it: `checks` (name → bool), and as evidence `mapping` (RLOCs),
+            `placement` (`before`, `after`: host → what runs there), `identity` (`before`, `after`).
     """
 
     index: int
@@ -169,6 +171,7 @@ class Migration:
     ended_ok: bool | None = None
     error: str = ""
     failed_checks: tuple[str, ...] = ()
+    verification: Mapping[str, Any] | None = None
 
 
 def same_address(value: Any, address: str) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from testbed.measure.analysis import Analysis, FlowResult, MigrationResult, Randomness
+from testbed.measure.fates import told_of_gap, triangular_count
 from testbed.measure.gaps import Gap
 from testbed.measure.headline import headline
+from testbed.measure.losses import Fate, ProbeKey
 from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
 from testbed.measure.statistics import describe, wilson
@@ -80,7 +82,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         ThresholdError: for an expression that cannot be read.
     """
     manifest = analysis.run.manifest
-    migrations = [migration_summary(result) for result in analysis.migrations]
+    migrations = [migration_summary(result, analysis.run.fates) for result in analysis.migrations]
     statistics = statistics_of(migrations, rng)
     thresholds = [evaluate(parse(expression, METRICS), statistics) for expression in fail_if]
     invalid = invalidates(analysis.findings)
@@ -112,7 +114,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
     return Summary(data)
 
 
-def migration_summary(result: MigrationResult) -> dict[str, Any]:
+def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | None) -> dict[str, Any]:
     """One entry of `migrations`."""
     migration, timeline, phases = result.migration, result.timeline, result.phases
     label, origin_ns = timeline.origin() if timeline.marks else ("window", migration.window.start_ns)
@@ -143,11 +145,15 @@ def migration_summary(result: MigrationResult) -> dict[str, Any]:
         ],
         "flagged": phases.flagged,
         "gaps": [
-            _gap(gap, places, origin_ns, is_outage=gap is phases.chosen)
+            {
+                **_gap(gap, places, origin_ns, is_outage=gap is phases.chosen),
+                "told": told_of_gap(gap, flow, fates, origin_ns),
+            }
             for flow in result.flows
             for gap, places in zip(flow.gaps, flow.places, strict=True)
         ],
-        "probes": [_flow(flow) for flow in result.flows],
+        "probes": [{**_flow(flow), "triangular": triangular_count(result, flow, fates)} for flow in result.flows],
+        "verification": migration.verification,
         "events": _events(timeline, origin_ns),
     }
 

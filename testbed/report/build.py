@@ -17,7 +17,7 @@ from testbed.report.junit import junit_xml
 from testbed.report.load import RunFolder, frames_of, load, to_run
 from testbed.report.markdown import markdown
 from testbed.report.pictures import draw
-from testbed.report.write import write_checksums, write_gaps, write_pictures, write_probes
+from testbed.report.write import write_checksums, write_gaps, write_pictures, write_probes, write_tables
 
 
 def build_report(
@@ -29,7 +29,7 @@ def build_report(
     """Measure a run again and write its reports.
 
     Writes summary.json, report.html, report.md, junit.xml, plots/, gaps.parquet, probes/*.parquet (from
-    JSONL, which it removes) and SHA256SUMS.
+    JSONL, which it removes), migrations.csv, gaps.csv, probes.csv and SHA256SUMS.
 
     Args:
         run_dir: the run's folder.
@@ -51,6 +51,7 @@ def build_report(
     if list((run_dir / "probes").glob("*.jsonl")):
         write_probes(run_dir / "probes", folder.series)
     write_gaps(run_dir / "gaps.parquet", summary.data["migrations"])
+    write_tables(run_dir, analysis, summary.data["migrations"])
     write_pictures(run_dir / "plots", pictures.all())
     (run_dir / "summary.json").write_text(summary.to_json())
     (run_dir / "report.html").write_text(render(summary, folder.manifest, pictures, folder.topology_svg))

@@ -31,7 +31,7 @@ def captured_frames(folder: Path, captures: Iterable[Mapping[str, Any]], problem
         capture = Capture(folder / entry["file"])
         try:
             for frame in capture.frames():
-                yield Frame(frame.wall_ns, str(entry["node"]), str(entry["interface"]), frame.data)
+                yield Frame(frame.wall_ns, str(entry["node"]), str(entry["interface"]), frame.data, frame.number)
         except CaptureError as error:
             problems.append(f"{entry['file']}: {error.why}")
         if capture.truncated:
@@ -97,7 +97,7 @@ class Seen:
 
     Attributes:
         events: t13, last and first frames of the guests.
-        fates: lost probe → where it was last seen; None if nothing was captured.
+        fates: probe → where it was last seen; None if nothing was captured.
     """
 
     events: tuple[Event, ...] = ()
@@ -127,7 +127,7 @@ def look(
     guests = GuestFrames(passages, capture_sites(plan, manifest))
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
-    losses = LossFinder.of(series, {migration.eid for migration in migrations})
+    losses = LossFinder.of(series, {migration.eid for migration in migrations}, core)
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)

@@ -79,6 +79,7 @@ def _migration(
         ),
         None,
     )
+    verification = _verification(events, request.mono_ns, window, index)
     return Migration(
         index=index,
         guest=guest["name"],
@@ -99,23 +100,37 @@ def _migration(
         warm_up=bool(request.fields.get("warm_up", False)),
         ended_ok=None if end is None else bool(end.fields.get("ok")),
         error="" if end is None else str(end.fields.get("error") or ""),
-        failed_checks=_failed_checks(events, request.mono_ns, window, index),
+        failed_checks=tuple(sorted(name for name, ok in (verification or {"checks": {}})["checks"].items() if not ok)),
+        verification=verification,
     )
 
 
-def _failed_checks(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> tuple[str, ...]:
-    """The names of the checks that a migration's verification did not pass."""
-    checks: Mapping[str, bool] = next(
-        (
-            event.fields.get("checks", {})
-            for event in events
-            if event.kind == "verification"
-            and start_ns <= event.mono_ns <= window.end_ns
-            and event.fields.get("index", index) == index
-        ),
-        {},
+def _verification(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> Mapping[str, Any] | None:
+    """What was looked at after a migration, and what was seen; None if it was not verified."""
+    inside = [e for e in events if start_ns <= e.mono_ns <= window.end_ns and e.fields.get("index", index) == index]
+    verified = next((event for event in inside if event.kind == "verification"), None)
+    if verified is None:
+        return None
+    before = [e for e in events if e.mono_ns < start_ns]
+    identities = (
+        [e for e in before if e.kind == "guest_identity"][-1:],
+        [e for e in inside if e.kind == "guest_identity"],
     )
-    return tuple(sorted(name for name, ok in checks.items() if not ok))
+    placements = [e for e in before if e.kind == "placement"][-1:], [e for e in inside if e.kind == "placement"]
+    told = {"index", "guest", "when"}
+
+    def first(found: Sequence[Event]) -> Mapping[str, Any] | None:
+        return {k: v for k, v in found[0].fields.items() if k not in told} if found else None
+
+    return {
+        "checks": dict(verified.fields.get("checks", {})),
+        "mapping": list(verified.fields.get("mapping", ())),
+        "placement": {
+            "before": (first(placements[0]) or {}).get("hosts"),
+            "after": (first(placements[1]) or {}).get("hosts"),
+        },
+        "identity": {"before": first(identities[0]), "after": first(identities[1])},
+    }
 
 
 def one_way_delays(plan: Plan) -> dict[tuple[str, str], float]:

@@ -16,8 +16,10 @@ from markupsafe import Markup, escape
 from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import Summary, value_of
+from testbed.report.evidence import evidence, impairments
 from testbed.report.pictures import Picture, Pictures
 from testbed.report.plots.theme import CSS
+from testbed.report.plots.timeline import gap_anchor
 from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
 from testbed.report.words import (
     MARK_WORDS,
@@ -101,6 +103,9 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             parts_of=lambda migration: parts_of(migration, words),
             missing_reason=lambda metric: missing_reason(data, metric),
             verdict_reasons=verdict_reasons(data),
+            evidence=evidence,
+            gap_anchor=gap_anchor,
+            capture_files={f"{c['node']}-{c['interface']}": c["file"] for c in manifest.get("captures") or ()},
             emulated=manifest.get("emulated") or [],
             topology=base64.b64encode(topology_svg.encode()).decode() if topology_svg else "",
             facts=facts(manifest),
@@ -256,21 +261,6 @@ def _listed(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_listed(item) for item in value)
     return "" if value is None else str(value)
-
-
-def impairments(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
-    """The impairments as a table: whatever columns the records have, in the order first met."""
-    records = [
-        {key: _listed(value) for key, value in record.items()} if isinstance(record, Mapping) else {"": record}
-        for record in manifest.get("impairments") or ()
-    ]
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    if not records:
-        return None
-    return {
-        "columns": columns,
-        "rows": [[record.get(column, "") for column in columns] for record in records],
-    }
 
 
 def command_of(manifest: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from testbed.measure.headline import Words, words_of
 from testbed.measure.summary import Summary
-from testbed.report.html import command_of, facts, impairments, missing_reason, parts_of, verdict_reasons
+from testbed.report.evidence import evidence, impairments
+from testbed.report.html import command_of, facts, missing_reason, parts_of, verdict_reasons
 from testbed.report.tables import table
 from testbed.report.words import MARK_WORDS, figure, interval, metric_names, substrate_line
 
@@ -113,12 +114,27 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
             "length, ms",
             "by send times, ms",
             "lost",
+            "what was lost, and where it was last seen",
             "",
         )
         lines += table(columns, (_gap(gap) for gap in migration["gaps"][:60]))
-    names = ("flow", "direction", "sent", "received", "lost", "duplicated", "reordered", "late", "never_sent")
-    rows = [[str(probe[name]) for name in names] for probe in migration["probes"]]
-    return lines + table([name.replace("_", " ") for name in names], rows)
+    names = (
+        "flow",
+        "direction",
+        "sent",
+        "received",
+        "lost",
+        "duplicated",
+        "reordered",
+        "triangular",
+        "late",
+        "never_sent",
+    )
+    rows = [["—" if probe[name] is None else str(probe[name]) for name in names] for probe in migration["probes"]]
+    lines += table([name.replace("_", " ") for name in names], rows)
+    seen = {None: "not seen", True: "yes", False: "**no**"}
+    rows = [[row.words, seen[row.ok], row.seen] for row in evidence(migration)]
+    return lines + (table(("after the migration", "holds", "evidence"), rows) if rows else [])
 
 
 def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
@@ -140,8 +156,9 @@ def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
 def _gap(gap: Mapping[str, Any]) -> Sequence[str]:
     length = f"≥ {gap['at_least_ms']:.3f}" if gap["length_ms"] is None else f"{gap['length_ms']:.3f}"
     by_send = "—" if gap["length_by_send_ms"] is None else f"{gap['length_by_send_ms']:.3f}"
+    places = "; ".join(f"{times} × {place}" for place, times in (gap["lost_where"] or {}).items())
     note = "the outage" if gap["outage"] else ""
-    return gap["flow"], gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, str(gap["lost"]), note
+    return gap["flow"], gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, str(gap["lost"]), places, note
 
 
 def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:

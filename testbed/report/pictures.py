@@ -17,6 +17,9 @@ from testbed.report.plots.timeline import draw_timeline
 from testbed.report.plots.waterfall import draw_waterfall
 from testbed.report.words import substrate_line
 
+#: From so many migrations on their distribution is drawn; the band around that of fewer says nothing.
+DISTRIBUTED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -89,7 +92,8 @@ def _migration_pictures(
         Picture(
             f"timeline-{number}",
             "Each lane shows where that node takes the guest to be; while the lanes' colours differ, "
-            "packets go astray. Shaded: what the peer lost. Below, each probe's round trip when it was sent.",
+            "packets go astray. Shaded: what the peer lost; a click leads to its probes and "
+            "their frames. Below, each probe's round trip when it was sent.",
             timeline(WIDE),
             timeline(NARROW),
             {"origin": entry["origin"], "marks": marks, "gaps": entry["gaps"]},
@@ -133,7 +137,7 @@ def _set_pictures(summary: Mapping[str, Any]) -> tuple[Picture, ...]:
         for entry in counted(summary["migrations"])
         if entry["metrics"]["stuntime_ms"] is not None
     ]
-    if len(values) < 2:
+    if len(values) < DISTRIBUTED:
         return ()
     outliers = summary["statistics"]["stuntime_ms"]["outliers"]
 

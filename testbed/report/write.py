@@ -1,17 +1,23 @@
-"""Write into a run's folder: Parquet of the probes and gaps, pictures, reports, check sums."""
+"""Write into a run's folder: Parquet and CSV tables, pictures, check sums."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet as parquet
 
+from testbed.measure.analysis import Analysis
+from testbed.measure.fates import ProbeRow, probe_rows
 from testbed.measure.model import NEVER, Int64s, ProbeSeries
+from testbed.measure.phases import PHASES
+from testbed.measure.summary import COUNTS, TIMES
 from testbed.report.pictures import Picture
 from testbed.report.plots.theme import CSS
 
@@ -83,6 +89,39 @@ def write_gaps(path: Path, migrations: Sequence[Mapping[str, Any]]) -> None:
     """Write the gaps of all migrations of a summary as one Parquet table."""
     rows = [{"migration": m["index"], **gap} for m in migrations for gap in m["gaps"]]
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema=GAPS), path)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as RFC 4180 has it; what is missing is an empty field."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_tables(folder: Path, analysis: Analysis, migrations: Sequence[Mapping[str, Any]]) -> None:
+    """Write migrations.csv (a row a migration), gaps.csv and probes.csv (a row a probe, with its fate)."""
+    metrics = (*TIMES, *COUNTS)
+    about = ("index", "guest", "source", "destination", "verdict", "warm_up", "error")
+    write_csv(
+        folder / "migrations.csv",
+        (*about, *metrics, *(f"{phase}_ms" for phase in PHASES)),
+        (
+            [*(m[name] for name in about), *(m["metrics"][name] for name in metrics),
+             *(m["phases_ms"][phase] for phase in PHASES)]
+            for m in migrations
+        ),
+    )  # fmt: skip
+    write_csv(
+        folder / "gaps.csv",
+        GAPS.names,
+        ([m["index"], *(gap[name] for name in GAPS.names[1:])] for m in migrations for gap in m["gaps"]),
+    )
+    write_csv(
+        folder / "probes.csv",
+        [column.name for column in fields(ProbeRow)],
+        (tuple(getattr(row, column.name) for column in fields(ProbeRow)) for row in probe_rows(analysis)),
+    )
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:

@@ -51,6 +51,14 @@ class Canvas:
         head = " ".join([name, *written])
         self.elements.append(f"<{head}/>" if content is None else f"<{head}>{content}</{name}>")
 
+    def link(self, anchor: str) -> None:
+        """What is added until `end_link` leads to a place in the page that has the picture."""
+        self.elements.append(f"<a href={quoteattr('#' + anchor)}>")
+
+    def end_link(self) -> None:
+        """End the link."""
+        self.elements.append("</a>")
+
     def text(self, x: float, y: float, text: str, cls: str = "p-text", *, anchor: str = "start", tip: str = "") -> None:
         """Write a line of text with its baseline at `y`."""
         content = escape(text) + (f"<title>{escape(tip)}</title>" if tip else "")

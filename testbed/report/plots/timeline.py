@@ -46,7 +46,8 @@ def lanes_of(migration: Mapping[str, Any], nodes: Mapping[str, str]) -> list[Lan
             (
                 (None, "t2", source, f"runs at {a}"),
                 ("t2", "t3", "p-paused", "suspended"),
-                ("t3", None, destination, f"runs at {b}"),
+                ("t3", "t4", "p-silent", f"runs at {b}, silent"),
+                ("t4", None, destination, f"runs at {b}"),
             ),
         ),
         Lane(
@@ -205,7 +206,7 @@ def _lane(canvas: Canvas, lane: Lane, migration: Mapping[str, Any], x: Scale, la
 
 def _words(canvas: Canvas, words: str, cls: str, edges: list[float], bar_y: float) -> None:
     """Write a state's words into the first stretch of its bar that no mark cuts and that has room."""
-    style = "p-small" if cls in ("p-idle", "p-paused") else "p-on-bar"
+    style = "p-small" if cls in ("p-idle", "p-paused", "p-silent") else "p-on-bar"
     for left, right in zip(sorted(edges), sorted(edges)[1:], strict=False):
         if words and right - left > text_width(words, 11) + 12:
             canvas.text(left + 6, bar_y + 11.5, words, style)
@@ -241,8 +242,9 @@ def _scatter(
     if layout.labels_above:
         canvas.text(layout.left, y, name + ", ms", "p-strong")
     else:
-        canvas.text(layout.left - 12, y + 14, name.split(", ")[0], "p-strong", anchor="end")
-        canvas.text(layout.left - 12, y + 30, f"{name.split(', ')[-1]}, ms", "p-small", anchor="end")
+        canvas.text(layout.left - 12, y + 17, "lost probes", "p-strong", anchor="end")
+        canvas.text(layout.left - 44, y + 54, name.split(", ")[0], "p-strong", anchor="end")
+        canvas.text(layout.left - 44, y + 69, f"{name.split(', ')[-1]}, ms", "p-small", anchor="end")
     if series is None or not series.was_answered.any():
         return bottom
     points, lost = _points(migration, series, x)
@@ -289,7 +291,12 @@ def _shade_gaps(
         left, right = max(x(gap["start_ms"]), x.start), min(x(end), x.end)
         if right <= left:
             continue
-        canvas.rect(left, top, max(1.0, right - left), bottom - top, "p-loss")
+        tip = f"{gap['lost']} probes lost, {gap['first_seq']} to {gap['last_seq']}"
+        if gap["length_ms"] is not None:
+            tip += f", in {duration(gap['length_ms'])}"
+        canvas.link(gap_anchor(migration, gap))
+        canvas.rect(left, top, max(1.0, right - left), bottom - top, "p-loss", tip=tip)
+        canvas.end_link()
         if gap["outage"]:
             length = (
                 "no answer any more" if gap["length_ms"] is None else f"peer lost it for {duration(gap['length_ms'])}"
@@ -302,6 +309,11 @@ def _shade_gaps(
                 x.end - text_width(length, 12) / 2,
             )
             canvas.text(place, bottom - 8, length, "p-loss-text", anchor="middle")
+
+
+def gap_anchor(migration: Mapping[str, Any], gap: Mapping[str, Any]) -> str:
+    """The identifier of a gap's row in the page."""
+    return f"gap-{migration['index']}-{gap['flow']}-{gap['direction']}-{gap['first_seq']}"
 
 
 def _measured(migration: Mapping[str, Any]) -> list[Mapping[str, Any]]:

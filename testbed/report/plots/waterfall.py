@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from testbed.measure.headline import Words, duration, precise
@@ -11,6 +11,8 @@ from testbed.report.plots.svg import Canvas, Scale, text_width
 from testbed.report.plots.theme import Layout, heading
 
 ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
+#: The network's parts have a scale of their own where they take less than this share of the outage.
+MAGNIFIED_BELOW = 0.2
 
 #: Row → (label, class of its bar).
 ROWS = {
@@ -34,15 +36,18 @@ def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subti
     canvas = Canvas(layout.width, 0, title, f"waterfall-{migration['index']}-{layout.name}")
     top = y = heading(canvas, title, subtitle, layout)
     bars = bars_of(migration)
-    ends = [moment for spans in bars.values() for span in spans for moment in span] or [0.0, 1.0]
-    low, high = min(ends), max(max(ends), min(ends) + 1)
-    room = 0.26 if layout.labels_above else 0.14
-    x = Scale(low, high + room * (high - low), layout.left, layout.width - layout.right)
-    grid_slot = len(canvas.elements)
+    origin = migration["origin"]["label"]
+    whole = _range(span for spans in bars.values() for span in spans)
+    x = _scale(whole, layout)
+    grid, grid_slot = Canvas(0, 0, "", ""), len(canvas.elements)
     height = ROW_WITH_LABEL if layout.labels_above else ROW
+    near = magnified_range(bars)
     network_top = top
     for name, (label, cls) in ROWS.items():
         if name == PHASES[0]:
+            if near is not None:
+                y = _axis(grid, canvas, origin, x, layout, top, y)
+                top, x, y = _magnify(canvas, x, near, layout, y)
             network_top = y
         if name == "vm_downtime":
             label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
@@ -53,12 +58,49 @@ def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subti
     _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
     y += height
     if any(bars.values()):
-        grid = Canvas(0, 0, "", "")
-        y = _axis(grid, canvas, migration["origin"]["label"], x, layout, top, y)
+        y = _axis(grid, canvas, origin, x, layout, top, y)
         _bound(grid, migration, x, network_top, network_bottom)
         canvas.elements[grid_slot:grid_slot] = grid.elements
     canvas.height = y + 4
     return canvas
+
+
+def magnified_range(bars: Mapping[str, list[tuple[float, float]]]) -> tuple[float, float] | None:
+    """The stretch of the network's parts, if it is too short to be read beside the hypervisor's; else None."""
+    network = [span for phase in PHASES for span in bars[phase]]
+    if not network or not bars["stuntime"]:
+        return None
+    whole = _range(span for spans in bars.values() for span in spans)
+    near = _range([*network, (min(start for start, _ in network), bars["stuntime"][0][1])])
+    return near if near[1] - near[0] < MAGNIFIED_BELOW * (whole[1] - whole[0]) else None
+
+
+def _range(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """From the first moment of some stretches to the last, at least 1 ms."""
+    ends = [moment for span in spans for moment in span] or [0.0, 1.0]
+    return min(ends), max(max(ends), min(ends) + 1)
+
+
+def _scale(span: tuple[float, float], layout: Layout) -> Scale:
+    """A time axis with room for figures behind the last bar."""
+    room = 0.26 if layout.labels_above else 0.14
+    return Scale(span[0], span[1] + room * (span[1] - span[0]), layout.left, layout.width - layout.right)
+
+
+def _magnify(
+    canvas: Canvas, x: Scale, near: tuple[float, float], layout: Layout, y: float
+) -> tuple[float, Scale, float]:
+    """Open the short stretch of the network's parts to the picture's width; returns (top, scale, y) for its rows."""
+    inner = _scale(near, layout)
+    left, right = x(near[0]), max(x(near[1]), x(near[0]) + 2)
+    upper, lower = y + 2, y + 34
+    canvas.path(
+        f"M{left:.1f} {upper:.1f}L{inner.start:.1f} {lower:.1f}M{right:.1f} {upper:.1f}L{inner.end:.1f} {lower:.1f}",
+        "p-leader",
+    )
+    words = f"the last {duration(near[1] - near[0])}, magnified"
+    canvas.text((inner.start + inner.end) / 2, lower - 2, words, "p-small p-halo", anchor="middle")
+    return lower, inner, lower + 6
 
 
 def bars_of(migration: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
@@ -99,14 +141,16 @@ def _row(
         words = why if len(why) <= room else why[: room - 1] + "…"
         canvas.text(x.start + 4, bar_y + 12, words, "p-none", tip=why)
         return
-    for start, end in spans:
+    shown = [(max(start, x.low), min(end, x.high)) for start, end in spans if end >= x.low and start <= x.high]
+    for start, end in shown:
         canvas.rect(x(start), bar_y, max(1.5, x(end) - x(start)), BAR, cls, radius=2, tip=precise(end - start))
     total = precise(sum(end - start for start, end in spans))
+    place = x(max((end for _, end in shown), default=x.low)) + 6
     if len(spans) > 1:
-        total += f" in {len(spans)} stretches"
-    place = x(max(end for _, end in spans)) + 6
+        longer = f"{total} in {len(spans)} stretches"
+        total = longer if place + text_width(longer, 12) <= x.end else total
     if place + text_width(total, 12) > x.end:
-        place = x(min(start for start, _ in spans)) - 6 - text_width(total, 12)
+        place = x(min((start for start, _ in shown), default=x.low)) - 6 - text_width(total, 12)
     if place < x.start:  # a bar as wide as the picture has its figure inside
         canvas.text(x.end - 6, bar_y + 12, total, "p-on-bar", anchor="end")
     else:
