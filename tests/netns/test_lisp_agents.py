@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +183,39 @@ def test_a_rarp_is_enough_where_the_mac_is_known(lab: Lab) -> None:
     detected = wait_until(lambda: lab.saw("eid_detected", "xtr-b", since_ns=moved_ns), "the guest is detected")
     assert (detected[0]["eid"], detected[0]["via"]) == (GUEST, "rarp")
     assert ping(lab, "peer", GUEST, count=10) >= 9
+
+
+def lig(lab: Lab, node: str, eid: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return lab.run(node, sys.executable, "-m", "testbed.lab.agents.lig", "10.0.0.2", eid, *options)
+
+
+@pytest.mark.parametrize(
+    ("lab", "replier"),
+    [
+        (("smr-old-xtr", {}), "10.0.0.2"),
+        (("smr-old-xtr", {"map_server_options": {"proxy_reply": False}}), "10.0.3.2"),
+    ],
+    indirect=["lab"],
+    ids=["proxy", "forwarded"],
+)
+def test_rfc6835_lig_asks_from_a_node_beside_its_xtr(lab: Lab, replier: str) -> None:
+    done = lig(lab, "xtr-a", PEER, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["replier"], answer["records"][0]["eid"]) == (replier, "192.168.3.0/24")
+    assert answer["records"][0]["locators"][0]["rloc"] == "10.0.3.2"
+    assert answer["rtt_ms"] > 0
+    text = lig(lab, "core", "192.168.0.99").stdout
+    assert "192.168.0.99/32" in text
+    assert "negative: natively-forward" in text
+    assert not lab.saw("control_dropped", "xtr-a")
+
+
+def test_rfc6835_lig_says_when_nobody_answers(lab: Lab) -> None:
+    lab.stop_agent("ms")
+    done = lig(lab, "xtr-a", PEER, "--count", "1")
+    assert done.returncode == 10
+    assert "did not answer" in done.stderr
 
 
 def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:
