@@ -67,12 +67,16 @@ class Messages:
         self.sites = tuple(SiteConfig(name, (), (EIDS,), Secret(0, name.encode() * 8)) for name in "ab")
         self._nonces = itertools.count(1)
 
-    def registration(self, site: int, eids: Iterable[IPv4Address], *, xtr: int = 1) -> tuple[bytes, IPv4Address]:
+    def registration(
+        self, site: int, eids: Iterable[IPv4Address], *, xtr: int = 1, want_notify: bool = True
+    ) -> tuple[bytes, IPv4Address]:
         """A sealed Map-Register of an xTR of a site, and its locator."""
         rloc = locator(site, xtr)
         locators = (RlocRecord(rloc, flags=LocatorFlag.REACHABLE | LocatorFlag.LOCAL),)
         records = tuple(EidRecord(EidPrefix(host_prefix(eid)), 1440, locators) for eid in eids)
-        flags = MapRegisterFlag.WANT_MAP_NOTIFY | MapRegisterFlag.PROXY_REPLY
+        flags = MapRegisterFlag.PROXY_REPLY
+        if want_notify:
+            flags |= MapRegisterFlag.WANT_MAP_NOTIFY
         message = MapRegister(next(self._nonces), records, flags=flags, xtr=identity(site, xtr))
         return self.sites[site].secret.seal(message), rloc
 
@@ -181,7 +185,8 @@ def growth(sizes: Sequence[int] = SIZES, *, say: Callable[[str], None] = lambda 
     for size in sizes:
         while registered < size:
             count = min(RECORDS_A_MESSAGE, size - registered)
-            bench.give(*bench.registration(0, map(address, range(registered, registered + count))))
+            eids = map(address, range(registered, registered + count))
+            bench.give(*bench.registration(0, eids, want_notify=False))
             registered += count
         gc.collect()
         octets = (resident_octets() - before) / size

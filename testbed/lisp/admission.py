@@ -74,7 +74,7 @@ class Admission:
 
     def admit(self, message: MapRegister, event: ControlReceived) -> Admitted | Refused:
         """Judge a Map-Register."""
-        site, opened = self._opened(event.payload, event.source)
+        site, opened = self._opened(message, event)
         if site is None or opened is None:
             return Refused("authentication")
         claimant = Claimant(site.name, message.xtr or event.source)
@@ -101,16 +101,16 @@ class Admission:
             claimant, senders, Correspondent(event.source, port, site, opened.secret), frozenset(needs), ordered
         )
 
-    def _opened(self, payload: bytes, source: Address) -> tuple[SiteConfig | None, Opened | None]:
+    def _opened(self, message: MapRegister, event: ControlReceived) -> tuple[SiteConfig | None, Opened | None]:
         """The site whose secret a Map-Register was made with; what was right last time is tried first."""
-        last = self._site_at.get(source)
-        opened = last.secret.open(payload) if last is not None else None
+        last = self._site_at.get(event.source)
+        opened = last.secret.open(event.payload, message) if last is not None else None
         if opened is not None:
             return last, opened
         for site in self._config.sites:
-            opened = site.secret.open(payload)
+            opened = site.secret.open(event.payload, message)
             if opened is not None:
-                self._site_at[source] = site
+                self._site_at[event.source] = site
                 return site, opened
         return None, None
 

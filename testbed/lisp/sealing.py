@@ -51,10 +51,15 @@ class Secret:
         named = replace(message, authentication=Authentication(self.key_id, self.algorithm))
         return compute(named, self.key, cover_trailer=self.cover_trailer).encode()
 
-    def open(self, payload: bytes) -> Opened | None:
-        """A received message, if somebody who knows the secret made it; WireError if malformed."""
+    def open(self, payload: bytes, decoded: object = None) -> Opened | None:
+        """A received message, if somebody who knows the secret made it; WireError if malformed.
+
+        Args:
+            payload: the message as it came.
+            decoded: what `decode_control` made of it, if that has been done.
+        """
         try:
-            found = verify(payload, self.key)
+            found = verify(payload, self.key, decoded=decoded)
         except AuthenticationError:
             return None
         authentication = found.message.authentication

@@ -307,7 +307,7 @@ class Xtr:
     def _notify(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
         if event.source not in self._config.map_servers:
             return self._dropped("map-notify", "not from a Map-Server of ours", event.source)
-        opened = self._config.secret.open(event.payload)
+        opened = self._config.secret.open(event.payload, notify)
         if opened is None:
             return self._dropped("map-notify", "authentication", event.source)
         if missing := opened.needs - self._config.options.tolerate:
