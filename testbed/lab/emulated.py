@@ -91,6 +91,9 @@ class EmulatedLab:
         self._say("arp-request" if version == 4 else "na")
         self._events.emit("guest_created", guest=self._guest.name, via="emulated")
 
+    def guest_answers(self) -> None:
+        """Nothing was done beside its start."""
+
     def migrate(self, source_site: str, destination_site: str) -> Moved:
         """Unplug the guest at the source, leave it silent for its downtime, plug it in at the destination."""
         announce = self._behaviour.announce

@@ -81,6 +81,7 @@ class Lab:
         self.progress.detail(self.guest.name, "waiting for its registration")
         self.wait_mapping(self.guest_site, self.experiment.timeouts_s.guest_boot)
         self.wait_guest(self.experiment.timeouts_s.agents)
+        self.substrate.guest_answers()
 
     def _make_substrate(self) -> Substrate:
         if self.experiment.substrate == "netns":

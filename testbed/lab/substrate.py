@@ -57,6 +57,9 @@ class Substrate(Protocol):
     def start_guest(self) -> None:
         """Start the guest at the site where the plan puts it; returns when it was started, not when it answers."""
 
+    def guest_answers(self) -> None:
+        """The guest answers: finish what was done beside its start."""
+
     def migrate(self, source_site: str, destination_site: str) -> Moved:
         """Move the guest; after a failure it is put right, and the guest runs at the source."""
 

@@ -47,3 +47,11 @@ def create(host: Host, spec: GuestSpec) -> None:
         host.libvirt.handle.createXML(domain_xml(spec), 0)
     except libvirt.libvirtError as error:
         raise TestbedError("guest-failed", f"{host.name} could not start {spec.name}", why=str(error)) from error
+
+
+def destroy(host: Host, name: str) -> None:
+    """End a guest at once; TestbedError with libvirt's words if that fails."""
+    try:
+        host.libvirt.handle.lookupByName(name).destroy()
+    except libvirt.libvirtError as error:
+        raise TestbedError("guest-stays", f"{host.name} could not end {name}", why=str(error)) from error
