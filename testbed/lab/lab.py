@@ -128,26 +128,6 @@ class Lab:
             self._start_agent(spec)
         for agent in self.agents.values():
             agent.wait_ready(self.experiment.timeouts_s.agents)
-        self._wait_registered(self.experiment.timeouts_s.agents)
-
-    def _wait_registered(self, deadline_s: float) -> None:
-        """Wait until what is at the sites from the start is registered.
-
-        A question about a prefix that nobody has registered yet is answered "natively, for a minute" (RFC 9301
-        §8.3); an xTR's first Map-Register may find no Map-Server yet and is repeated after a second.
-        """
-        expected = {prefix for site in self.plan.sites for prefix in site.eid_prefixes}
-        end = time.monotonic() + deadline_s
-        while missing := expected - {row["eid"] for row in self._map_server_state()["registrations"]}:
-            if time.monotonic() > end:
-                raise TestbedError(
-                    "prefix-unregistered", f"not registered within {deadline_s:.0f} s: {', '.join(sorted(missing))}",
-                    next_command="testbed inspect",
-                )  # fmt: skip
-            time.sleep(0.02)
-
-    def _map_server_state(self) -> dict[str, Any]:
-        return self.agents[self.plan.mapping_system.node].inspect()
 
     def _start_agent(self, spec: Any) -> AgentProcess:
         agent = AgentProcess(spec, self.network, self.request.folder, self.run_dir / "logs")
@@ -221,7 +201,7 @@ class Lab:
 
     def _registered(self) -> dict[str, list[str]]:
         """EID-prefix → locators, as the Map-Server has them."""
-        state = self._map_server_state()
+        state = self.agents[self.plan.mapping_system.node].inspect()
         return {registration["eid"]: list(registration["locators"]) for registration in state["registrations"]}
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
