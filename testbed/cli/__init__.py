@@ -6,11 +6,13 @@ import sys
 
 import typer
 
+from testbed.cli import bench
 from testbed.cli.compare import compare
 from testbed.cli.decode import decode
 from testbed.cli.doctor import doctor
 from testbed.cli.graph import graph
 from testbed.cli.labs import down, exec_, inspect, migrate, shell, status
+from testbed.cli.lig import lig
 from testbed.cli.report import report
 from testbed.cli.run import run, up
 from testbed.cli.sweep import sweep
@@ -35,6 +37,7 @@ for command in (
     migrate,
     status,
     inspect,
+    lig,
     shell,
     down,
     report,
@@ -42,6 +45,7 @@ for command in (
     decode,
 ):
     app.command()(command)
+app.add_typer(bench.app, name="bench")
 app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
 
 

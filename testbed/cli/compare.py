@@ -37,7 +37,7 @@ def compare(
     """
     from testbed.report import compare_runs
     from testbed.report.sets import comparison_markdown
-    from testbed.report.words import METRIC_NAMES, signed, signed_interval
+    from testbed.report.words import METRIC_NAMES, comparison_words
 
     comparison = compare_runs(a, b, across=across_substrates)
     outage = comparison["metrics"]["stuntime_ms"]
@@ -49,10 +49,6 @@ def compare(
         typer.echo(f"A  {comparison['a']}\nB  {comparison['b']}\n")
         for metric in ("stuntime_ms", "vm_downtime_ms", "remap_latency_ms", "unattributed_ms"):
             found, name = comparison["metrics"][metric], METRIC_NAMES[metric][0]
-            if found is None:
-                typer.echo(f"{name:32} cannot tell   not measured on both sides")
-            else:
-                between = f" ({signed_interval(found['ci95'])})" if found["ci95"] else ""
-                typer.echo(f"{name:32} {found['word']:13} {signed(found['difference'])}{between}; {found['why']}")
+            typer.echo(f"{name:32} {comparison_words(found)}")
     if fail_on_regression and outage is not None and outage["word"] == "regressed":
         raise typer.Exit(10)

@@ -25,7 +25,7 @@ Lab = Annotated[str | None, typer.Option("--lab", help="Which lab, if several ar
 Format = Annotated[LabFormat, typer.Option("--format", help="text or json.")]
 
 
-def _chosen(name: str | None) -> Path:
+def chosen(name: str | None) -> Path:
     """The folder of the lab that is meant; TestbedError if that is not one."""
     from testbed.lab.session import labs
 
@@ -93,7 +93,7 @@ def inspect(
     from testbed.cli.console import require_root
 
     require_root()
-    state = _ask(_chosen(lab), {"op": "inspect"}, 30.0)
+    state = _ask(chosen(lab), {"op": "inspect"}, 30.0)
     state.pop("ok")
     if agent is not None:
         if agent not in state["agents"]:
@@ -131,13 +131,13 @@ def migrate(
     from testbed.cli.console import require_root
 
     require_root()
-    answer = _ask(_chosen(lab), {"op": "migrate", "to": site}, 1800.0)
+    answer = _ask(chosen(lab), {"op": "migrate", "to": site}, 1800.0)
     if not answer["migrated"]:
         raise TestbedError("migration-failed", f"the guest did not move to {site}", why=answer["error"])
     typer.echo(f"the guest is at {site}")
 
 
-def _argv(folder: Path, node: str, command: list[str]) -> list[str]:
+def node_command(folder: Path, node: str, command: list[str]) -> list[str]:
     """The command line that runs something in a node of a lab, or on one of its Xen hosts."""
     from testbed.lab.namespaces import enter_command
     from testbed.lab.request import Request
@@ -171,7 +171,7 @@ def exec_(
     from testbed.cli.console import require_root
 
     require_root()
-    argv = _argv(_chosen(lab), node, command)
+    argv = node_command(chosen(lab), node, command)
     os.execvp(argv[0], argv)
 
 
@@ -183,7 +183,7 @@ def shell(
     from testbed.cli.console import require_root
 
     require_root()
-    argv = _argv(_chosen(lab), node, ["sh", "-l"])
+    argv = node_command(chosen(lab), node, ["sh", "-l"])
     os.execvp(argv[0], argv)
 
 
@@ -199,8 +199,8 @@ def down(
 
     require_root()
     known = labs()
-    chosen = known if everything or (lab is None and len(known) < 2) else [_chosen(lab)]
-    for folder in chosen:
+    meant = known if everything or (lab is None and len(known) < 2) else [chosen(lab)]
+    for folder in meant:
         clean = namespaces.terminate(folder, grace_s=GRACE_S)
         try:
             run_dir = Request.load(folder / "request.json").run_dir
@@ -209,5 +209,5 @@ def down(
         namespaces.remove(folder)
         how = "is down" if clean else "did not end by itself and was killed"
         typer.echo(f"lab {folder.name} {how}; its evidence is in {run_dir}")
-    if not chosen:
+    if not meant:
         typer.echo("no lab is up")

@@ -207,6 +207,7 @@ def open_ebpf(
     mtu: int | None = None,
     other_rlocs: Iterable[Address] = (),
     locator_status_bits: int | None = None,
+    map_versioning: bool = False,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -223,6 +224,8 @@ def open_ebpf(
         other_rlocs: a locator of the other address family, if the core has both.
         locator_status_bits: sent with the L-bit if given; off by default (RFC 9300 §4.1: only where
             all xTRs are trusted).
+        map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
+            closed networks). Off, they are ignored.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -245,7 +248,7 @@ def open_ebpf(
         stack.callback(slow_path.close)
         slow_path.open_sockets()
         config = layout.KernelConfig(
-            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits
+            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning
         )
         program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
         for prefix in dynamic_eid_prefixes:

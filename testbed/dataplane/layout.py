@@ -23,10 +23,10 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIIBBBx16s16s")
+_CONFIG = struct.Struct("=IIIIIIBBBB16s16s")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sII")
-_REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
+_REPORT = struct.Struct("=QIIBBBx6sHI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
 ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
 
@@ -47,6 +47,8 @@ _REPORT_KINDS = {
     1: DataPlaneEventKind.FIRST_PACKET_NEW_RLOC,
     2: DataPlaneEventKind.STALE_PACKET,
     3: DataPlaneEventKind.EID_SEEN,
+    4: DataPlaneEventKind.OLD_DESTINATION_VERSION,
+    5: DataPlaneEventKind.NEW_SOURCE_VERSION,
 }
 
 
@@ -73,6 +75,7 @@ class KernelConfig:
     mtu: int
     rlocs: tuple[Address, ...]
     locator_status_bits: int | None = None
+    map_versioning: bool = False
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -88,6 +91,7 @@ class KernelConfig:
             bits is not None,
             4 in by_family,
             6 in by_family,
+            self.map_versioning,
             by_family[4].packed.ljust(16, b"\0") if 4 in by_family else bytes(16),
             by_family[6].packed if 6 in by_family else bytes(16),
         )
@@ -170,15 +174,20 @@ def decode_counters(value: bytes) -> Counters:
 
 def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
     """The event in a `struct report`, and the generation of the entry that it is about."""
-    mono_ns, kind, generation, eid_family, rloc_family, peer_family, mac, _iid, eid, rloc, peer = _REPORT.unpack_from(
-        sample
-    )
+    mono_ns, kind, generation, *families, mac, map_version, _iid, eid, rloc, peer = _REPORT.unpack_from(sample)
+    eid_family, rloc_family, peer_family = families
     sender = ":".join(f"{octet:02x}" for octet in mac) if any(mac) else None
     seen = _address(eid_family, eid)
     if seen is None:
         raise ValueError(f"report without an EID: {sample.hex()}")
     event = DataPlaneEvent(
-        _REPORT_KINDS[kind], mono_ns, seen, _address(rloc_family, rloc), _address(peer_family, peer), sender
+        _REPORT_KINDS[kind],
+        mono_ns,
+        seen,
+        _address(rloc_family, rloc),
+        _address(peer_family, peer),
+        sender,
+        map_version=map_version or None,
     )
     return event, generation
 

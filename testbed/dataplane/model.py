@@ -45,7 +45,8 @@ class Entry:
         expires_ns: when the entry ceases to count (absolute, RFC 9300 §5; a packet never extends it);
             an expired REMOTE behaves like RESOLVE. None: never.
         instance_id: 24 bits, 0 by default.
-        map_version: the destination's map-version for the data header, 0 = none (RFC 9302).
+        map_version: of the mapping (RFC 9302); goes into data headers, as the destination's if the entry
+            is REMOTE or AWAY, as the source's if it is LOCAL. 0 is none: not sent, not compared.
     """
 
     eid: Prefix
@@ -61,6 +62,8 @@ class DataPlaneEventKind(Enum):
 
     FIRST_PACKET_NEW_RLOC = "first_packet_new_rloc"  # first one encapsulated after an entry's RLOC changed
     STALE_PACKET = "stale_packet"  # one arrived encapsulated for an AWAY entry; `peer` is its outer source
+    OLD_DESTINATION_VERSION = "old_destination_version"  # `peer` has an older mapping of the local `eid`
+    NEW_SOURCE_VERSION = "new_source_version"  # `peer` says that the mapping of `eid` which we have is old
     EID_SEEN = "eid_seen"  # a frame on the EID LAN from a source with no LOCAL entry under a dynamic prefix
 
 
@@ -75,6 +78,7 @@ class DataPlaneEvent:
     peer: Address | None = None
     mac: str | None = None
     old_rloc: Address | None = None  # of FIRST_PACKET_NEW_RLOC: where this prefix pointed before
+    map_version: int | None = None  # of the *_VERSION reports: what the packet said
 
 
 class DataPlane(Protocol):

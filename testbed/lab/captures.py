@@ -15,6 +15,7 @@ from testbed.errors import TestbedError
 from testbed.lab.network.network import Network
 from testbed.plan.model import Plan
 
+PROBES = "icmp or icmp6 or udp or tcp port 7"
 LISP = "udp port 4341 or udp port 4342"
 STREAM_EDGES = "tcp and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0"
 SNAP_OCTETS = 256  # headers and the whole of a probe; LISP control messages are shorter
@@ -55,7 +56,7 @@ def capture_points(plan: Plan, guest_side: Sequence[CapturePoint]) -> list[Captu
     for bridge in plan.bridges:
         for port in bridge.ports:
             if port.node == correspondent:
-                points.append(CapturePoint(correspondent, port.name, "icmp or udp", inside=correspondent))
+                points.append(CapturePoint(correspondent, port.name, PROBES, inside=correspondent))
     return [*points, *guest_side]
 
 

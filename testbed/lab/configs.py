@@ -128,20 +128,28 @@ class Configs:
         """What answers in an emulated guest, beside its kernel."""
         return self._agent(guest.name, "responder", guest.name, addresses=[guest.eid], identity=True)
 
-    def probers(self, guest_eid: str, probes_folder: Path) -> list[AgentSpec]:
-        """The probers at the correspondent, one a flow."""
-        correspondent = self._plan.correspondent
+    def correspondent_services(self) -> AgentSpec:
+        """What answers at the correspondent when the guest asks."""
+        node = self._plan.correspondent.node
+        return self._agent(f"responder-{node}", "responder", node)
+
+    def probers(self, guest: Guest, probes_folder: Path) -> list[AgentSpec]:
+        """The probers, one a flow and direction: at the correspondent, or in the guest."""
+        node, eid = self._plan.correspondent.node, self._plan.correspondent.eid.split("/")[0]
+        ends = {"to-guest": (node, eid, guest.eid), "from-guest": (guest.name, guest.eid, eid)}
+        probes = self._experiment.probes
         return [
             self._agent(
-                f"prober-{flow}",
+                f"prober-{flow}-{direction}",
                 "prober",
-                correspondent.node,
-                target=guest_eid,
-                source=correspondent.eid.split("/")[0],
+                ends[direction][0],
+                source=ends[direction][1],
+                target=ends[direction][2],
                 flow=flow,
-                direction="to-guest",
-                interval_ms=self._experiment.probes.interval_ms,
-                output=str(probes_folder / f"{flow}-to-guest.jsonl"),
+                direction=direction,
+                interval_ms=probes.interval_ms,
+                output=str(probes_folder / f"{flow}-{direction}.jsonl"),
             )
-            for flow in self._experiment.probes.flows
+            for direction in probes.directions
+            for flow in probes.flows
         ]

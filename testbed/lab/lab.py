@@ -128,6 +128,26 @@ class Lab:
             self._start_agent(spec)
         for agent in self.agents.values():
             agent.wait_ready(self.experiment.timeouts_s.agents)
+        self._wait_registered(self.experiment.timeouts_s.agents)
+
+    def _wait_registered(self, deadline_s: float) -> None:
+        """Wait until what is at the sites from the start is registered.
+
+        A question about a prefix that nobody has registered yet is answered "natively, for a minute" (RFC 9301
+        §8.3); an xTR's first Map-Register may find no Map-Server yet and is repeated after a second.
+        """
+        expected = {prefix for site in self.plan.sites for prefix in site.eid_prefixes}
+        end = time.monotonic() + deadline_s
+        while missing := expected - {row["eid"] for row in self._map_server_state()["registrations"]}:
+            if time.monotonic() > end:
+                raise TestbedError(
+                    "prefix-unregistered", f"not registered within {deadline_s:.0f} s: {', '.join(sorted(missing))}",
+                    next_command="testbed inspect",
+                )  # fmt: skip
+            time.sleep(0.02)
+
+    def _map_server_state(self) -> dict[str, Any]:
+        return self.agents[self.plan.mapping_system.node].inspect()
 
     def _start_agent(self, spec: Any) -> AgentProcess:
         agent = AgentProcess(spec, self.network, self.request.folder, self.run_dir / "logs")
@@ -144,9 +164,11 @@ class Lab:
     # --- probing
 
     def start_probers(self) -> None:
-        """Start the probers at the correspondent."""
+        """Start the probers, and what answers those in the guest."""
         (self.run_dir / "probes").mkdir(exist_ok=True)
-        for spec in self._configs.probers(self.guest.eid, self.run_dir / "probes"):
+        if "from-guest" in self.experiment.probes.directions:
+            self._start_agent(self._configs.correspondent_services()).wait_ready(self.experiment.timeouts_s.agents)
+        for spec in self._configs.probers(self.guest, self.run_dir / "probes"):
             self._start_agent(spec).wait_ready(self.experiment.timeouts_s.agents)
 
     def stop_probers(self) -> None:
@@ -199,7 +221,7 @@ class Lab:
 
     def _registered(self) -> dict[str, list[str]]:
         """EID-prefix → locators, as the Map-Server has them."""
-        state = self.agents[self.plan.mapping_system.node].inspect()
+        state = self._map_server_state()
         return {registration["eid"]: list(registration["locators"]) for registration in state["registrations"]}
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:

@@ -24,6 +24,11 @@ PR_SET_PDEATHSIG = 1
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--net", "--mount", "--mount-proc")
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends (for `preexec_fn`)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def launch(request: Request) -> subprocess.Popen[bytes]:
     """Start a lab's supervisor in new namespaces.
 
@@ -33,9 +38,6 @@ def launch(request: Request) -> subprocess.Popen[bytes]:
     path = request.save()
     logs = Path(request.run_dir) / "logs" / "lab"
     logs.mkdir(parents=True, exist_ok=True)
-
-    def die_with_parent() -> None:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     with (logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(

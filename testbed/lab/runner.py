@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from testbed.errors import TestbedError
+from testbed.lab.calibration import Injector
 from testbed.lab.lab import Lab
 from testbed.lab.substrate import Moved
 from testbed.plan.times import longest_round_trip_ms
@@ -14,6 +15,8 @@ from testbed.plan.times import longest_round_trip_ms
 ANSWER_DEADLINE_S = 30.0
 #: After a first answer the path counts as restored when this many probes in a row have come back.
 POLL_S = 0.1
+#: Clean probing between two known outages: at least so long, and at least so many probes.
+CLEAN_S, CLEAN_PROBES = 0.4, 20
 #: What hosts and links may take for a probe beyond the links' delays.
 PROCESSING_S = 0.05
 
@@ -31,12 +34,30 @@ class Runner:
         lab = self._lab
         lab.start_probers()
         self._identity = lab.guest_identity(10.0)
+        self._calibrate()
         for site in itinerary:
             lab.progress.phase(f"migration {self._index + 1}/{len(itinerary)}")
             self._baseline()
             if not self.migrate(site).ok:
                 break
         lab.stop_probers()
+
+    def _calibrate(self) -> None:
+        """Make the known outages that the experiment asks for, each with clean probing before and after it."""
+        lab, asked = self._lab, self._lab.experiment.calibration
+        if not asked.outages_ms:
+            return
+        lab.progress.phase(f"calibration: {len(asked.outages_ms) * asked.repeat} known outages")
+        clean_s = max(CLEAN_S, CLEAN_PROBES * lab.experiment.probes.interval_ms / 1e3)
+        with Injector(lab.plan, lab.network, lab.guest_site) as injector:
+            for length_ms in asked.outages_ms * asked.repeat:
+                self._pause(clean_s)
+                made = injector.inject(length_ms)
+                lab.events.emit(
+                    "outage_injected", mono_ns=made.start_ns, end_ns=made.end_ns, asked_ms=length_ms,
+                    uncertainty_ms=made.uncertainty_ns / 1e6,
+                )  # fmt: skip
+        self._pause(clean_s)
 
     def _baseline(self) -> None:
         lab = self._lab

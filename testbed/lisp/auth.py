@@ -125,18 +125,19 @@ def sign(message: _Message, psk: bytes, *, cover_trailer: bool = False) -> _Mess
     return replace(message, authentication=replace(authentication, data=data))
 
 
-def verify(data: bytes, psk: bytes) -> Verified:
+def verify(data: bytes, psk: bytes, *, decoded: object = None) -> Verified:
     """Check the authentication data of a received message.
 
     Args:
         data: the message as it came; the MAC is over its octets, not over what they mean.
         psk: the pre-shared secret of the message's key ID.
+        decoded: what `decode_control` made of `data`, if that has been done.
 
     Raises:
         WireError: malformed.
         AuthenticationError: of another type, without authentication data, or with wrong ones.
     """
-    message = decode_control(data)
+    message = decode_control(data) if decoded is None else decoded
     if not isinstance(message, MapRegister | MapNotify | MapNotifyAck):
         raise AuthenticationError(f"a {type(message).__name__} carries no authentication data")
     received = message.authentication.data

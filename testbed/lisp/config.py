@@ -10,6 +10,7 @@ from testbed.errors import TestbedError
 from testbed.lisp.actions import SECOND_NS, Address, Prefix
 from testbed.lisp.mechanisms import Mechanism
 from testbed.lisp.sealing import Secret
+from testbed.lisp.tolerances import Tolerance, Tolerances
 from testbed.lisp.wire import XtrIdentity
 
 O = TypeVar("O")  # noqa: E741 - a class of options
@@ -40,6 +41,7 @@ class XtrOptions:
             has really left, when the Map-Server says so.
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
+        tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
     """
 
     registration_ttl_minutes: int = 1440
@@ -54,6 +56,7 @@ class XtrOptions:
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
     ordered_notifies: bool = True
+    tolerate: Tolerances = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class MapServerOptions:
         hole_ttl_minutes: of the negative reply for what is no LISP EID (§8.3).
         map_reply_interval_s: as in `XtrOptions`.
         smr_interval_s: as in `XtrOptions`.
+        tolerate: as in `XtrOptions`.
     """
 
     proxy_reply: bool = True
@@ -77,6 +81,7 @@ class MapServerOptions:
     hole_ttl_minutes: int = 15
     map_reply_interval_s: float = 0.5
     smr_interval_s: float = 3.0
+    tolerate: Tolerances = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +157,11 @@ def options_from(kind: type[O], given: Mapping[str, Any]) -> O:
     """Options from a configuration file.
 
     Raises OptionError for a name that does not exist, listing those that do, and for a value of
-    another type than the default's. Strings must be one of the Literal's words.
+    another type than the default's. Strings must be one of the Literal's words; `tolerate` is a list of words.
     """
+    given = dict(given)
+    if "tolerate" in given:
+        given["tolerate"] = _tolerances(given["tolerate"])
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     for name, value in given.items():
         if name not in known:
@@ -171,6 +179,18 @@ def options_from(kind: type[O], given: Mapping[str, Any]) -> O:
         if not fits:
             raise OptionError("option-value", f"Option {name} = {value!r} does not fit {known[name].type}")
     return kind(**given)
+
+
+def _tolerances(words: Any) -> Tolerances:
+    try:
+        if isinstance(words, str):
+            raise ValueError
+        return frozenset(Tolerance(word) for word in words)
+    except (TypeError, ValueError):
+        known = ", ".join(sorted(each.value for each in Tolerance))
+        raise OptionError(
+            "option-value", f"Option tolerate = {words!r} is no list of tolerances", why=f"known: {known}"
+        ) from None
 
 
 def ns(seconds: float) -> int:

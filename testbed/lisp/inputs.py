@@ -41,6 +41,26 @@ class StaleReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class OldDestinationVersion:
+    """A packet came for a local EID from an ITR with an older mapping of it (RFC 9302 §7.1)."""
+
+    eid: Address
+    peer: Address
+    map_version: int
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSourceVersion:
+    """A packet came from an EID whose mapping is newer than the cached one (RFC 9302 §7.2)."""
+
+    eid: Address
+    peer: Address
+    map_version: int
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class PacketMissed:
     """An inner packet has no mapping."""
 
@@ -74,5 +94,14 @@ class HostGone:
 
 
 Input: TypeAlias = (
-    Started | HostGone | ControlReceived | HostSighted | StaleReceived | PacketMissed | FirstPacketSent | HostExpected
+    Started
+    | HostGone
+    | ControlReceived
+    | HostSighted
+    | StaleReceived
+    | OldDestinationVersion
+    | NewSourceVersion
+    | PacketMissed
+    | FirstPacketSent
+    | HostExpected
 )

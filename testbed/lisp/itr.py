@@ -24,6 +24,7 @@ from testbed.lisp.actions import (
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_cache import CacheEntry, MapCache
+from testbed.lisp.map_version import is_newer
 from testbed.lisp.mapping import belonging, best_rloc, cache_entry, first_rloc
 from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
 from testbed.lisp.rloc_prober import Probe
@@ -102,6 +103,13 @@ class Itr:
         # The entry's own prefix is what is asked about (RFC 9301 §5.2), unless the SMR is narrower.
         asked = eid if eid.prefixlen > entry.eid.prefixlen else entry.eid
         return actions + self._ask(asked, now, smr_invoked=True)
+
+    def outdated(self, eid: Address, map_version: int, now: int) -> list[Action]:
+        """A packet says that there is a newer mapping of an EID: ask, unless it has come meanwhile (RFC 9302 §7.2)."""
+        entry = self.cache.lookup(eid, now)
+        if entry is None or not entry.map_version or not is_newer(map_version, entry.map_version):
+            return []
+        return self._ask(entry.eid, now)
 
     def reply(self, message: MapReply, peer: Address, now: int) -> list[Action]:
         """A Map-Reply: accepted if its nonce is that of an open question, else dropped (RFC 9301 §5.3)."""

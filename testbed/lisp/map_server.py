@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit
+from testbed.lisp.admission import Admission, Correspondent, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.map_version import MapVersions
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
@@ -17,17 +19,18 @@ from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.resolver import Resolver
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import earliest
+from testbed.lisp.tolerances import Tolerance, Tolerances, refusal, used
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
     EncapsulatedControl,
-    LocatorFlag,
     MapNotify,
     MapNotifyAck,
     MapRegister,
     MapRegisterFlag,
     MapRequest,
     WireError,
+    XtrIdentity,
     decode_control,
     in_wire_order,
 )
@@ -45,15 +48,17 @@ class MapServer:
     def __init__(self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._config = config
         self._ownership = Ownership(dict(saved))
+        self._versions = MapVersions(dict(saved), random64)
         self._registry = Registry()
         self._notifier = Notifier()
         self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of)
         self._resolver = Resolver(config, self._registry, self._publisher)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._counters: Counter[str] = Counter()
-        #: Where an xTR was last heard, and the site whose secret it has.
-        self._heard: dict[Claimant, tuple[Address, SiteConfig]] = {}
-        self._site_at: dict[Address, SiteConfig] = {}
+        self._admission = Admission(config, self._ownership)
+        #: Every xTR that has registered something, as it was last heard.
+        self._heard: dict[Claimant, Correspondent] = {}
+        self._claimant_of: dict[XtrIdentity, Claimant] = {}
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
@@ -70,6 +75,8 @@ class MapServer:
             return self._register(message, event, now)
         if isinstance(message, MapNotifyAck):
             return self._acknowledged(message, event, now)
+        if isinstance(message, MapRequest):
+            return self._plain_request(message, event, now)
         return self._dropped("control", f"not for a Map-Server: {type(message).__name__}", event.source)
 
     def next_deadline(self) -> int | None:
@@ -106,6 +113,7 @@ class MapServer:
                     "owner": str(each.owner),
                     "locators": [str(locator.rloc) for locator in each.record.locators],
                     "ttl_minutes": each.record.ttl_minutes,
+                    "map_version": each.record.map_version,
                     "proxy": each.proxy,
                     "nonce": hex(each.nonce),
                     "registered_s_ago": round((now - each.registered_ns) / 1e9, 3),
@@ -118,24 +126,36 @@ class MapServer:
             "counters": dict(sorted((self._counters + self._resolver.counters).items())),
         }
 
+    def _plain_request(self, request: MapRequest, event: ControlReceived, now: int) -> list[Action]:
+        """A Map-Request that is not in an ECM, as RFC 9301 §8.1 wants it: answered if that is tolerated."""
+        needs = frozenset({Tolerance.PLAIN_MAP_REQUEST})
+        if missing := needs - self._config.options.tolerate:
+            return self._dropped("map-request", refusal(missing), event.source)
+        eid = next((each.eid.prefix for each in request.requests if isinstance(each.eid, EidPrefix)), None)
+        if eid is None:
+            return self._dropped("map-request", "names no EID", event.source)
+        # What it would have come in, so that it can be forwarded to an ETR like any other.
+        source = event.source if event.source.version == eid.version else eid.network_address
+        outer = EncapsulatedControl(source, eid.network_address, event.port, event.payload)
+        return self._tolerated(needs, event.source) + self._resolver.request(request, outer, event, now)
+
+    def _tolerated(self, needs: Tolerances, peer: Address) -> list[Action]:
+        self._counters.update(f"tolerated: {each.value}" for each in needs)
+        return used(needs, peer)
+
     # --- registration ------------------------------------------------------------------------------
 
     def _register(self, message: MapRegister, event: ControlReceived, now: int) -> list[Action]:
-        site, covers_trailer = self._site_of(event.payload, event.source)
-        if site is None:
-            return self._refused(message, event, "authentication")
-        claimant = Claimant(site.name, message.xtr or event.source)
-        # A MAC that ends before the xTR-ID (RFC 9301 §5.6) lets anyone repeat the message as another
-        # xTR's; what the MAC does cover, the sender's own locators, must then be new too.
-        senders = [claimant] if covers_trailer else [claimant, *_own_locators(site, message)]
-        for sender in senders:
-            if self._ownership.is_replay(sender, message.nonce):
-                last = self._ownership.last_nonce(sender)
-                return self._refused(message, event, "replay", site=site, last_nonce=last and hex(last))
-        actions: list[Action] = []
-        for sender in senders:
+        judged = self._admission.admit(message, event)
+        if isinstance(judged, Refused):
+            return self._refused(message, event, judged.reason, site=judged.site, **judged.fields)
+        claimant, site = judged.claimant, judged.correspondent.site
+        actions = self._tolerated(judged.needs, event.source)
+        for sender in judged.senders:
             actions += self._ownership.register(sender, message.nonce)
-        self._heard[claimant] = (event.source, site)
+        self._heard[claimant] = judged.correspondent
+        if message.xtr is not None:
+            self._claimant_of.setdefault(message.xtr, claimant)
         accepted: list[EidRecord] = []
         lost = False
         for record in message.records:
@@ -148,7 +168,11 @@ class MapServer:
                 actions += self._refused_record(record, message, event, "not an EID of this site", site=site)
                 continue
             eid = record.eid.prefix
-            if not self._ownership.admits(claimant, eid, message.nonce):
+            if not (
+                self._ownership.admits(claimant, eid, message.nonce)
+                if judged.ordered
+                else self._ownership.admits_unordered(claimant, eid)
+            ):
                 fence = self._ownership.fence(claimant, eid)
                 actions += self._refused_record(
                     record,
@@ -160,15 +184,22 @@ class MapServer:
                 )
                 lost |= self._remind(claimant, eid)
                 continue
+            if record.ttl_minutes:
+                record = replace(record, locators=in_wire_order(record.locators))
+                if self._config.mechanism.map_versions:
+                    record, counted = self._versions.number(record, eid)
+                    actions += counted
             actions += self._accept(record, message, claimant, site, event, now)
             accepted.append(record)
         if lost:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
             actions += self._tell_losses(claimant, now)
         if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
-            # RFC 9301 §5.7: the fields are copied, the authentication data made anew.
+            # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
+            # is ours to say (docs/adr/0004-map-versions.md).
             notify = MapNotify(message.nonce, tuple(accepted), xtr=message.xtr)
-            actions.append(SendControl(site.secret.seal(notify), event.source))
+            sealed = judged.correspondent.secret.seal(notify)
+            actions.append(SendControl(sealed, event.source, judged.correspondent.port))
             actions += [
                 emit(
                     "map_notify_sent", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
@@ -194,14 +225,13 @@ class MapServer:
                 nonce=hex(message.nonce),
             )  # fmt: skip
             return [changed, *self._publish_withdrawal(old, now)]
-        stored = replace(record, locators=in_wire_order(record.locators))
         same_owner = old is not None and old.owner == claimant
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
             lifetime_ns = record.ttl_minutes * MINUTE_NS
         self._registry.put(
             Registration(
-                eid, claimant, site, event.source, stored,
+                eid, claimant, site, event.source, record,
                 proxy=bool(message.flags & MapRegisterFlag.PROXY_REPLY),
                 nonce=message.nonce,
                 registered_ns=old.registered_ns if old is not None and same_owner else now,
@@ -209,17 +239,17 @@ class MapServer:
             )
         )  # fmt: skip
         self._ownership.claim(claimant, eid)
-        if old is not None and same_owner and old.record == stored:
+        if old is not None and same_owner and old.record == record:
             return []
         actions: list[Action] = [
             emit(
-                "mapping_changed", eid=eid, rloc=_rloc(stored), old_rloc=old and _rloc(old.record),
+                "mapping_changed", eid=eid, rloc=_rloc(record), old_rloc=old and _rloc(old.record),
                 owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
-                ttl_minutes=record.ttl_minutes,
+                ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
             )
         ]  # fmt: skip
-        return actions + self._tell(eid, stored, old if not same_owner else None, claimant, now)
+        return actions + self._tell(eid, record, old if not same_owner else None, claimant, now)
 
     def _tell(
         self, eid: Prefix, record: EidRecord, previous: Registration | None, owner: Claimant, now: int
@@ -250,11 +280,12 @@ class MapServer:
         records = self._ownership.untold(claimant)
         if not records or claimant not in self._heard:
             return []
-        destination, site = self._heard[claimant]
+        peer = self._heard[claimant]
         nonce = self._ownership.latest_fence(claimant)
         return self._notifier.notify(
-            claimant, nonce, records, secret=site.secret, destination=destination, reason="departure", now=now
-        )
+            claimant, nonce, records,
+            secret=peer.secret, destination=peer.rloc, port=peer.port, reason="departure", now=now,
+        )  # fmt: skip
 
     def _acknowledged(self, message: MapNotifyAck, event: ControlReceived, now: int) -> list[Action]:
         key = self._notifier.acknowledge(message, event.payload, event.source)
@@ -278,10 +309,11 @@ class MapServer:
 
     def _subscriber_of(self, request: MapRequest) -> Subscriber | None:
         """The xTR that an xTR-ID is, if it has registered with us."""
-        for claimant, (rloc, site) in self._heard.items():
-            if request.xtr is not None and claimant.identity == request.xtr:
-                return Subscriber(claimant, rloc, site.secret)
-        return None
+        claimant = self._claimant_of.get(request.xtr) if request.xtr is not None else None
+        if claimant is None:
+            return None
+        peer = self._heard[claimant]
+        return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
 
     def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
         return self._resolver.records(eid)
@@ -292,20 +324,6 @@ class MapServer:
         return self._publisher.publish(gone, registration.eid, registration.owner, now)
 
     # --- refusals ----------------------------------------------------------------------------------
-
-    def _site_of(self, payload: bytes, source: Address) -> tuple[SiteConfig | None, bool]:
-        """The site whose secret a Map-Register was made with, and whether its MAC covers the xTR-ID.
-
-        What was right last time is tried first.
-        """
-        last = self._site_at.get(source)
-        sites = sorted(self._config.sites, key=lambda site: site is not last)
-        for site in sites:
-            verified = site.secret.verified(payload)
-            if verified is not None:
-                self._site_at[source] = site
-                return site, verified.covers_trailer
-        return None, False
 
     def _refused(
         self, message: MapRegister, event: ControlReceived, reason: str, *, site: SiteConfig | None = None,
@@ -331,17 +349,6 @@ class MapServer:
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
         self._counters[f"{message}_dropped"] += 1
         return [emit("control_dropped", message=message, reason=reason, peer=peer)]
-
-
-def _own_locators(site: SiteConfig, message: MapRegister) -> list[Claimant]:
-    """Who a Map-Register comes from by what is in its records: the locators that are the sender's own (L-bit)."""
-    own = {
-        locator.rloc
-        for record in message.records
-        for locator in record.locators
-        if locator.flags & LocatorFlag.LOCAL and isinstance(locator.rloc, Address)
-    }
-    return [Claimant(site.name, rloc) for rloc in sorted(own, key=lambda each: (each.version, int(each)))]
 
 
 def may_register(site: SiteConfig, eid: EidPrefix) -> bool:

@@ -25,6 +25,7 @@ class Mechanism:
         subscribe: ITRs subscribe to what they resolve, and the Map-Server publishes (RFC 9437).
         probe_interval_s: ITRs ask the locators that they use for their mapping, this often
             (RFC 9301 §7.1); 0 = never.
+        map_versions: mappings are numbered, and data packets carry the numbers (RFC 9302).
         reencapsulate: the old xTR sends on what still comes for an EID that has left; otherwise it drops it.
     """
 
@@ -34,6 +35,7 @@ class Mechanism:
     smr_on_discovery: bool = False
     subscribe: bool = False
     probe_interval_s: float = 0.0
+    map_versions: bool = False
     reencapsulate: bool = True
 
 
@@ -45,6 +47,7 @@ MECHANISMS: dict[str, Mechanism] = {
         Mechanism("smr-map-server", smr_from_map_server=True),
         Mechanism("smr-new-xtr", smr_on_discovery=True),
         Mechanism("pubsub", subscribe=True),
+        Mechanism("map-version", map_versions=True),
         Mechanism("rloc-probe", probe_interval_s=10.0),
     )
 }

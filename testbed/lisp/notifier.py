@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.lisp.actions import Action, Address, SendControl, emit
+from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
 from testbed.lisp.sealing import Secret
-from testbed.lisp.timing import earliest, notify_delays
+from testbed.lisp.timing import notify_delays
 from testbed.lisp.wire import EidRecord, MapNotify, MapNotifyAck
 
 
@@ -20,6 +21,7 @@ class PendingNotify:
         message: what is sent, the same octets each time.
         secret: under which it is sealed and its acknowledgement opened.
         destination: where it goes.
+        port: its UDP port there.
         reason: what it is for, in its events.
         deadline: of the next transmission, or of giving up.
         delays: of what follows.
@@ -30,6 +32,7 @@ class PendingNotify:
     secret: Secret
     destination: Address
     reason: str
+    port: int = CONTROL_PORT
     deadline: int = 0
     delays: Iterator[int] = field(default_factory=notify_delays)
     transmissions: int = 0
@@ -40,6 +43,11 @@ class Notifier:
 
     def __init__(self) -> None:
         self._pending: dict[Hashable, PendingNotify] = {}
+        #: (nonce, destination) → the keys of what an acknowledgement from there under that nonce may answer.
+        self._answered_by: dict[tuple[int, Address], dict[Hashable, None]] = {}
+        #: (deadline, serial, key, notify); rows of what was sent again or is over stay until they come up.
+        self._due: list[tuple[int, int, Hashable, PendingNotify]] = []
+        self._serial = 0
 
     def notify(
         self,
@@ -51,6 +59,7 @@ class Notifier:
         destination: Address,
         reason: str,
         now: int,
+        port: int = CONTROL_PORT,
     ) -> list[Action]:
         """Send a Map-Notify and keep sending it.
 
@@ -62,45 +71,67 @@ class Notifier:
             destination: of the datagrams.
             reason: for the events ("departure", "publication").
             now: nanoseconds.
+            port: UDP port there.
         """
-        pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason)
+        pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason, port)
+        self.cancel(key)
         self._pending[key] = pending
-        return self._transmit(pending, now)
+        self._answered_by.setdefault((nonce, destination), {})[key] = None
+        actions = self._transmit(pending, now)
+        self._schedule(key, pending)
+        return actions
 
     def notify_once(
-        self, nonce: int, records: tuple[EidRecord, ...], *, secret: Secret, destination: Address, reason: str
+        self,
+        nonce: int,
+        records: tuple[EidRecord, ...],
+        *,
+        secret: Secret,
+        destination: Address,
+        reason: str,
+        port: int = CONTROL_PORT,
     ) -> list[Action]:
         """Send a Map-Notify that is not repeated."""
-        return self._transmit(PendingNotify(MapNotify(nonce, records), secret, destination, reason), 0)
+        return self._transmit(PendingNotify(MapNotify(nonce, records), secret, destination, reason, port), 0)
 
     def acknowledge(self, ack: MapNotifyAck, payload: bytes, source: Address) -> Hashable | None:
         """Stop what a Map-Notify-Ack answers; its key, or None if it answers nothing or is not genuine."""
-        for key, pending in self._pending.items():
-            if pending.message.nonce == ack.nonce and pending.destination == source:
-                if not pending.secret.vouches_for(payload):
-                    return None
-                del self._pending[key]
-                return key
+        for key in self._answered_by.get((ack.nonce, source), ()):
+            if not self._pending[key].secret.vouches_for(payload):
+                return None
+            self.cancel(key)
+            return key
         return None
 
     def cancel(self, key: Hashable) -> None:
         """Stop what is not true or not needed any more."""
-        self._pending.pop(key, None)
+        pending = self._pending.pop(key, None)
+        if pending is not None:
+            place = (pending.message.nonce, pending.destination)
+            del self._answered_by[place][key]
+            if not self._answered_by[place]:
+                del self._answered_by[place]
 
     def next_deadline(self) -> int | None:
         """When the next transmission is due."""
-        return earliest(pending.deadline for pending in self._pending.values())
+        while self._due:
+            deadline, _, key, pending = self._due[0]
+            if self._pending.get(key) is pending and pending.deadline == deadline:
+                return deadline
+            heapq.heappop(self._due)
+        return None
 
     def handle_timer(self, now: int) -> tuple[list[Hashable], list[Action]]:
         """Repeat what is due; the keys of what was given up, and what to do."""
         abandoned: list[Hashable] = []
         actions: list[Action] = []
-        for key, pending in list(self._pending.items()):
-            if pending.deadline > now:
-                continue
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, _, key, pending = heapq.heappop(self._due)
             actions += self._transmit(pending, now)
-            if pending.deadline <= now:
-                del self._pending[key]
+            if pending.deadline > now:
+                self._schedule(key, pending)
+            else:
+                self.cancel(key)
                 abandoned.append(key)
                 actions.append(
                     emit(
@@ -110,6 +141,10 @@ class Notifier:
                     )
                 )  # fmt: skip
         return abandoned, actions
+
+    def _schedule(self, key: Hashable, pending: PendingNotify) -> None:
+        self._serial += 1
+        heapq.heappush(self._due, (pending.deadline, self._serial, key, pending))
 
     def inspect(self, now: int) -> list[dict[str, Any]]:
         """What waits for an acknowledgement, for people."""
@@ -131,7 +166,8 @@ class Notifier:
             return []
         pending.deadline = now + delay
         pending.transmissions += 1
-        actions: list[Action] = [SendControl(pending.secret.seal(pending.message), pending.destination)]
+        sealed = pending.secret.seal(pending.message)
+        actions: list[Action] = [SendControl(sealed, pending.destination, pending.port)]
         for record in pending.message.records:
             actions.append(
                 emit(

@@ -37,17 +37,15 @@ class Claimant:
 
 @dataclass(slots=True)
 class Departure:
-    """An EID that an xTR has lost.
+    """An EID that an xTR has lost and not said that it knows.
 
     Attributes:
         fence: registrations with a nonce up to this were sent before the xTR knew.
         record: where the EID is now, as the xTR is told.
-        acknowledged: whether it has said that it knows.
     """
 
     fence: int
     record: EidRecord
-    acknowledged: bool = False
 
 
 class Ownership:
@@ -62,10 +60,16 @@ class Ownership:
         #: The highest nonce that either side has used, per xTR; the next fence is above it.
         self._clock: dict[Claimant, int] = {}
         self._departures: dict[Claimant, dict[Prefix, Departure]] = {}
+        #: EID → who has lost it and not said that they know; to find them without a look at everybody.
+        self._ignorant: dict[Prefix, dict[Claimant, None]] = {}
 
     def is_replay(self, claimant: Claimant, nonce: int) -> bool:
         """Whether a Map-Register is not newer than the last one (RFC 9301 §5.6: it must be dropped)."""
         return nonce <= self._saved.get(f"last {claimant}", -1)
+
+    def never_ordered(self, claimant: Claimant) -> bool:
+        """Whether an xTR has only ever sent Map-Registers with nonce 0, which nothing puts in order."""
+        return self.last_nonce(claimant) in (None, 0)
 
     def last_nonce(self, claimant: Claimant) -> int | None:
         """The nonce of the last Map-Register, or None."""
@@ -84,9 +88,18 @@ class Ownership:
         fence = self.fence(claimant, eid)
         return fence is None or nonce > fence
 
+    def admits_unordered(self, claimant: Claimant, eid: Prefix) -> bool:
+        """Whether a registration with nonce 0 may make its sender the owner.
+
+        It may unless the sender has lost the EID and not said that it knows. One that was sent before
+        and comes after that is believed: without nonces nobody can tell.
+        """
+        return eid not in self._departures.get(claimant, {})
+
     def claim(self, claimant: Claimant, eid: Prefix) -> None:
         """An xTR owns an EID now; it knows, so there is nothing left to tell it."""
         self._departures.get(claimant, {}).pop(eid, None)
+        self._knows(claimant, eid)
 
     def depart(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> tuple[int, list[Action]]:
         """An xTR has lost an EID, or what it was told of one is out of date.
@@ -97,6 +110,7 @@ class Ownership:
         fence = used + FENCE_STEP
         self._clock[claimant] = fence
         self._departures.setdefault(claimant, {})[eid] = Departure(fence, record)
+        self._ignorant.setdefault(eid, {})[claimant] = None
         return fence, [self._save(f"fence {claimant} {eid}", fence)]
 
     def remind(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> bool:
@@ -105,6 +119,7 @@ class Ownership:
         if fence is None:
             return False
         self._departures.setdefault(claimant, {})[eid] = Departure(fence, record)
+        self._ignorant.setdefault(eid, {})[claimant] = None
         self._clock[claimant] = max(self._clock.get(claimant, 0), fence)
         return True
 
@@ -118,25 +133,26 @@ class Ownership:
         A notification carries all of it: an xTR that has moved its nonces past one fence has then
         heard of every loss below it, even if the notification of that loss never came.
         """
-        departures = self._departures.get(claimant, {})
-        return tuple(each.record for each in departures.values() if not each.acknowledged)
+        return tuple(each.record for each in self._departures.get(claimant, {}).values())
 
     def acknowledge(self, claimant: Claimant, nonce: int) -> list[Prefix]:
         """An xTR knows of all its losses up to a nonce; the EIDs that are new in that."""
-        known = []
-        for eid, departure in self._departures.get(claimant, {}).items():
-            if departure.fence <= nonce and not departure.acknowledged:
-                departure.acknowledged = True
-                known.append(eid)
+        departures = self._departures.get(claimant, {})
+        known = [eid for eid, departure in departures.items() if departure.fence <= nonce]
+        for eid in known:
+            del departures[eid]
+            self._knows(claimant, eid)
         return known
 
     def ignorant_of(self, eid: Prefix) -> list[Claimant]:
         """The xTRs that have lost an EID and have not yet said that they know."""
-        return [
-            claimant
-            for claimant, departures in self._departures.items()
-            if eid in departures and not departures[eid].acknowledged
-        ]
+        return list(self._ignorant.get(eid, ()))
+
+    def _knows(self, claimant: Claimant, eid: Prefix) -> None:
+        ignorant = self._ignorant.get(eid, {})
+        ignorant.pop(claimant, None)
+        if not ignorant:
+            self._ignorant.pop(eid, None)
 
     def _save(self, owner: str, nonce: int) -> SaveNonce:
         self._saved[owner] = nonce

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -20,11 +21,18 @@ class PrefixMap(Generic[V]):
     def __init__(self) -> None:
         #: (instance-ID, IP version) → prefix length → network address as an integer → (prefix, value)
         self._tables: dict[tuple[int, int], dict[int, dict[int, tuple[Prefix, V]]]] = {}
+        #: (instance-ID, IP version, prefix length) → its network addresses in order; made when first needed.
+        self._ordered: dict[tuple[int, int, int], list[int]] = {}
 
     def set(self, prefix: Prefix, value: V, instance_id: int = 0) -> None:
         """Store the value of exactly this prefix."""
         lengths = self._tables.setdefault((instance_id, prefix.version), {})
-        lengths.setdefault(prefix.prefixlen, {})[int(prefix.network_address)] = (prefix, value)
+        table = lengths.setdefault(prefix.prefixlen, {})
+        number = int(prefix.network_address)
+        ordered = self._ordered.get((instance_id, prefix.version, prefix.prefixlen))
+        if ordered is not None and number not in table:
+            insort(ordered, number)
+        table[number] = (prefix, value)
 
     def get(self, prefix: Prefix, instance_id: int = 0) -> V | None:
         """The value of exactly this prefix, or None."""
@@ -36,7 +44,11 @@ class PrefixMap(Generic[V]):
         """Remove exactly this prefix and return its value, or None if it was not there."""
         lengths = self._tables.get((instance_id, prefix.version), {})
         table = lengths.get(prefix.prefixlen, {})
-        found = table.pop(int(prefix.network_address), None)
+        number = int(prefix.network_address)
+        found = table.pop(number, None)
+        ordered = self._ordered.get((instance_id, prefix.version, prefix.prefixlen))
+        if ordered is not None and found is not None:
+            del ordered[bisect_left(ordered, number)]
         if not table:
             lengths.pop(prefix.prefixlen, None)
         return found[1] if found else None
@@ -61,16 +73,48 @@ class PrefixMap(Generic[V]):
     def inside(self, prefix: Prefix, instance_id: int = 0) -> Iterator[tuple[Prefix, V]]:
         """Every prefix longer than `prefix` and within it, in order of address and length."""
         lengths = self._tables.get((instance_id, prefix.version), {})
-        first, last = int(prefix.network_address), int(prefix.broadcast_address)
-        found = [
-            (number, length, item)
-            for length, table in lengths.items()
-            if length > prefix.prefixlen
-            for number, item in table.items()
-            if first <= number <= last
-        ]
+        found = []
+        for length, table in lengths.items():
+            if length > prefix.prefixlen:
+                ordered, start, end = self._range(prefix, length, instance_id)
+                found += [(number, length, table[number]) for number in ordered[start:end]]
         for _, _, item in sorted(found, key=lambda row: row[:2]):
             yield item
+
+    def overlapping(self, prefix: Prefix, instance_id: int = 0) -> Iterator[tuple[Prefix, V]]:
+        """Every prefix that holds `prefix`, is it or is within it."""
+        yield from self.covering(prefix, instance_id)
+        yield from self.inside(prefix, instance_id)
+
+    def hole(self, address: Address, within: Prefix, instance_id: int = 0) -> Prefix:
+        """The largest prefix in `within` that holds an address and overlaps nothing (RFC 9301 §8.3).
+
+        Args:
+            address: in no stored prefix.
+            within: how far to widen it.
+            instance_id: of the table.
+        """
+        lengths = self._tables.get((instance_id, address.version), {})
+        hole = host_prefix(address)
+        while hole.prefixlen > within.prefixlen:
+            wider = hole.supernet()
+            for length in lengths:
+                if length >= wider.prefixlen:
+                    _, start, end = self._range(wider, length, instance_id)
+                    if start < end:
+                        return hole
+            hole = wider
+        return hole
+
+    def _range(self, prefix: Prefix, length: int, instance_id: int) -> tuple[list[int], int, int]:
+        """The network addresses of a length in order, and from where to where they are in a prefix."""
+        place = (instance_id, prefix.version, length)
+        ordered = self._ordered.get(place)
+        if ordered is None:
+            table = self._tables.get((instance_id, prefix.version), {}).get(length, {})
+            ordered = self._ordered[place] = sorted(table)
+        first, last = int(prefix.network_address), int(prefix.broadcast_address)
+        return ordered, bisect_left(ordered, first), bisect_right(ordered, last)
 
     def items(self) -> Iterator[tuple[int, Prefix, V]]:
         """(instance-ID, prefix, value) of everything, in a stable order."""

@@ -9,6 +9,7 @@ from typing import Any
 from testbed.lisp.actions import Action, Address, Prefix, emit
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
+from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import EidPrefix, EidRecord, MapRequest
@@ -38,13 +39,13 @@ class Subscription:
         nonce: the last that was used either way; a publication takes the next.
         itr_rloc: where Map-Notifies go.
         secret: of the security association (RFC 9437 §7.1: pre-shared, the site's).
-        active: False once it has ended; its nonce is kept against replays (RFC 9437 §5).
+        port: UDP port that Map-Notifies go to.
     """
 
     nonce: int
     itr_rloc: Address
     secret: Secret
-    active: bool = True
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Subscriber:
     claimant: Claimant
     rloc: Address
     secret: Secret
+    port: int
 
 
 class Publisher:
@@ -75,6 +77,8 @@ class Publisher:
         self._subscriber_of = subscriber_of
         self._records_of = records_of
         self._subscriptions: dict[SubscriptionKey, Subscription] = {}
+        #: The active ones by prefix, in the order in which they began.
+        self._active: PrefixMap[dict[SubscriptionKey, Subscription]] = PrefixMap()
 
     def request(
         self, request: MapRequest, eid: Prefix, peer: Address, now: int
@@ -106,7 +110,14 @@ class Publisher:
         # us on them, so it must be the one that the xTR registers from.
         if not ending and subscriber.rloc not in request.itr_rlocs:
             return _denied(eid, MappingAction.DROP_POLICY_DENIED), []
-        self._subscriptions[key] = Subscription(request.nonce, subscriber.rloc, subscriber.secret, active=not ending)
+        self._end(key)
+        subscription = Subscription(request.nonce, subscriber.rloc, subscriber.secret, subscriber.port)
+        self._subscriptions[key] = subscription
+        if not ending:
+            same = self._active.get(eid)
+            if same is None:
+                self._active.set(eid, same := {})
+            same[key] = subscription
         event = emit(
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,
@@ -116,12 +127,12 @@ class Publisher:
     def publish(self, record: EidRecord, eid: Prefix, owner: Claimant, now: int) -> list[Action]:
         """Tell every subscriber of an overlapping prefix that a mapping changed (RFC 9437 §6)."""
         actions: list[Action] = []
-        for key, subscription in self._subscriptions.items():
-            if not subscription.active or not key.eid.overlaps(eid):
-                continue
+        overlapping = [row for _, same in self._active.overlapping(eid) for row in same.items()]
+        for key, subscription in overlapping:
             if key.subscriber == owner:
                 # It has the EID itself now and subscribed while that was elsewhere.
-                subscription.active = key.eid != eid
+                if key.eid == eid:
+                    self._end(key)
                 continue
             subscription.nonce += 1
             actions += self._notify(key, (record,), eid, "publication", now)
@@ -130,7 +141,7 @@ class Publisher:
     def abandoned(self, key: PublicationKey, now: int) -> list[Action]:
         """A subscriber acknowledges nothing: its subscription ends, which it is told once (RFC 9437 §5)."""
         subscription = self._subscriptions[key.subscription]
-        subscription.active = False
+        self._end(key.subscription)
         record = _denied(key.subscription.eid, MappingAction.DROP_AUTH_FAILURE)
         return [
             emit("subscription_ended", eid=key.subscription.eid, peer=subscription.itr_rloc, reason="silent"),
@@ -140,6 +151,7 @@ class Publisher:
                 secret=subscription.secret,
                 destination=subscription.itr_rloc,
                 reason="subscription-ended",
+                port=subscription.port,
             ),
         ]
 
@@ -147,9 +159,15 @@ class Publisher:
         """The subscriptions, for people."""
         return [
             {"eid": str(key.eid), "subscriber": str(key.subscriber), "itr_rloc": str(each.itr_rloc)}
-            for key, each in self._subscriptions.items()
-            if each.active
+            for _, _, same in self._active.items()
+            for key, each in same.items()
         ]
+
+    def _end(self, key: SubscriptionKey) -> None:
+        """Publish no more under a subscription; its nonce is kept against replays (RFC 9437 §5)."""
+        same = self._active.get(key.eid)
+        if same is not None and same.pop(key, None) is not None and not same:
+            self._active.pop(key.eid)
 
     def _notify(
         self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: Prefix, reason: str, now: int
@@ -163,6 +181,7 @@ class Publisher:
             destination=subscription.itr_rloc,
             reason=reason,
             now=now,
+            port=subscription.port,
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl, emit
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.machine import Machine
+from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
 from testbed.lisp.timing import earliest, register_delays
 from testbed.lisp.wire import (
     EidPrefix,
@@ -99,10 +100,13 @@ class Registrar:
         self._config = config
         self._nonce = nonce
         self._registrations: dict[tuple[Prefix, Address], Registration] = {}
+        #: Of our mappings, as the Map-Servers number them (docs/adr/0004-map-versions.md).
+        self._versions: dict[Prefix, int] = {}
 
     def register(self, eid: Prefix, now: int) -> list[Action]:
         """Start to register a prefix at every Map-Server, at once; a registration that exists starts anew."""
         actions: list[Action] = []
+        self._versions.pop(eid, None)
         for map_server in self._config.map_servers:
             machine = Machine(TRANSITIONS, RegistrationState.REGISTERING)
             registration = Registration(eid, map_server, self._nonce + 1, machine, now)
@@ -122,9 +126,25 @@ class Registrar:
 
     def lose(self, eid: Prefix) -> None:
         """Forget a prefix that is registered by somebody else now; nothing is sent for it any more."""
+        self._versions.pop(eid, None)
         for registration in self._of(eid):
             registration.machine.feed(RegistrationInput.LOST)
             del self._registrations[eid, registration.map_server]
+
+    def version_of(self, eid: Prefix) -> int:
+        """The map-version of our mapping of a prefix, null while no Map-Server has said one."""
+        return self._versions.get(eid, NULL_MAP_VERSION)
+
+    def numbered(self, record: EidRecord) -> bool:
+        """Take the map-version in a Map-Server's answer to a registration; whether it is news."""
+        if not isinstance(record.eid, EidPrefix) or not record.map_version or not self._of(record.eid.prefix):
+            return False
+        known = self.version_of(record.eid.prefix)
+        # With several Map-Servers the newest counts; the others take it from the next registration.
+        if known and not is_newer(record.map_version, known):
+            return False
+        self._versions[record.eid.prefix] = record.map_version
+        return record.map_version != known
 
     def claim_of(self, eid: Prefix, map_server: Address) -> int | None:
         """The nonce with which the present stay of a prefix was first registered, or None."""
@@ -183,6 +203,7 @@ class Registrar:
                 "state": registration.machine.state.value,
                 "transmissions": registration.transmissions,
                 "next_s": round((registration.deadline - now) / 1e9, 3),
+                "map_version": self.version_of(registration.eid),
             }
             for registration in self._registrations.values()
         ]
@@ -196,6 +217,7 @@ class Registrar:
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
             (RlocRecord(self._config.rloc, flags=flags),),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
+            map_version=self.version_of(eid),
         )
 
     def _of(self, eid: Prefix) -> list[Registration]:

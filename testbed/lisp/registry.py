@@ -70,6 +70,10 @@ class Registry:
         """Registrations of longer prefixes within `eid`."""
         return [found for _, found in self._registrations.inside(eid)]
 
+    def hole(self, address: Address, within: Prefix) -> Prefix:
+        """The largest prefix in `within` that holds an unregistered address and touches nothing registered."""
+        return self._registrations.hole(address, within)
+
     def expire(self, now: int) -> list[Registration]:
         """Remove and return what was not refreshed in time."""
         ended = []

@@ -11,7 +11,7 @@ from dataclasses import replace
 from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit, host_prefix
 from testbed.lisp.config import MapServerConfig, ns
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.prefix_map import uncovered_prefix
+from testbed.lisp.prefix_map import PrefixMap, uncovered_prefix
 from testbed.lisp.publisher import Publisher
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.replier import Replier, itr_rloc_for
@@ -43,7 +43,7 @@ class Resolver:
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
         self.counters: Counter[str] = Counter()
         #: What was given out to whom, and until when it may be in use: prefix → ITR-RLOC → nanoseconds.
-        self._given: dict[Prefix, dict[Address, int]] = {}
+        self._given: PrefixMap[dict[Address, int]] = PrefixMap()
 
     def request(
         self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
@@ -109,23 +109,21 @@ class Resolver:
             # Its neighbours may be registered any moment, one by one: deny this one EID only.
             hole, ttl_minutes = host_prefix(address), options.unregistered_ttl_minutes
         elif any(address in prefix for prefix in static):
-            registered = [each.eid for each in self._registry]
             delegated = max((each for each in static if address in each), key=lambda each: each.prefixlen)
-            free = uncovered_prefix(address, registered)
-            hole = free if free.prefixlen > delegated.prefixlen else delegated
+            hole = self._registry.hole(address, delegated)
             ttl_minutes = options.unregistered_ttl_minutes
         return EidRecord(EidPrefix(hole), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
 
     def askers(self, eid: Prefix, now: int) -> list[Address]:
         """The ITR-RLOCs that may still use an answer that covered an EID."""
         found: set[Address] = set()
-        for prefix, until in list(self._given.items()):
+        for prefix, until in list(self._given.overlapping(eid)):
             live = {rloc: end for rloc, end in until.items() if end > now}
-            self._given[prefix] = live
-            if not live:
-                del self._given[prefix]
-            elif prefix.overlaps(eid):
-                found |= live.keys()
+            if live:
+                self._given.set(prefix, live)
+            else:
+                self._given.pop(prefix)
+            found |= live.keys()
         return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
 
     def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
@@ -133,7 +131,10 @@ class Resolver:
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):
                 until = now + record.ttl_minutes * MINUTE_NS
-                self._given.setdefault(record.eid.prefix, {})[itr_rloc] = until
+                given = self._given.get(record.eid.prefix)
+                if given is None:
+                    self._given.set(record.eid.prefix, given := {})
+                given[itr_rloc] = until
 
     def proxied(self, record: EidRecord, ttl_minutes: int | None = None) -> EidRecord:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""

@@ -5,11 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from testbed.lisp.auth import AuthenticationError, Verified, verify
+from testbed.lisp.auth import Authenticated, AuthenticationError, verify
 from testbed.lisp.auth import sign as compute
+from testbed.lisp.tolerances import Tolerance, Tolerances
 from testbed.lisp.wire import AlgorithmId, Authentication, MapNotify, MapNotifyAck, MapRegister
 
 M = TypeVar("M", MapRegister, MapNotify, MapNotifyAck)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A message that somebody made who knows the secret.
+
+    Attributes:
+        message: decoded.
+        covers_trailer: whether the MAC vouches for xTR-ID and Site-ID.
+        needs: what must be tolerated of its sender to accept it.
+        secret: ours, used as the sender uses it, so that it understands the answer.
+    """
+
+    message: Authenticated
+    covers_trailer: bool
+    needs: Tolerances
+    secret: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +38,49 @@ class Secret:
         key_id: 8 bits; which secret this is to both ends (RFC 9301 §5.6).
         key: the octets.
         algorithm: of the MAC; HMAC-SHA-256-128 is the one that everybody must have.
+        cover_trailer: the MAC includes xTR-ID and Site-ID; RFC 9301 ends it before them.
     """
 
     key_id: int
     key: bytes = field(repr=False)
-    algorithm: AlgorithmId = AlgorithmId.HMAC_SHA_256_128
+    algorithm: AlgorithmId | int = AlgorithmId.HMAC_SHA_256_128
+    cover_trailer: bool = False
 
     def seal(self, message: M) -> bytes:
         """The octets of a message with its authentication data."""
         named = replace(message, authentication=Authentication(self.key_id, self.algorithm))
-        return compute(named, self.key).encode()
+        return compute(named, self.key, cover_trailer=self.cover_trailer).encode()
 
-    def verified(self, payload: bytes) -> Verified | None:
-        """A received message, if somebody who knows the secret made it; WireError if malformed."""
+    def open(self, payload: bytes, decoded: object = None) -> Opened | None:
+        """A received message, if somebody who knows the secret made it; WireError if malformed.
+
+        Args:
+            payload: the message as it came.
+            decoded: what `decode_control` made of it, if that has been done.
+        """
         try:
-            found = verify(payload, self.key)
+            found = verify(payload, self.key, decoded=decoded)
         except AuthenticationError:
             return None
-        return found if found.message.authentication.key_id == self.key_id else None
+        authentication = found.message.authentication
+        needs = set()
+        if authentication.key_id != self.key_id:
+            if authentication.key_id != 0:
+                return None
+            needs.add(Tolerance.WIDE_KEY_ID)
+        if authentication.algorithm_id == AlgorithmId.HMAC_SHA_1_96 != self.algorithm:
+            needs.add(Tolerance.SHA_1)
+        if found.covers_trailer and not self.cover_trailer:
+            needs.add(Tolerance.MAC_OVER_TRAILER)
+        theirs = replace(
+            self,
+            key_id=authentication.key_id,
+            algorithm=authentication.algorithm_id,
+            cover_trailer=found.covers_trailer,
+        )
+        return Opened(found.message, found.covers_trailer, frozenset(needs), theirs)
 
     def vouches_for(self, payload: bytes) -> bool:
-        """Whether somebody who knows the secret made a received message; WireError if malformed."""
-        return self.verified(payload) is not None
+        """Whether somebody made a received message who uses the secret as we do; WireError if malformed."""
+        opened = self.open(payload)
+        return opened is not None and not opened.needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -19,7 +20,8 @@ class RateLimiter(Generic[K]):
 
     def __init__(self, interval_ns: int) -> None:
         self.interval_ns = interval_ns
-        self._last_ns: dict[K, int] = {}
+        #: In the order of their times, so that what is over is in front.
+        self._last_ns: OrderedDict[K, int] = OrderedDict()
 
     def allow(self, key: K, now: int) -> bool:
         """Whether one may go now; if so, it counts."""
@@ -27,6 +29,7 @@ class RateLimiter(Generic[K]):
             return False
         if self.interval_ns:
             self._last_ns[key] = now
+            self._last_ns.move_to_end(key)
         return True
 
     def ready_at(self, key: K, now: int) -> int:
@@ -36,7 +39,8 @@ class RateLimiter(Generic[K]):
 
     def forget_before(self, now: int) -> None:
         """Drop keys whose interval is over; they limit nothing any more."""
-        self._last_ns = {key: last for key, last in self._last_ns.items() if last + self.interval_ns > now}
+        while self._last_ns and next(iter(self._last_ns.values())) + self.interval_ns <= now:
+            self._last_ns.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._last_ns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,8 @@ from testbed.lisp.inputs import (
     HostGone,
     HostSighted,
     Input,
+    NewSourceVersion,
+    OldDestinationVersion,
     PacketMissed,
     StaleReceived,
     Started,
@@ -38,8 +40,10 @@ from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
 from testbed.lisp.rloc_prober import RlocProber
+from testbed.lisp.sealing import Secret
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import RateLimiter, earliest
+from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -87,6 +91,8 @@ class Xtr:
             HostExpected: self._expected,
             HostGone: self._gone,
             StaleReceived: self._stale,
+            OldDestinationVersion: self._old_destination,
+            NewSourceVersion: self._new_source,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
         }
@@ -199,6 +205,20 @@ class Xtr:
             actions += self._solicitor.solicit(event.eid, event.peer, now)
         return actions
 
+    def _old_destination(self, event: OldDestinationVersion, now: int) -> list[Action]:
+        """RFC 9302 §7.1, case 3: the ITR must be informed, within the limits of its requests."""
+        told = emit(
+            "map_version_older", eid=event.eid, peer=event.peer, map_version=event.map_version, mono_ns=event.mono_ns
+        )
+        return [told, *self._solicitor.solicit(event.eid, event.peer, now)]
+
+    def _new_source(self, event: NewSourceVersion, now: int) -> list[Action]:
+        """RFC 9302 §7.2, case 2: what is cached of the source is stale, and must be asked for."""
+        told = emit(
+            "map_version_newer", eid=event.eid, peer=event.peer, map_version=event.map_version, mono_ns=event.mono_ns
+        )
+        return [told, *self._itr.outdated(event.eid, event.map_version, now)]
+
     def _first_packet(self, event: FirstPacketSent, now: int) -> list[Action]:
         # An entry that expired in between is new to the data plane; what matters is the flow's last locator.
         old = event.old_rloc or self._last_rloc.get(event.eid)
@@ -241,9 +261,16 @@ class Xtr:
         self._counters[f"{message}_dropped"] += 1
         return [emit("control_dropped", message=message, reason=reason, peer=peer)]
 
+    def _tolerated(self, needs: Iterable[Tolerance], peer: Address) -> list[Action]:
+        self._counters.update(f"tolerated: {each.value}" for each in needs)
+        return used(needs, peer)
+
     def _request(self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool) -> list[Action]:
         if request.flags & MapRequestFlag.SMR:
-            actions: list[Action] = []
+            needs = set() if request.flags & MapRequestFlag.DONT_MAP_REPLY else {Tolerance.SMR_WITHOUT_D_BIT}
+            if missing := needs - self._config.options.tolerate:
+                return self._dropped("smr", refusal(missing), peer)
+            actions = self._tolerated(needs, peer)
             for requested in request.requests:
                 if isinstance(requested.eid, EidPrefix):
                     actions += self._itr.solicited(requested.eid.prefix, peer, now)
@@ -280,11 +307,18 @@ class Xtr:
     def _notify(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
         if event.source not in self._config.map_servers:
             return self._dropped("map-notify", "not from a Map-Server of ours", event.source)
-        if not self._config.secret.vouches_for(event.payload):
+        opened = self._config.secret.open(event.payload, notify)
+        if opened is None:
             return self._dropped("map-notify", "authentication", event.source)
+        if missing := opened.needs - self._config.options.tolerate:
+            return self._dropped("map-notify", refusal(missing), event.source)
+        return self._tolerated(opened.needs, event.source) + self._notified(notify, event, opened.secret, now)
+
+    def _notified(self, notify: MapNotify, event: ControlReceived, secret: Secret, now: int) -> list[Action]:
+        """A genuine Map-Notify; `secret` is how its sender uses ours."""
         acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
         if acknowledged:
-            return actions
+            return actions + [each for record in notify.records for each in self._numbered(record, now)]
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
         published = self._itr.notified(notify, event.source, now)
@@ -296,8 +330,19 @@ class Xtr:
             for record in notify.records:
                 actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions.append(SendControl(self._config.secret.seal(ack), event.source, CONTROL_PORT))
+        actions.append(SendControl(secret.seal(ack), event.source, CONTROL_PORT))
         return actions
+
+    def _numbered(self, record: EidRecord, now: int) -> list[Action]:
+        """Put the map-version that a Map-Server gave our mapping into the data plane."""
+        if not self._config.mechanism.map_versions or not self._registrar.numbered(record):
+            return []
+        assert isinstance(record.eid, EidPrefix)
+        prefix = record.eid.prefix
+        return [
+            SetForwarding(prefix, Forwarding.LOCAL, map_version=record.map_version),
+            emit("map_version_learned", eid=prefix, map_version=record.map_version, mono_ns=now),
+        ]
 
     def _learn(self, record: EidRecord, nonce: int, map_server: Address, now: int) -> list[Action]:
         """A mapping that the Map-Server sent unasked: an EID of ours that is elsewhere now, or news."""

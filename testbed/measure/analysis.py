@@ -12,10 +12,12 @@ from numpy.random import Generator
 from testbed.events import Event
 from testbed.measure import validity
 from testbed.measure.bounds import Bound
+from testbed.measure.calibration import Calibration, calibrations
 from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
 from testbed.measure.losses import Fate, ProbeKey, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
 from testbed.measure.phases import Phases, measure_phases
+from testbed.measure.tcp import Connection, connection
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
 from testbed.measure.validity import Finding
 from testbed.measure.verdict import Verdict, migration_verdict
@@ -82,6 +84,7 @@ class MigrationResult:
     Attributes:
         flows: one a flow and direction, the one that the outage is measured in first.
         both_sites_ns: how long both xTRs claimed the EID (t5 … t9); None if not measured.
+        connections: what became of the TCP connections that were probed.
         limiters: options whose rate limits delayed something about the EID before it was remapped (t4 … t13).
     """
 
@@ -92,6 +95,7 @@ class MigrationResult:
     verdict: Verdict
     bound: Bound | None
     both_sites_ns: int | None
+    connections: tuple[Connection, ...] = ()
     limiters: tuple[str, ...] = ()
 
     @property
@@ -107,6 +111,7 @@ class Analysis:
     run: Run
     migrations: tuple[MigrationResult, ...]
     findings: tuple[Finding, ...]
+    calibrations: tuple[Calibration, ...] = ()
 
 
 #: Gives the random generator for one figure by its name, so that adding a figure moves no other.
@@ -116,12 +121,16 @@ Randomness = Callable[[str], Generator]
 def analyse(run: Run) -> Analysis:
     """Measure every migration of a run and check what the figures rest on."""
     results = tuple(_migration(run, migration) for migration in run.migrations)
-    return Analysis(run, results, tuple(_findings(run, results)))
+    ordered = primary_first(run.series)
+    checked = calibrations(run.events, ordered[0], run.interval_ns) if ordered else ()
+    findings = [*_findings(run, results), *validity.check_calibration([one.within for one in checked])]
+    return Analysis(run, results, tuple(findings), checked)
 
 
 def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
-    """The logs with the one first that outages are measured in: towards the guest, ICMP before others."""
-    return sorted(series, key=lambda s: (s.direction != "to-guest", s.flow != "icmp", s.flow))
+    """The logs with the one first that outages are measured in: towards the guest, ICMP before UDP."""
+    order = ("icmp", "udp", "tcp")
+    return sorted(series, key=lambda s: (s.flow == "tcp", s.direction != "to-guest", order.index(s.flow)))
 
 
 def _migration(run: Run, migration: Migration) -> MigrationResult:
@@ -149,6 +158,7 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         migration_verdict(migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks),
         run.bounds.get(migration.index),
         _both_sites_ns(timeline),
+        tuple(connection(flow.series, migration, run.events) for flow in flows if flow.series.flow == "tcp"),
         _limiters(run, migration, timeline),
     )
 
@@ -211,6 +221,9 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
         which = f"migration {result.migration.index}"
         for flow in result.flows:
             where = f"{which}, {flow.series.name}"
+            if flow.series.flow == "tcp":  # a broken connection is a result, and sends nothing
+                findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
+                continue
             findings.append(validity.check_baseline(where, flow.baseline, run.expected_loss))
             findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
             findings.append(validity.check_sent(where, flow.counts))

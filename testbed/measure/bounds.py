@@ -86,7 +86,12 @@ def remapping_bound(
             f"a stale packet is at the old xTR when it is told; the next may be {probe_interval_ms:g} ms away",
         )
     if mechanism == "map-version":
-        return Bound(d(new, itr) + resolve, f"d(new,ITR) + {answer}", "at the VM's first packet to the peer")
+        numbered = d(new, server) + d(server, new)
+        return Bound(
+            numbered + d(new, itr) + resolve,
+            f"RTT(new,MS) + d(new,ITR) + {answer}",
+            "at the VM's first packet to the peer with its map-version, which the Map-Server gives",
+        )
     if mechanism == "smr-new-xtr":
         value = d(new, itr) + resolve
         return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers")

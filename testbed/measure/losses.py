@@ -22,10 +22,13 @@ from testbed.measure.model import ProbeSeries
 PAYLOAD_MARK = b"TBPROBE1"
 _SEQUENCE = struct.Struct("!Q")
 _SEQUENCE_AT = len(PAYLOAD_MARK) + 8
+PAYLOAD_OCTETS = _SEQUENCE_AT + _SEQUENCE.size
 #: Octets of an ICMP echo's and of a UDP header.
 _HEADER = 8
 #: (version, octets of the IP header, where its protocol, source and destination are, octets of an address).
 _IP = ((4, 20, 9, 12, 16, 4), (6, 40, 6, 8, 24, 16))
+#: Whoever asks by UDP asks here (RFC 862), and is answered from here.
+_ECHO_PORT = (7).to_bytes(2, "big")
 _FLOWS = {1: "icmp", 58: "icmp", 17: "udp"}
 #: Types of an echo request and reply (RFC 792, RFC 4443 §4).
 _REQUESTS, _REPLIES = {8, 128}, {0, 129}
@@ -93,14 +96,11 @@ class LossFinder:
         eids: the guests' addresses.
         cores: (node, interface) of each capture at an xTR's core side → the xTR.
         fates: of every probe that was sent.
-        directions: flow → the directions that are probed in it; a UDP packet does not say which
-            one it belongs to, so with two directions it is left alone.
     """
 
     eids: frozenset[bytes]
     cores: Mapping[tuple[str, str], str] = field(default_factory=dict)
     fates: dict[ProbeKey, Fate] = field(default_factory=dict)
-    directions: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -113,7 +113,6 @@ class LossFinder:
         finder = cls(frozenset(ip_address(eid).packed for eid in eids), cores or {})
         for log in series:
             if log.flow in _FLOWS.values():
-                finder.directions.setdefault(log.flow, set()).add(log.direction)
                 for seq in log.seq[log.was_sent]:
                     finder.fates[ProbeKey(log.flow, log.direction, int(seq))] = Fate()
         return finder
@@ -151,17 +150,17 @@ class LossFinder:
             from_guest = data[start + source_at : start + source_at + size] in self.eids
             if flow is None or to_guest == from_guest:
                 continue
-            return self._roles(flow, data[header_at], to_guest)
+            return self._roles(flow, data[header_at : header_at + _HEADER], to_guest)
         return None
 
-    def _roles(self, flow: str, echo_type: int, to_guest: bool) -> tuple[str, str, bool] | None:
-        if flow == "icmp" and echo_type in _REQUESTS | _REPLIES:
-            is_request = echo_type in _REQUESTS
-            return flow, "to-guest" if is_request == to_guest else "from-guest", is_request
-        if flow == "udp" and len(self.directions.get(flow, ())) == 1:
-            (direction,) = self.directions[flow]
-            return flow, direction, to_guest == (direction == "to-guest")
-        return None
+    def _roles(self, flow: str, header: bytes, to_guest: bool) -> tuple[str, str, bool] | None:
+        if flow == "icmp" and header[0] in _REQUESTS | _REPLIES:
+            is_request = header[0] in _REQUESTS
+        elif flow == "udp" and _ECHO_PORT in (header[:2], header[2:4]):
+            is_request = header[2:4] == _ECHO_PORT
+        else:
+            return None
+        return flow, "to-guest" if is_request == to_guest else "from-guest", is_request
 
 
 def lost_where(gap: Gap, series: ProbeSeries, fates: Mapping[ProbeKey, Fate]) -> dict[str, int]:

@@ -52,6 +52,7 @@ class Probe(NamedTuple):
     sent_ns: int | None
     received_ns: int | None
     replies: int
+    kernel_sent_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,9 @@ class ProbeSeries:
     Attributes:
         flow: "icmp", "udp".
         direction: "to-guest" (the correspondent asks) or "from-guest".
-        seq, scheduled_ns, sent_ns, received_ns, replies: columns of one length; NEVER in
-            `sent_ns` is a probe that was due and not sent, in `received_ns` one without reply.
+        seq, scheduled_ns, sent_ns, received_ns, replies, kernel_sent_ns: columns of one length; NEVER in
+            `sent_ns` is a probe that was due and not sent, in `received_ns` one without reply, in
+            `kernel_sent_ns` one of which the kernel did not say when the device got it.
     """
 
     flow: str
@@ -72,6 +74,7 @@ class ProbeSeries:
     sent_ns: Int64s
     received_ns: Int64s
     replies: Int64s
+    kernel_sent_ns: Int64s
 
     @classmethod
     def of(cls, flow: str, direction: str, probes: Iterable[Probe]) -> ProbeSeries:
@@ -89,6 +92,7 @@ class ProbeSeries:
             column(row.sent_ns for row in rows),
             column(row.received_ns for row in rows),
             column(row.replies for row in rows),
+            column(row.kernel_sent_ns for row in rows),
         )
 
     def __len__(self) -> int:
@@ -118,7 +122,9 @@ class ProbeSeries:
 
     def where(self, mask: Mask) -> ProbeSeries:
         """The rows that a mask selects."""
-        columns = (self.seq, self.scheduled_ns, self.sent_ns, self.received_ns, self.replies)
+        columns = (
+            self.seq, self.scheduled_ns, self.sent_ns, self.received_ns, self.replies, self.kernel_sent_ns,
+        )  # fmt: skip
         return ProbeSeries(self.flow, self.direction, *(column[mask] for column in columns))
 
     def within(self, window: Interval) -> ProbeSeries:

@@ -26,13 +26,14 @@ PHASES = ("detection", "registration", "notification", "resolution", "installati
 
 #: mechanism → the mark at which the notification of the correspondent's ITR begins. `smr-old-xtr` waits
 #: for the old xTR to be told; the Map-Server's own mechanisms begin with its entry; the new xTR
-#: begins as soon as it has detected the EID. Nobody tells an ITR that waits for its TTL.
+#: begins as soon as it has detected the EID, or, where its packets carry the map-version, as soon as its
+#: registration's acknowledgement has given it one. Nobody tells an ITR that waits for its TTL.
 NOTIFIED_FROM = {
     "smr-old-xtr": "t9",
     "smr-map-server": "t8",
     "pubsub": "t8",
     "smr-new-xtr": "t5",
-    "map-version": "t5",
+    "map-version": "t7",
 }
 
 #: Metric → the two marks whose difference it is.

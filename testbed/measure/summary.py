@@ -107,6 +107,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         "statistics": statistics,
         "success": success_of(migrations),
         "validity": [asdict(finding) for finding in analysis.findings],
+        "calibration": [asdict(one) for one in analysis.calibrations],
         "thresholds": [asdict(outcome) for outcome in thresholds],
         "outcome": manifest.get("outcome"),
     }
@@ -154,6 +155,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
             for gap, places in zip(flow.gaps, flow.places, strict=True)
         ],
         "probes": [{**_flow(flow), "triangular": triangular_count(result, flow, fates)} for flow in result.flows],
+        "tcp": [asdict(one) for one in result.connections],
         "verification": migration.verification,
         "events": _events(timeline, origin_ns),
     }

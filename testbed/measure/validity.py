@@ -144,3 +144,12 @@ def check_unattributed(where: str, flagged: bool, share: float | None) -> Findin
     if share is None:
         return Finding(name, "flag", None, "the outage was not measured")
     return Finding(name, "flag", not flagged, f"{share:.1%} of it unattributed, at most 10 %")
+
+
+def check_calibration(within: Sequence[bool]) -> list[Finding]:
+    """Check that known outages were measured right, if some were made."""
+    if not within:
+        return []
+    right = sum(within)
+    detail = f"{right} of {len(within)} known outages measured within one interval"
+    return [Finding("calibration", "invalid", right == len(within), detail)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -37,7 +38,8 @@ PICTURES_SHOWN = 5
 
 
 def unbroken(text: str) -> Markup:
-    """A text whose words with hyphens ("site-a") are not broken at the end of a line."""
+    """A text of which no line ends within a word with hyphens ("site-a") or between a figure and its unit."""
+    text = re.sub(r"(\d) (ms|s)\b", "\\1\N{NO-BREAK SPACE}\\2", text)
     words = (
         escape(word) if "-" not in word else Markup('<span class="nb">{}</span>').format(word)
         for word in text.split(" ")

@@ -108,6 +108,7 @@ def _collect(rows: dict[tuple[str, str], list[Probe]], records: Iterable[Mapping
             record["sent_ns"],
             record["received_ns"],
             record["replies"],
+            record.get("kernel_sent_ns"),
         )
         rows.setdefault((record["flow"], record["direction"]), []).append(probe)
 

@@ -34,6 +34,8 @@ def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
     for migration in _in_detail(data["migrations"]):
         lines += _migration(migration, words, where)
     lines += ["## Can it be trusted?", "", *table(("check", "holds", "found"), _checks(data))]
+    if data["calibration"]:
+        lines += ["Calibration, outages of known length:", "", *table(CALIBRATION_COLUMNS, _calibration(data))]
     lines += ["## What was run", "", *(f"- {name}: {value}" for name, value in facts(manifest)), ""]
     effects = impairments(manifest)
     if effects:
@@ -42,6 +44,7 @@ def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+CALIBRATION_COLUMNS = ("was, ms", "measured, ms", "off by, ms", "allowed, ms", "lost", "within")
 ALL_COLUMNS = (
     "no.", "verdict", "route", "outage", "not running", "network", "unattributed", "remapping", "lost / sent",
 )  # fmt: skip
@@ -132,6 +135,8 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
     )
     rows = [["—" if probe[name] is None else str(probe[name]) for name in names] for probe in migration["probes"]]
     lines += table([name.replace("_", " ") for name in names], rows)
+    if migration["tcp"]:
+        lines += table(("TCP", "survived", "longest stall", "bytes in order", "note"), _connections(migration))
     seen = {None: "not seen", True: "yes", False: "**no**"}
     rows = [[row.words, seen[row.ok], row.seen] for row in evidence(migration)]
     return lines + (table(("after the migration", "holds", "evidence"), rows) if rows else [])
@@ -168,3 +173,18 @@ def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for outcome in data["thresholds"]:
         holds = {None: "not decided", True: "**yes: fail**", False: "no"}[outcome["holds"]]
         yield f"fail if `{outcome['expression']}`", holds, outcome["detail"]
+
+
+def _calibration(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+    for one in data["calibration"]:
+        measured = "—" if one["measured_ms"] is None else f"{one['measured_ms']:.3f}"
+        error = "—" if one["error_ms"] is None else f"{one['error_ms']:+.3f}"
+        within = "yes" if one["within"] else "**no**"
+        yield f"{one['length_ms']:.3f}", measured, error, f"{one['allowed_ms']:.3f}", str(one["lost"]), within
+
+
+def _connections(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+    words = {None: "not known", True: "yes", False: "**no**"}
+    for one in migration["tcp"]:
+        survived, stall = words[one["survived"]], figure(one["longest_stall_ms"])
+        yield one["direction"], survived, stall, str(one["bytes_in_order"]), one["error"]

@@ -119,6 +119,29 @@ def signed_interval(ends: list[float] | None) -> str:
     return "—" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
 
 
+def comparison_words(found: Mapping[str, Any] | None) -> str:
+    """A comparison as a sentence: "regressed by 212 ms (95 % CI 140 ms to 290 ms), n = 30 against 30".
+
+    Args:
+        found: of a metric, by `compare_pools`; None if it was not measured on both sides.
+    """
+    if found is None:
+        return "cannot tell: not measured on both sides"
+    word, difference, ends = found["word"], found["difference"], found["ci95"]
+    sizes = f"n = {found['n_b']} against {found['n_a']}"
+    if word in ("regressed", "improved"):
+        if word == "improved":
+            difference, ends = -difference, [-ends[1], -ends[0]]
+        return f"{word} by {duration(difference)} (95 % CI {_plain_interval(ends)}), {sizes}"
+    between = f" (95 % CI {signed_interval(ends)})" if ends else ""
+    return f"{word}: {signed(difference)}{between}, {sizes}; {found['why']}"
+
+
+def _plain_interval(ends: list[float]) -> str:
+    """An interval whose sign the word before it tells; an end on the other side of 0 keeps its own."""
+    return " to ".join(("−" if end < 0 else "") + duration(abs(end)) for end in ends)
+
+
 def mark_name(label: str) -> str:
     """A mark in prose: "t13, first packet to the new RLOC"; other words as they are."""
     return f"{label}, {MARK_WORDS[label]}" if label in MARK_WORDS else label

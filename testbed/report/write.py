@@ -30,6 +30,7 @@ PROBES = pyarrow.schema(
         ("sent_ns", pyarrow.int64()),
         ("received_ns", pyarrow.int64()),
         ("replies", pyarrow.int32()),
+        ("kernel_sent_ns", pyarrow.int64()),
     ]
 )
 GAPS = pyarrow.schema(
@@ -69,6 +70,7 @@ def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
                 "sent_ns": _nullable(one.sent_ns),
                 "received_ns": _nullable(one.received_ns),
                 "replies": one.replies.astype("int32"),
+                "kernel_sent_ns": _nullable(one.kernel_sent_ns),
             },
             schema=PROBES,
         )

@@ -36,8 +36,23 @@ def experiment_findings(experiment: Experiment, topology: Topology | None) -> It
     if downtime.min > downtime.max:
         loc: Loc = ("emulated_guest", "downtime_ms", "min")
         yield loc, f"min {downtime.min:g} is more than max {downtime.max:g}; allowed: at most max"
+    yield from _probes(experiment)
     if topology is not None:
         yield from _against_topology(experiment, topology)
+
+
+def _probes(experiment: Experiment) -> Iterator[Finding]:
+    """Yield flows and directions that cannot be probed."""
+    flows, directions = experiment.probes.flows, experiment.probes.directions
+    if set(flows) == {"tcp"}:
+        yield ("probes", "flows"), "a connection does not show which probe was lost; allowed: tcp beside icmp or udp"
+    for key, values in (("flows", flows), ("directions", directions)):
+        for position, value in enumerate(values):
+            if value in values[:position]:
+                yield ("probes", key, position), f"{value} is there twice; allowed: each once"
+    if experiment.substrate == "xen" and "from-guest" in directions:
+        loc: Loc = ("probes", "directions", directions.index("from-guest"))
+        yield loc, "a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"
 
 
 def _unknown(word: str, kind: str, known: list[str]) -> str:

@@ -74,10 +74,16 @@ class MigrationSpec(Model):
 
 
 class ProbeSpec(Model):
-    """What the probers send: every flow in every direction, one probe an interval."""
+    """What the probers send: every flow in every direction, one probe an interval.
 
-    interval_ms: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] = 10.0
-    flows: Annotated[tuple[Literal["icmp", "udp"], ...], Field(min_length=1)] = ("icmp",)
+    Attributes:
+        interval_ms: between two probes of a flow.
+        flows: `tcp` is one connection: whether it lives and how long it stalls, beside `icmp` or `udp`.
+        directions: who asks; an outage is measured towards the guest where both are probed.
+    """
+
+    interval_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 10.0
+    flows: Annotated[tuple[Literal["icmp", "udp", "tcp"], ...], Field(min_length=1)] = ("icmp",)
     directions: Annotated[tuple[Literal["to-guest", "from-guest"], ...], Field(min_length=1)] = ("to-guest",)
 
 
@@ -98,6 +104,18 @@ def _downtime(given: Any) -> Any:
     if isinstance(given, dict | DowntimeSpec):
         return given
     raise ValueError(f"{given!r} is no downtime; allowed: milliseconds, or {{min: 50, max: 200}}")
+
+
+class CalibrationSpec(Model):
+    """Outages of known length before the first migration, by which the measurement is checked.
+
+    Attributes:
+        outages_ms: the lengths, in order.
+        repeat: how often the whole list is gone through.
+    """
+
+    outages_ms: tuple[Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)], ...] = ()
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class EmulatedGuestSpec(Model):
@@ -133,6 +151,7 @@ class Experiment(Model):
         mechanism: what tells the ITRs that the guest has moved.
         baseline_s: clean probing before the first migration.
         settle_s: probing after each migration.
+        calibration: known outages that the measurement is held against.
         warm_up: so many migrations of a run are shown and not counted.
         seed: of everything random in the run.
         sweep: what `testbed sweep` makes of it; `testbed run` performs the experiment as it stands.
@@ -149,6 +168,7 @@ class Experiment(Model):
     guest: GuestChoice = GuestChoice()
     migrations: Annotated[tuple[MigrationSpec, ...], Field(min_length=1)]
     probes: ProbeSpec = ProbeSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
     emulated_guest: EmulatedGuestSpec = EmulatedGuestSpec()
     baseline_s: Seconds = 3.0
     settle_s: Seconds = 5.0

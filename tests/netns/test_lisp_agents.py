@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +106,27 @@ def test_rfc9437_a_subscriber_hears_of_the_move_without_traffic(lab: Lab) -> Non
     assert ping(lab, "peer", GUEST, count=5) == 5
 
 
+@pytest.mark.parametrize("lab", [("map-version", {})], indirect=True, ids=["map-version"])
+def test_rfc9302_a_moved_guest_that_speaks_tells_its_peers_itr(lab: Lab) -> None:
+    assert ping(lab, "guest", PEER, count=5) >= 4
+    wait_until(lambda: lab.saw("map_version_learned", "xtr-a"), "site A knows the guest's map-version")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    wait_until(lambda: lab.saw("map_version_learned", "xtr-b", since_ns=moved_ns), "site B knows it")
+    assert not lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns)
+    assert ping(lab, "guest", PEER, count=20) >= 18
+    newer = lab.saw("map_version_newer", "xtr-c", since_ns=moved_ns)[0]
+    assert (newer["eid"], newer["peer"]) == (GUEST, "10.0.2.2")
+    changed = lab.saw("map_cache_changed", "xtr-c", since_ns=moved_ns)[0]
+    assert (changed["old_rloc"], changed["rloc"]) == ("10.0.1.2", "10.0.2.2")
+    assert not lab.saw("smr_sent", "xtr-a")
+    assert ping(lab, "peer", GUEST, count=5) == 5
+    registered = {row["eid"]: row["map_version"] for row in lab.ask("ms", op="inspect")["registrations"]}
+    assert registered[f"{GUEST}/32"] == newer["map_version"]
+
+
 def test_an_ipv6_eid_moves_over_ipv4_locators(lab: Lab) -> None:
     assert ping(lab, "guest", PEER6, count=5) >= 4
     assert lab.saw("eid_detected", "xtr-a")
@@ -159,6 +183,39 @@ def test_a_rarp_is_enough_where_the_mac_is_known(lab: Lab) -> None:
     detected = wait_until(lambda: lab.saw("eid_detected", "xtr-b", since_ns=moved_ns), "the guest is detected")
     assert (detected[0]["eid"], detected[0]["via"]) == (GUEST, "rarp")
     assert ping(lab, "peer", GUEST, count=10) >= 9
+
+
+def lig(lab: Lab, node: str, eid: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return lab.run(node, sys.executable, "-m", "testbed.lab.agents.lig", "10.0.0.2", eid, *options)
+
+
+@pytest.mark.parametrize(
+    ("lab", "replier"),
+    [
+        (("smr-old-xtr", {}), "10.0.0.2"),
+        (("smr-old-xtr", {"map_server_options": {"proxy_reply": False}}), "10.0.3.2"),
+    ],
+    indirect=["lab"],
+    ids=["proxy", "forwarded"],
+)
+def test_rfc6835_lig_asks_from_a_node_beside_its_xtr(lab: Lab, replier: str) -> None:
+    done = lig(lab, "xtr-a", PEER, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["replier"], answer["records"][0]["eid"]) == (replier, "192.168.3.0/24")
+    assert answer["records"][0]["locators"][0]["rloc"] == "10.0.3.2"
+    assert answer["rtt_ms"] > 0
+    text = lig(lab, "core", "192.168.0.99").stdout
+    assert "192.168.0.99/32" in text
+    assert "negative: natively-forward" in text
+    assert not lab.saw("control_dropped", "xtr-a")
+
+
+def test_rfc6835_lig_says_when_nobody_answers(lab: Lab) -> None:
+    lab.stop_agent("ms")
+    done = lig(lab, "xtr-a", PEER, "--count", "1")
+    assert done.returncode == 10
+    assert "did not answer" in done.stderr
 
 
 def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:

@@ -176,3 +176,28 @@ def test_the_responder_echoes_streams(network: Network, responder: Agent, target
     with connection:
         connection.sendall(b"echo me")
         assert connection.recv(100) == b"echo me"
+
+
+def test_a_connection_that_breaks_is_said_and_opened_again(network: Network, tmp_path: Path) -> None:
+    """Messages come back in order; the responder dies; another one is found, and probing goes on on it."""
+    responder = Agent(network, "xtr1", "responder", tmp_path)
+    prober = start_prober(network, tmp_path, "tcp", TARGETS[0], INTERVAL_MS)
+    wait_for_rows(tmp_path, 50)
+    assert [event["connection"] for event in prober.events("tcp_connected")] == [1]
+    responder.process.kill()
+    responder.process.wait(3)
+    wait_until(lambda: bool(prober.events("tcp_broken")), 5)
+    (tmp_path / "responder.jsonl").unlink()
+    responder = Agent(network, "xtr1", "responder", tmp_path)
+    wait_until(lambda: len(prober.events("tcp_connected")) == 2, 10)
+    before = len(rows_in(tmp_path))
+    wait_for_rows(tmp_path, before + 60)
+    assert prober.stop() == 0
+    assert responder.stop() == 0
+    rows = rows_in(tmp_path)
+    assert sum(row["received_ns"] is not None for row in rows[:50]) >= 45
+    assert sum(row["received_ns"] is not None for row in rows[-50:]) >= 45
+    assert any(row["sent_ns"] is None for row in rows)  # what was due without a connection
+    (ended,) = prober.events("probing_ended")
+    assert ended["connections"] == 2
+    assert ended["octets_in_order"] == 24 * ended["answered"]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.lisp.actions import SECOND_NS, Address
-from tests.unit.lisp_network import EID, MS_NS, RLOCS, Network, packet_to
+from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, RLOCS, Network, packet_to
 
 MOVES = st.lists(
     st.tuples(
@@ -34,7 +34,7 @@ MOVES = st.lists(
 LOSSLESS = {"smr-map-server"}
 
 
-@pytest.mark.parametrize("mechanism", ["smr-old-xtr", "pubsub", "smr-map-server"])
+@pytest.mark.parametrize("mechanism", ["smr-old-xtr", "pubsub", "smr-map-server", "map-version"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(moves=MOVES, seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.2, 0.5]))
 def test_the_mapping_ends_where_the_guest_is(
@@ -62,7 +62,8 @@ def test_the_mapping_ends_where_the_guest_is(
     network.faults = lambda source, destination, payload, count: [10 * MS_NS]
     for _ in range(400):
         network.sight(last)
-        network.send("xtr-c", packet_to(EID))
+        network.send("xtr-c", packet_to(EID), source=CORRESPONDENT)
+        network.send(last, packet_to(CORRESPONDENT), eid=CORRESPONDENT, source=EID)
         network.run_for(500 * MS_NS)
     assert_every_return_was_seen(network)
     other = {"xtr-a": "xtr-b", "xtr-b": "xtr-a"}[last]

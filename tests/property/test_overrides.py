@@ -21,8 +21,8 @@ BASE = {
 #: Dotted keys with values that are allowed there; JSON is YAML.
 VALUES = {
     "mechanism": st.sampled_from(["ttl", "pubsub", "smr-old-xtr"]),
-    "probes.interval_ms": st.floats(1, 10_000) | st.integers(1, 10_000),
-    "probes.flows": st.lists(st.sampled_from(["icmp", "udp"]), min_size=1),
+    "probes.interval_ms": st.floats(1, 1000) | st.integers(1, 1000),
+    "probes.flows": st.lists(st.sampled_from(["icmp", "udp"]), min_size=1, unique=True),
     "lisp.limiters.smr": st.booleans(),
     "lisp.registration_ttl_minutes": st.integers(1, 2**31 - 1),
     "emulated_guest.downtime_ms": st.floats(0, 600_000),

@@ -38,11 +38,14 @@ from testbed.lisp.inputs import (
     ControlReceived,
     FirstPacketSent,
     HostSighted,
+    NewSourceVersion,
+    OldDestinationVersion,
     PacketMissed,
     StaleReceived,
     Started,
 )
 from testbed.lisp.map_server import MapServer
+from testbed.lisp.map_version import is_newer
 from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
@@ -184,9 +187,9 @@ class Network:
         seen = self.now if seen_ns is None else seen_ns
         self.give(name, HostSighted(Sighting(kind, MAC, EID), seen))
 
-    def send(self, name: str, packet: bytes, eid: Address = EID) -> None:
-        """A host behind an xTR sends a packet to an EID."""
-        self._forward(self.nodes[name], eid, packet, peer=None)
+    def send(self, name: str, packet: bytes, eid: Address = EID, source: Address | None = None) -> None:
+        """A host behind an xTR sends a packet to an EID; the source counts for map-versions only."""
+        self._forward(self.nodes[name], eid, packet, peer=None, source=source)
 
     def saw(self, kind: str, node: str | None = None, since_ns: int = 0) -> list[Event]:
         return [
@@ -244,13 +247,24 @@ class Network:
         for delay_ns in self.faults(source, action.destination, action.payload, count):
             self.at(self.now + delay_ns, deliver)
 
-    def _forward(self, node: Node, eid: Address, packet: bytes, peer: Address | None) -> None:
+    def _forward(
+        self,
+        node: Node,
+        eid: Address,
+        packet: bytes,
+        peer: Address | None,
+        source: Address | None = None,
+        versions: tuple[int, int] | None = None,
+    ) -> None:
+        """Send on or deliver a packet that came from the LAN, or with its map-versions from a peer."""
         assert isinstance(node.machine, Xtr)
         live = (
             entry for _, entry in node.entries.matches(eid) if entry.expires_ns is None or entry.expires_ns > self.now
         )
         entry = next(live, None)
         if entry is None or entry.forwarding in (Forwarding.DROP, Forwarding.NATIVE):
+            return
+        if versions and peer is not None and not self._versions_admit(node, eid, source, peer, versions):
             return
         if entry.forwarding is Forwarding.LOCAL:
             node.delivered.append((self.now, packet))
@@ -264,8 +278,34 @@ class Network:
         if node.last_rloc.get(eid) != rloc:
             node.last_rloc[eid] = rloc
             self.give(node.name, FirstPacketSent(eid, rloc, None, self.now))
-        source = next(address for address, each in self.by_rloc.items() if each is node)
-        self.at(self.now + 5 * MS_NS, lambda: self._forward(self.by_rloc[rloc], eid, packet, source))
+        sender = next(address for address, each in self.by_rloc.items() if each is node)
+        carried = (self._version(node, source, Forwarding.LOCAL), entry.map_version) if entry.map_version else None
+        self.at(
+            self.now + 5 * MS_NS,
+            lambda: self._forward(self.by_rloc[rloc], eid, packet, sender, source, carried),
+        )
+
+    @staticmethod
+    def _version(node: Node, eid: Address | None, *kinds: Forwarding) -> int:
+        found = next((entry for _, entry in node.entries.matches(eid)), None) if eid else None
+        return found.map_version if found and found.forwarding in kinds else 0
+
+    def _versions_admit(
+        self, node: Node, eid: Address, source: Address | None, peer: Address, versions: tuple[int, int]
+    ) -> bool:
+        """RFC 9302 §7, as the data plane does it."""
+        sent_source, sent_destination = versions
+        ours = self._version(node, eid, Forwarding.LOCAL)
+        if ours and ours != sent_destination:
+            if is_newer(sent_destination, ours):
+                return False
+            self.give(node.name, OldDestinationVersion(eid, peer, sent_destination, self.now))
+        cached = self._version(node, source, Forwarding.REMOTE, Forwarding.AWAY)
+        if source and sent_source and cached and cached != sent_source:
+            if not is_newer(sent_source, cached):
+                return False
+            self.give(node.name, NewSourceVersion(source, peer, sent_source, self.now))
+        return True
 
 
 def packet_to(eid: Address, payload: bytes = b"") -> bytes:

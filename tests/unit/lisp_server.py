@@ -49,9 +49,10 @@ class Server:
         options: MapServerOptions | None = None,
         saved: dict[str, int] | None = None,
         mechanism: str = "ttl",
+        sites: tuple[SiteConfig, ...] = SITES,
     ) -> None:
         config = MapServerConfig(
-            MAP_SERVER, SITES, mechanism_named(mechanism), options or MapServerOptions(map_reply_interval_s=0)
+            MAP_SERVER, sites, mechanism_named(mechanism), options or MapServerOptions(map_reply_interval_s=0)
         )
         self.machine = MapServer(config, saved=saved or {}, random64=lambda: 7)
         self.now = 0

@@ -28,6 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.hypervisor": {"plan"},
     "lab.agents": {"lisp", "dataplane"},
     "measure": set(),
+    # Drives the others to measure them; nothing but the command line imports it.
+    "bench": {"lisp", "dataplane", "lab", "report"},
     "report": {"measure", "plan", "decode"},
 }
 EVERYBODY = {"errors", "events"}
@@ -74,3 +76,9 @@ def test_nothing_imports_the_command_line() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).parts[0] not in ("cli", "__main__.py"):
             assert not any(name.startswith("testbed.cli") for name in imports_of(path)), path
+
+
+def test_only_the_command_line_imports_the_benchmarks() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] not in ("cli", "bench"):
+            assert not any(name.startswith("testbed.bench") for name in imports_of(path)), path

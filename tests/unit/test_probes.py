@@ -95,6 +95,7 @@ def test_rows_are_in_order_of_sending_and_corrected_in_place() -> None:
         ("sent_ns", 1),
         ("received_ns", 5),
         ("replies", 1),
+        ("kernel_sent_ns", None),
     ]
     assert [(row["seq"], row["sent_ns"], row["received_ns"], row["replies"]) for row in rows] == [
         (0, 1, 5, 1),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from testbed.decode import Capture, lisp_packets
+from tests.browser import check_report
 from tests.xen.lab import Run, left_behind, machine_state, run_experiment
 
 pytestmark = [pytest.mark.xen, pytest.mark.timeout(1200)]
@@ -52,6 +53,10 @@ def test_everything_is_measured_and_consistent(run: Run) -> None:
         assert metrics["remap_latency_ms"] > 0
         assert metrics["probes_lost"] > 0
         assert all(migration["phases_ms"][phase] is not None for phase in migration["phases_ms"])
+
+
+def test_the_report_in_a_browser(run: Run) -> None:
+    check_report(run.folder / "report.html", pictures=("timeline", "waterfall", "sequence"))
 
 
 def test_the_guest_moved_and_is_the_same(run: Run) -> None:

@@ -12,6 +12,7 @@
 #include "etr.h"
 #include "notice.h"
 #include "tunnel.h"
+#include "versions.h"
 
 char licence[] SEC("license") = "Dual BSD/GPL";
 
@@ -112,6 +113,11 @@ int decapsulate(struct __sk_buff *skb)
 	kind = entry ? kind_now(entry, now) : KIND_RESOLVE;
 	if (!entry || (kind != KIND_LOCAL && kind != KIND_OWN && kind != KIND_AWAY))
 		return drop(kind == KIND_DROP ? DROP_NEGATIVE : DROP_NO_LOCAL_EID);
+	if (config->map_versioning && kind != KIND_OWN) {
+		verdict = check_map_versions(&lisp, kind == KIND_LOCAL ? entry : NULL, &arrival, &inner, now);
+		if (verdict >= 0)
+			return drop(verdict);
+	}
 	if (arrival.ttl > inner.ttl)
 		arrival.ttl = inner.ttl; /* outer to inner only when lower (RFC 9300 §5.3) */
 	if (write_inner(skb, ETH_HLEN + arrival.length, &inner, arrival.ttl, tos))

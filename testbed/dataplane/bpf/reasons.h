@@ -17,6 +17,8 @@
 	X(NO_LOCAL_EID, "no-local-eid")                   /* decapsulated for an EID not at this site */ \
 	X(NEGATIVE, "negative-entry")                     /* an entry whose action is drop */            \
 	X(NO_LOCATOR, "no-locator")                       /* no locator of a family that we have */      \
+	X(MAP_VERSION_DESTINATION, "map-version-destination") /* null, or newer than ours (RFC 9302) */  \
+	X(MAP_VERSION_SOURCE, "map-version-source")       /* older than what we have (RFC 9302 §7.2) */  \
 	X(TTL, "ttl")                                     /* expired while being re-encapsulated */      \
 	X(ADJUST_ROOM, "adjust-room")                     /* the kernel refused to make or take room */
 

@@ -44,7 +44,7 @@ struct config {
 	__u8 has_locator_status_bits;
 	__u8 has_rloc_v4;
 	__u8 has_rloc_v6;
-	__u8 unused;
+	__u8 map_versioning; /* compare what arrives (RFC 9302 §7) */
 	union address rloc_v4;
 	union address rloc_v6;
 };
@@ -85,6 +85,8 @@ enum report_kind {
 	REPORT_FIRST_PACKET = 1,
 	REPORT_STALE = 2,
 	REPORT_EID_SEEN = 3,
+	REPORT_OLD_DESTINATION_VERSION = 4,
+	REPORT_NEW_SOURCE_VERSION = 5,
 };
 
 struct report {
@@ -96,7 +98,7 @@ struct report {
 	__u8 peer_family;
 	__u8 unused;
 	__u8 mac[6];
-	__u8 unused2[2];
+	__u16 map_version; /* that the packet carried */
 	__u32 instance_id;
 	union address eid;
 	union address rloc;

@@ -97,6 +97,11 @@ static __always_inline void set_address(union address *to, __u32 family, const u
 		__builtin_memcpy(to, from, sizeof(*to));
 }
 
+static __always_inline void set_source(union address *to, const struct inner *inner)
+{
+	set_address(to, inner->family, source_of(inner));
+}
+
 static __always_inline void set_destination(union address *to, const struct inner *inner)
 {
 	if (inner->family == 4)

@@ -3,8 +3,8 @@
     python -m testbed.lab.agents.prober CONFIG.json
 
 Beside what every agent has, its configuration names `target` and `source` (addresses), `flow`
-("icmp" or "udp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (1 … 1000),
-`output` (rows as in docs/reference/interfaces.md) and, for UDP, `port` (7 by default).
+("icmp", "udp" or "tcp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (1 … 1000),
+`output` (rows as in docs/reference/interfaces.md) and, for UDP and TCP, `port` (7 by default).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,19 @@ from testbed.errors import TestbedError
 from testbed.lab.agents import probes
 from testbed.lab.agents.priority import PROBER_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import AgentConfigError, Runtime, run_agent
+from testbed.lab.agents.stamps import (
+    ANCILLARY_OCTETS,
+    PACKET_OCTETS,
+    arrival_ns,
+    departures,
+    stamp_arrivals,
+    stamp_departures,
+)
+from testbed.lab.agents.stream import Stream
 
 FASTEST_MS, SLOWEST_MS = 1.0, 1000.0
 ECHO_PORT = 7  # RFC 862
-FLOWS = ("icmp", "udp")
+FLOWS = ("icmp", "udp", "tcp")
 DIRECTIONS = ("to-guest", "from-guest")
 FLUSH_S = 0.25
 #: How long replies are waited for after the last probe; an agent ends within a second.
@@ -39,7 +48,6 @@ FAREWELL_S = 0.8
 RECEIVE_BUFFER_OCTETS = 1 << 20
 REPLIES_A_CALL = 64
 
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 SOL_RAW, ICMP_FILTER = 255, 1
 SOL_ICMPV6, ICMPV6_FILTER = 58, 1
 CLOCK_MONOTONIC = 1
@@ -91,7 +99,8 @@ class Echo:
             words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
             self.socket.setsockopt(SOL_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", *words))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        stamp_arrivals(self.socket)
+        stamp_departures(self.socket)
         self.socket.setblocking(False)
         self.socket.bind((source, 0))
 
@@ -110,19 +119,20 @@ class Echo:
     def receive(self) -> tuple[int | None, int] | None:
         """The next reply (None for a packet that is not one), or None if there is nothing now."""
         try:
-            packet, ancillary, _, _ = self.socket.recvmsg(2048, 64)
+            packet, ancillary, _, _ = self.socket.recvmsg(PACKET_OCTETS, ANCILLARY_OCTETS)
         except OSError:  # nothing there, or an ICMP error of an earlier probe
             return None
-        # The kernel's stamp is of CLOCK_REALTIME; both clocks are read now, microseconds later.
-        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-        received_ns = now_ns
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-                seconds, nanoseconds = struct.unpack("@2l", data[:16])
-                received_ns = min(now_ns, now_ns - (wall_ns - seconds * NS - nanoseconds))
+        received_ns = arrival_ns(ancillary)
         if self._flow == "udp":
             return probes.decode_payload(packet, self._run_id), received_ns
         return probes.decode_echo(self._version, packet, self._run_id), received_ns
+
+    def departed(self) -> Iterator[tuple[int, int]]:
+        """The probes that the kernel has given to the device since: (sequence number, CLOCK_MONOTONIC)."""
+        for packet, moment_ns in departures(self.socket):
+            seq = probes.find_payload(packet, self._run_id)
+            if seq is not None:
+                yield seq, moment_ns
 
     def close(self) -> None:
         """Close the socket."""
@@ -130,7 +140,7 @@ class Echo:
 
 
 class Prober:
-    """One flow of probes; its three callbacks are driven by the agent's event loop."""
+    """One flow of probes; its callbacks are driven by the agent's event loop, which must run already."""
 
     def __init__(self, runtime: Runtime) -> None:
         config = checked(runtime.config)
@@ -138,11 +148,27 @@ class Prober:
         self._labels = {"flow": config["flow"], "direction": config["direction"]}
         self._ledger = probes.Ledger(config["flow"], config["direction"])
         run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
-        self.echo = Echo(config["flow"], config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id)
+        self._loop = asyncio.get_running_loop()
+        self._echo: Echo | None = None
+        self._stream: Stream | None = None
+        where = config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id
+        if config["flow"] == "tcp":
+            self._stream = Stream(*where, self._watch_stream, self._loop.remove_reader, self._say)
+        else:
+            self._echo = Echo(config["flow"], *where)
+            self._loop.add_reader(self._echo.socket, self.on_reply)
         self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         interval_ns = round(config["interval_ms"] * 1_000_000)
         self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
         self.timer = Timer(self._schedule.start_ns, interval_ns)
+        self._loop.add_reader(self.timer.fd, self.on_timer)
+
+    def _watch_stream(self, connected: socket.socket) -> None:
+        self._loop.add_reader(connected, self.on_stream)
+
+    def _say(self, kind: str, what: dict[str, object]) -> None:
+        fields: dict[str, Any] = {**self._labels, **what}
+        self._log.emit(kind, **fields)
 
     def on_timer(self) -> None:
         """Send what is due."""
@@ -152,22 +178,38 @@ class Prober:
             self._ledger.add(probes.Probe(seq, self._schedule.due_ns(seq), None))
         if due is not None:
             sent_ns: int | None = time.monotonic_ns()
-            if not self.echo.send(due):
+            if not self._send(due):
                 sent_ns = None
             self._ledger.add(probes.Probe(due, self._schedule.due_ns(due), sent_ns))
 
+    def _send(self, seq: int) -> bool:
+        if self._stream is not None:
+            return self._stream.send(seq)
+        assert self._echo is not None
+        return self._echo.send(seq)
+
     def on_reply(self) -> None:
-        """Record the replies that wait."""
+        """Record the replies that wait, and what the kernel says of the probes that left."""
+        assert self._echo is not None
+        for seq, moment_ns in self._echo.departed():
+            self._ledger.departed(seq, moment_ns)
         for _ in range(REPLIES_A_CALL):
-            reply = self.echo.receive()
+            reply = self._echo.receive()
             if reply is None:
                 return
-            seq, received_ns = reply
-            if seq is None:
-                continue
-            lost = self._ledger.answer(seq, received_ns)
-            if lost:
-                self._log.emit("first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels)
+            if reply[0] is not None:
+                self._answered(reply[0], reply[1])
+
+    def on_stream(self) -> None:
+        """Record what the connection has brought back."""
+        assert self._stream is not None
+        for seq, received_ns in self._stream.receive():
+            self._answered(seq, received_ns)
+
+    def _answered(self, seq: int, received_ns: int) -> None:
+        lost = self._ledger.answer(seq, received_ns)
+        if lost:
+            self._log.emit("first_answered_probe", mono_ns=received_ns, seq=seq, unanswered=lost, **self._labels)
 
     def flush(self) -> None:
         """Write the rows that are new or have changed; a prober that is killed has lost no older ones."""
@@ -188,7 +230,14 @@ class Prober:
 
     def summary(self) -> dict[str, int | None]:
         """Counts and lateness."""
-        return self._ledger.summary()
+        counts = self._ledger.summary()
+        if self._stream is not None:
+            counts |= {"connections": self._stream.connections, "octets_in_order": self._stream.octets_in_order}
+        return counts
+
+    def stop(self) -> None:
+        """Send nothing any more."""
+        self._loop.remove_reader(self.timer.fd)
 
     def answered(self) -> int:
         """How many probes have been answered; cheap, unlike the summary, which looks at every probe."""
@@ -199,8 +248,13 @@ class Prober:
         self.flush()
         fields: dict[str, Any] = {**self._labels, **self.summary()}
         self._log.emit("probing_ended", **fields)
+        self.stop()
         self.timer.close()
-        self.echo.close()
+        if self._stream is not None:
+            self._stream.close()
+        if self._echo is not None:
+            self._loop.remove_reader(self._echo.socket)
+            self._echo.close()
         os.close(self._output)
 
 
@@ -239,21 +293,17 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
             await loop.run_in_executor(None, prober.write, prober.changed())
 
     flusher = loop.create_task(flushing())
-    loop.add_reader(prober.timer.fd, prober.on_timer)
-    loop.add_reader(prober.echo.socket, prober.on_reply)
     runtime.on("inspect", lambda _: {**prober.summary(), "priority": priority})
     runtime.on("answered", lambda _: {"answered": prober.answered()})
     try:
         yield
-        loop.remove_reader(prober.timer.fd)
+        prober.stop()
         end_ns = time.monotonic_ns() + round(FAREWELL_S * NS)
         since_ns = time.monotonic_ns() - NS
         while prober.outstanding(since_ns) and time.monotonic_ns() < end_ns:
             await asyncio.sleep(0.01)
     finally:
         flusher.cancel()
-        loop.remove_reader(prober.timer.fd)
-        loop.remove_reader(prober.echo.socket)
         prober.close()
 
 

@@ -46,13 +46,18 @@ class Schedule:
 
 @dataclass(slots=True)
 class Probe:
-    """One probe; times are CLOCK_MONOTONIC in nanoseconds, `sent_ns` None if it was never sent."""
+    """One probe; times are CLOCK_MONOTONIC in nanoseconds.
+
+    `sent_ns` is when it was handed to the kernel, None if it was never sent; `kernel_sent_ns` when the kernel
+    handed it to the device, None if it did not say.
+    """
 
     seq: int
     scheduled_ns: int
     sent_ns: int | None
     received_ns: int | None = None
     replies: int = 0
+    kernel_sent_ns: int | None = None
 
 
 class Ledger:
@@ -95,6 +100,12 @@ class Ledger:
         between = self.probes[first:seq]
         return sum(1 for other in between if other.sent_ns is not None and not other.replies)
 
+    def departed(self, seq: int, moment_ns: int) -> None:
+        """Record when the kernel gave a probe to the device."""
+        if 0 <= seq < len(self.probes):
+            self.probes[seq].kernel_sent_ns = moment_ns
+            self._changed.add(seq)
+
     def outstanding(self, since_ns: int) -> bool:
         """Whether a probe sent at `since_ns` or later still waits for its reply."""
         for probe in reversed(self.probes):
@@ -131,6 +142,7 @@ class Ledger:
             "sent_ns": probe.sent_ns,
             "received_ns": probe.received_ns,
             "replies": probe.replies,
+            "kernel_sent_ns": probe.kernel_sent_ns,
         }
         line = json.dumps(fields, separators=(",", ":")).encode()
         if len(line) >= ROW_OCTETS:
@@ -161,6 +173,12 @@ def decode_payload(data: bytes, run_id: bytes) -> int | None:
         return None
     magic, whose, seq = _PAYLOAD.unpack_from(data)
     return int(seq) if (magic, whose) == (MAGIC, run_id) else None
+
+
+def find_payload(packet: bytes, run_id: bytes) -> int | None:
+    """The sequence number of this run's probe somewhere in a packet, or None."""
+    at = packet.find(MAGIC)
+    return decode_payload(packet[at:], run_id) if at >= 0 else None
 
 
 def encode_echo(version: int, run_id: bytes, seq: int) -> bytes:

@@ -41,6 +41,9 @@ from testbed.lisp.inputs import (
     HostExpected,
     HostGone,
     HostSighted,
+    Input,
+    NewSourceVersion,
+    OldDestinationVersion,
     PacketMissed,
     StaleReceived,
     Started,
@@ -253,11 +256,22 @@ class XtrAgent:
                 )
 
 
-def _input_of(report: DataPlaneEvent) -> HostSighted | StaleReceived | FirstPacketSent:
+#: Reports of a packet's map-version → the input that it is.
+_VERSION_INPUTS: dict[DataPlaneEventKind, type[OldDestinationVersion] | type[NewSourceVersion]] = {
+    DataPlaneEventKind.OLD_DESTINATION_VERSION: OldDestinationVersion,
+    DataPlaneEventKind.NEW_SOURCE_VERSION: NewSourceVersion,
+}
+
+
+def _input_of(report: DataPlaneEvent) -> Input:
     """A report of the data plane as an input."""
     if report.kind is DataPlaneEventKind.EID_SEEN:
         sighting = Sighting(SightingKind.PACKET, report.mac or "", report.eid)
         return HostSighted(sighting, report.mono_ns)
+    if report.kind in _VERSION_INPUTS:
+        assert report.peer is not None
+        assert report.map_version is not None
+        return _VERSION_INPUTS[report.kind](report.eid, report.peer, report.map_version, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -284,6 +298,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             core_interface=runtime.config["core_interface"],
             eid_interface=runtime.config["eid_interface"],
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
+            map_versioning=config.mechanism.map_versions,
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])

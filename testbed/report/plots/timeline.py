@@ -167,11 +167,12 @@ def _overview(
         f"M{x(zoom[1]):.1f} {y + 15:.1f}L{right:.1f} {y_zoom:.1f}",
         "p-leader",
     )
-    canvas.text(layout.left, y + 28, f"baseline and pre-copy, {duration(-whole[0])}", "p-small p-halo")
+    origin = migration["origin"]["label"]
+    canvas.text(layout.left, y + 28, f"{duration(-whole[0])} before {origin}", "p-small p-halo")
     canvas.text(
         right,
         y + 28,
-        f"{duration(whole[1])} after {migration['origin']['label']}",
+        f"{duration(whole[1])} after {origin}",
         "p-small p-halo",
         anchor="end",
     )

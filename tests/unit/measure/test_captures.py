@@ -36,9 +36,11 @@ def packet(source: str, destination: str, protocol: int, payload: bytes) -> byte
     return head + summed + one + other + payload
 
 
-def probe(seq: int, *, echo_type: int | None = None) -> bytes:
-    """An ICMP echo, or (without a type) a UDP datagram, with a probe's payload."""
-    header = bytes([echo_type, 0, 0, 0, 0, 1, 0, 1]) if echo_type is not None else bytes([0x80, 0, 0, 7, 0, 32, 0, 0])
+def probe(seq: int, *, echo_type: int | None = None, answers: bool = False) -> bytes:
+    """An ICMP echo, or (without a type) a UDP datagram to the echo port or from it, with a probe's payload."""
+    header = bytes([echo_type, 0, 0, 0, 0, 1, 0, 1]) if echo_type is not None else b"\x80\0\0\x07\0\x20\0\0"
+    if answers:
+        header = b"\0\x07\x80\0\0\x20\0\0"
     return header + b"TBPROBE1" + b"whichrun" + seq.to_bytes(8, "big")
 
 
@@ -84,6 +86,23 @@ def test_requests_are_lost_at_different_hops() -> None:
     }
 
 
+def test_a_packet_through_both_xtrs_is_triangular() -> None:
+    """Sent to the old xTR, which sent it on; one that went straight to the new one is not, nor is a reply."""
+    series = probes(outage((800, 810)))
+    (gap,) = find_gaps(series)
+    cores = {(xtr, "core"): xtr for xtr in ("xtr-a", "xtr-b", "xtr-c")}
+    finder = LossFinder.of([series], [EID], cores)
+    bent, straight = gap.first_seq + 1, gap.first_seq + 2
+    for node, seq, to in (("xtr-c", bent, OLD), ("xtr-a", bent, OLD), ("xtr-a", bent, NEW), ("xtr-b", bent, NEW)):
+        finder.see(Frame(0, node, "core", encapsulated(ITR, to, request(seq))), 100)
+    for node in ("xtr-c", "xtr-b"):
+        finder.see(Frame(0, node, "core", encapsulated(ITR, NEW, request(straight))), 100)
+    finder.see(Frame(0, "xtr-a", "core", encapsulated(NEW, ITR, reply(straight))), 200)
+    fates = finder.fates
+    triangular = {key.seq for key, fate in fates.items() if fate.is_triangular("xtr-a", "xtr-b")}
+    assert triangular == {bent}
+
+
 def test_the_other_direction_has_the_same_numbers_and_is_not_confused() -> None:
     to_guest = probes(outage((800, 810)))
     from_guest = probes(outage((800, 810)), direction="from-guest")
@@ -100,7 +119,7 @@ def test_udp_and_both_versions(version: int, eid: str, peer: str) -> None:
     (gap,) = find_gaps(series)
     finder = LossFinder.of([series], [eid])
     finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, packet(peer, eid, 17, probe(gap.first_seq)))), 100)
-    finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(eid, peer, 17, probe(gap.first_seq)))), 200)
+    finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(eid, peer, 17, probe(gap.first_seq, answers=True)))), 200)
     assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 1}
 
 

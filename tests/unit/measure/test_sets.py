@@ -130,7 +130,13 @@ def test_report_command_has_the_worst_exit_code(runs: Path) -> None:
 def test_compare_command(runs: Path) -> None:
     result = invoke(compare_command, str(runs / "2"), str(runs / "1"), "--fail-on-regression")
     assert result.exit_code == 10
-    assert re.search(r"stuntime\) +regressed", result.output)
+    # "regressed by 212 ms (95 % CI 140 ms to 290 ms), n = 8 against 8"
+    said = re.search(
+        r"stuntime\) +regressed by (\d+) ms \(95 % CI (\d+) ms to (\d+) ms\), n = 8 against 8", result.output
+    )
+    assert said
+    difference, low, high = map(int, said.groups())
+    assert low <= difference <= high
     assert invoke(compare_command, str(runs / "1"), str(runs / "2"), "--fail-on-regression").exit_code == 0
     as_json = invoke(compare_command, str(runs / "1"), str(runs / "2"), "--format", "json")
     assert json.loads(as_json.output)["metrics"]["stuntime_ms"]["word"] == "improved"

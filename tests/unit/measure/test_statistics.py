@@ -156,3 +156,28 @@ def test_words(shift: float, spread: float, n: int, word: str) -> None:
 
 def test_comparison_with_nothing() -> None:
     assert compare([], [1.0], rng(), floor=10.0) is None
+
+
+#: Of 100 simulated comparisons of 10 runs with 10, at least so many must come out right.
+RIGHT_OF_100 = 95
+
+
+def simulated_words(shift: float, seed: int) -> list[str]:
+    """The words of 100 comparisons of skewed outages: 1 s and an exponential tail, standard deviation 50 ms."""
+    draw, words = rng(seed), []
+    for _ in range(100):
+        a, b = (1000 + 50 * draw.exponential(size=10) for _ in range(2))
+        found = compare(list(a), list(b + shift), draw, floor=10.0)
+        assert found is not None
+        words.append(found.word)
+    return words
+
+
+def test_no_difference_is_not_called_one() -> None:
+    words = simulated_words(0.0, seed=5)
+    assert sum(word in ("within noise", "cannot tell") for word in words) >= RIGHT_OF_100
+
+
+def test_a_difference_of_three_standard_deviations_is_found() -> None:
+    assert simulated_words(150.0, seed=6).count("regressed") >= RIGHT_OF_100
+    assert simulated_words(-150.0, seed=7).count("improved") >= RIGHT_OF_100

@@ -152,7 +152,18 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("migrations:\n  - to: site-b\n", "migrations: []\n", [
         "e.yaml:6:13: too few items; allowed: at least 1"
     ]),
-    ("interval_ms: 10", "flows: [tcp]", ["e.yaml:8:18: 'tcp' is not known; allowed: icmp, udp"]),
+    ("interval_ms: 10", "flows: [sctp]", ["e.yaml:8:18: 'sctp' is not known; allowed: icmp, udp, tcp"]),
+    (
+        "interval_ms: 10",
+        "flows: [tcp]",
+        ["e.yaml:8:17: a connection does not show which probe was lost; allowed: tcp beside icmp or udp"],
+    ),
+    ("interval_ms: 10", "flows: [udp, udp]", ["e.yaml:8:23: udp is there twice; allowed: each once"]),
+    (
+        "interval_ms: 10",
+        "directions: [to-guest, from-guest]",
+        ["e.yaml:8:33: a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"],
+    ),
     ("probes:", "guest: {name: vm2}\nprobes:", [
         "e.yaml:8:15: no guest is called 'vm2'; did you mean 'vm1'? Allowed: vm1"
     ]),

@@ -1,0 +1,77 @@
+"""Map-Version numbers: their order, and who counts them (RFC 9302 §6; docs/adr/0004-map-versions.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from testbed.lisp.actions import Action, Prefix, SaveNonce
+from testbed.lisp.wire import EidRecord, RlocRecord
+
+#: "No version number": never counted, never compared (RFC 9302 §6.1).
+NULL_MAP_VERSION = 0
+#: 12 bits without the null version.
+VERSIONS = (1 << 12) - 1
+_HALF = 1 << 11
+#: The owner under which a prefix's count is stored.
+COUNT_OWNER = "map-version"
+
+
+def is_newer(version: int, than: int) -> bool:
+    """Whether one version is newer than another, neither being null (RFC 9302 §6)."""
+    if version > than:
+        return version - than <= _HALF
+    return than - version > _HALF
+
+
+def next_version(version: int) -> int:
+    """The version after one; the null version is skipped (RFC 9302 §6.1)."""
+    return version % VERSIONS + 1
+
+
+class MapVersions:
+    """The versions of a Map-Server's mappings: one more whenever a prefix's locators change.
+
+    What is counted does not wrap, so that it can be stored like a nonce; the version is made from it.
+
+    Args:
+        saved: counts by owner, from persistent storage; added to as they change.
+        random64: gives 64 random bits.
+    """
+
+    def __init__(self, saved: dict[str, int], random64: Callable[[], int]) -> None:
+        self._saved = saved
+        self._random64 = random64
+        self._locators: dict[Prefix, tuple[RlocRecord, ...]] = {}
+
+    def number(self, record: EidRecord, eid: Prefix) -> tuple[EidRecord, list[Action]]:
+        """Give a registered mapping its version.
+
+        Args:
+            record: as registered; locators in wire order, so that equal sets are equal.
+            eid: its prefix.
+
+        Returns the record with its version, and what to do before anyone is told of it. A version that
+        the ETR brings counts if it is newer than ours; an older one is that of an earlier mapping.
+        """
+        owner = f"{COUNT_OWNER} {eid}"
+        count = self._saved.get(owner)
+        # After a restart the locators before are unknown, so they may have changed.
+        same = count is not None and self._locators.get(eid) == record.locators
+        self._locators[eid] = record.locators
+        brought = record.map_version
+        if count is None:
+            # RFC 9302 §6: the first one is random, unless the ETR has one.
+            new = brought - 1 if brought else self._random64() % VERSIONS
+        elif brought and is_newer(brought, _version(count)):
+            new = count + (brought - _version(count)) % VERSIONS
+        else:
+            new = count if same else count + 1
+        if new == count:
+            return replace(record, map_version=_version(count)), []
+        self._saved[owner] = new
+        return replace(record, map_version=_version(new)), [SaveNonce(owner, new)]
+
+
+def _version(count: int) -> int:
+    return count % VERSIONS + 1

@@ -1,0 +1,67 @@
+"""`testbed lig` from outside a lab that is up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces"),
+]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The command line, with a lab of its own up."""
+    folder = tmp_path_factory.mktemp("lab")
+    environment = {**os.environ, "TESTBED_RUNTIME": str(folder / "run"), "PYTHONPATH": str(ROOT)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "testbed", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+    up = run("up", "experiments/netns-quick.yaml", "--out", str(folder / "runs"))
+    try:
+        assert up.returncode == 0, up.stderr
+        yield run
+    finally:
+        run("down", "--all")
+
+
+def test_it_asks_from_the_correspondents_xtr(testbed: Run) -> None:
+    done = testbed("lig", "192.168.0.10", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["map_resolver"] == answer["replier"] == "10.0.0.2"
+    assert [record["eid"] for record in answer["records"]] == ["192.168.0.10/32"]
+    assert answer["records"][0]["locators"][0] == {"rloc": "10.0.1.2", "state": "up", "priority": 1, "weight": 100}
+
+
+def test_it_asks_from_any_node_and_says_what_is_not_registered(testbed: Run) -> None:
+    done = testbed("lig", "192.168.0.77", "--node", "core")
+    assert done.returncode == 0, done.stderr
+    assert "negative: natively-forward" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["bogus"], "no IP address"),
+        (["192.168.0.10", "--node", "nowhere"], "no node nowhere"),
+        (["192.168.0.10", "--map-resolver", "10.0.1.1", "--count", "1"], "did not answer"),
+    ],
+)
+def test_what_goes_wrong_is_said(testbed: Run, arguments: list[str], complaint: str) -> None:
+    done = testbed("lig", *arguments)
+    assert done.returncode != 0
+    assert complaint in done.stderr

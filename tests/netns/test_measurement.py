@@ -1,0 +1,148 @@
+"""The instrument itself, in a real lab without a hypervisor: known outages, every flow, the report in a browser."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.measure.losses import ProbeKey
+from testbed.measure.model import Interval
+from testbed.report.load import frames_of, load, to_run
+from tests.browser import check_report
+from tests.netns.own_lab import ROOT, needs_root
+
+pytestmark = [pytest.mark.netns, needs_root]
+
+EXPERIMENT = """
+schema_version: 1
+name: measurement
+topology: {topology}
+substrate: netns
+mechanism: smr-old-xtr
+migrations:
+  - to: site-b
+probes: {{interval_ms: 10, flows: [icmp, udp, tcp], directions: [to-guest, from-guest]}}
+calibration: {{outages_ms: [20, 100, 500]}}
+emulated_guest: {{downtime_ms: 300}}
+baseline_s: 1
+settle_s: 2
+"""
+
+
+def command(runtime: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TESTBED_RUNTIME": str(runtime)}
+    argv = [sys.executable, "-m", "testbed", *arguments]
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measurement")
+    experiment = folder / "experiment.yaml"
+    experiment.write_text(EXPERIMENT.format(topology=ROOT / "topologies" / "two-sites.yaml"))
+    with tempfile.TemporaryDirectory(prefix="lab") as runtime:  # short: a Unix socket's path has 107 octets
+        done = command(Path(runtime), "run", str(experiment), "--out", str(folder / "runs"))
+    assert done.returncode in (0, 12), (
+        done.stdout + done.stderr
+    )  # a busy machine may spoil a baseline, not an outage's length
+    (made,) = (folder / "runs").iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def summary(run: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return loaded
+
+
+def test_known_outages_are_measured_within_one_interval(summary: dict[str, Any]) -> None:
+    found = summary["calibration"]
+    assert [round(one["length_ms"], -1) for one in found] == [20, 100, 500]
+    assert [one["within"] for one in found] == [True, True, True], found
+
+
+def test_what_was_dropped_is_found_where_it_was_dropped(run: Path) -> None:
+    """The core drops: the correspondent's ITR is the last that has seen those probes, on its core side."""
+    folder = load(run)
+    whole = to_run(folder, frames_of(folder))
+    assert whole.fates is not None
+    (series,) = (one for one in whole.series if one.name == "icmp to-guest")
+    places = Counter()
+    for outage in (event for event in whole.events if event.kind == "outage_injected"):
+        # A probe is on its way to the core for less than 9 ms, and the one before is 10 ms older.
+        inside = series.within(Interval(outage.mono_ns, int(outage.fields["end_ns"]) - 9_000_000))
+        for seq in inside.seq[inside.was_sent]:
+            last = whole.fates[ProbeKey("icmp", "to-guest", int(seq))].last
+            places[last.capture if last else None] += 1
+    assert set(places) == {"xtr-c-rloc0"}
+    assert places.total() > 50
+
+
+def test_the_parts_add_up_and_explain_the_outage(summary: dict[str, Any]) -> None:
+    metrics = summary["migrations"][0]["metrics"]
+    parts = [metrics[name] for name in ("hypervisor_part_ms", "network_part_ms", "unattributed_ms")]
+    assert sum(parts) == pytest.approx(metrics["stuntime_ms"], abs=0.01)
+    assert metrics["unattributed_ms"] < 0.1 * metrics["stuntime_ms"]
+    assert metrics["vm_downtime_ms"] == pytest.approx(300, abs=20)
+
+
+def test_every_flow_saw_the_outage(summary: dict[str, Any]) -> None:
+    flows = {(one["flow"], one["direction"]): one for one in summary["migrations"][0]["probes"]}
+    assert set(flows) == {(flow, way) for flow in ("icmp", "udp", "tcp") for way in ("to-guest", "from-guest")}
+    for (flow, way), one in flows.items():
+        lost = one["lost"]
+        assert lost == 0 if flow == "tcp" else 25 <= lost <= 60, (flow, way, lost)
+
+
+def test_the_connections_survived_and_stalled(summary: dict[str, Any]) -> None:
+    """A stall is longer than the outage: TCP waits for its timer before it sends again."""
+    outage_ms = summary["migrations"][0]["metrics"]["stuntime_ms"]
+    for one in summary["migrations"][0]["tcp"]:
+        assert one["survived"] is True, one
+        assert outage_ms - 20 < one["longest_stall_ms"] < 3 * outage_ms + 500
+        assert one["bytes_in_order"] > 0
+
+
+def test_lost_probes_have_a_place_and_a_frame(run: Path) -> None:
+    with (run / "probes.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["outcome"] == "lost" and row["direction"] == "to-guest"]
+    assert rows
+    placed = [row for row in rows if row["last_seen_frame"]]
+    assert len(placed) == len(rows)  # the correspondent's own capture has seen each of them at least
+    # Nobody is at home at the old site, and that is where most of them ended.
+    at_old_site = [row for row in placed if row["last_seen"] == "site-a-eid-a" and row["lost"] == "request"]
+    assert len(at_old_site) > 0.5 * len(rows)
+
+
+def test_departures_are_stamped_by_the_kernel(run: Path) -> None:
+    import duckdb
+
+    query = f"""SELECT count(*), count(kernel_sent_ns), median(kernel_sent_ns - sent_ns)
+        FROM '{run}/probes/*.parquet' WHERE flow != 'tcp' AND sent_ns IS NOT NULL"""
+    ((sent, stamped, delay_ns),) = duckdb.sql(query).fetchall()
+    assert stamped > 0.98 * sent
+    assert 0 < delay_ns < 1_000_000
+
+
+def test_the_report_is_rebuilt_byte_for_byte(run: Path) -> None:
+    def digests() -> dict[str, str]:
+        files = (path for path in sorted(run.rglob("*")) if path.is_file())
+        return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = digests()
+    command(run.parent.parent, "report", str(run))
+    assert digests() == before
+
+
+def test_the_report_in_a_browser(run: Path) -> None:
+    check_report(run / "report.html", pictures=("timeline", "waterfall", "sequence"))
