@@ -20,7 +20,7 @@ from tests.netns.own_lab import ROOT, lab_command
 from tests.waiting import wait_until
 
 TOPOLOGY = ROOT / "topologies/two-sites.yaml"
-ACCESS_LINK = "link: {delay_ms: 5, rate_mbit: 100}"
+ACCESS_LINK = "link: {delay_ms: 5, rate_mbit: 1000, mtu: 9000}"
 
 
 def reap() -> None:
@@ -35,7 +35,9 @@ def reap() -> None:
 
 def two_sites(link: str = ACCESS_LINK) -> Plan:
     """Return the plan of two-sites with other access links."""
-    return build_plan(load_topology(TOPOLOGY.read_text().replace(ACCESS_LINK, link), TOPOLOGY.name))
+    text = TOPOLOGY.read_text()
+    assert ACCESS_LINK in text, "the topology's links have changed: nothing would be replaced"
+    return build_plan(load_topology(text.replace(ACCESS_LINK, link), TOPOLOGY.name))
 
 
 def command_line(pid: str) -> str:

@@ -111,7 +111,7 @@ def test_netem_does_the_same(tmp_path: Path) -> None:
 @pytest.mark.skipif(NETEM, reason="this kernel has netem")
 def test_netem_that_is_asked_for_and_missing_is_an_error(tmp_path: Path) -> None:
     result = in_own_lab(CASES, "netem", str(tmp_path))
-    assert "netem delay 5.0ms rate 100.0mbit" in result["message"]
+    assert "netem delay 5.0ms rate 1000.0mbit" in result["message"]
     assert result["after"] == result["before"]
 
 

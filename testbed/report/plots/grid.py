@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from testbed.measure.headline import duration
@@ -12,6 +13,8 @@ from testbed.report.plots.theme import Layout, heading
 ROW, ROW_WITH_LABEL = 30.0, 46.0
 #: Half the height of the band of a median's interval, and of the mark of a bound.
 BAND, MARK = 8.0, 11.0
+#: The axis' length, in lengths of the longest row.
+ROOM_FOR_WORDS = 1.25
 
 
 def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitle: str, layout: Layout) -> Canvas:
@@ -23,11 +26,13 @@ def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitl
         subtitle: what was run, with substrate and accelerator.
         layout: wide or narrow.
     """
+    if not layout.labels_above:
+        layout = replace(layout, left=max(layout.left, 20 + max(text_width(label, 12) for label, _ in rows)))
     canvas = Canvas(layout.width, 0, title, f"grid-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 8
     measured = [value for _, row in rows for value in row["values_ms"] if value is not None]
     high = max([*measured, *(row["bound_ms"] or 0.0 for _, row in rows)])
-    x = Scale(0.0, high * 1.15 or 1.0, layout.left, layout.width - layout.right)
+    x = Scale(0.0, high * ROOM_FOR_WORDS or 1.0, layout.left, layout.width - layout.right)
     height = ROW_WITH_LABEL if layout.labels_above else ROW
     bottom = top + height * len(rows)
     for tick in x.ticks(layout.ticks):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from testbed.measure.grid import ordered, row
+from testbed.report.plots.grid import draw_grid
+from testbed.report.plots.svg import text_width
+from testbed.report.plots.theme import WIDE
 from testbed.report.sweep import label_of, sweep_data, sweep_markdown
 
 
@@ -78,3 +82,17 @@ def test_the_report_says_what_it_is_of_and_what_was_made_again() -> None:
     assert "1 of 2 combinations" in text
     assert "1 run was not valid and was made again" in text
     assert "+2.00 ms" in text
+
+
+def test_the_picture_has_room_for_its_labels_and_says_what_was_not_measured() -> None:
+    label = "smr-map-server · hold false · 50 ms one way"
+    rows = [
+        (label, row({}, summary(migration(22.0)), [])),
+        ("other", row({}, summary(migration(None), median=None), [])),
+    ]
+    svg = draw_grid(rows, "Remapping latency", "netns", WIDE).standalone("")
+    written = re.search(rf'<text x="([0-9.]+)"[^>]*text-anchor="end"[^>]*>{label}', svg)
+    assert written is not None
+    assert float(written[1]) >= text_width(label, 12)
+    assert "not measured" in svg
+    assert "22 ms (bound +2.0 ms)" in svg
