@@ -17,6 +17,14 @@ def allowed_reasons() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a test needs is said by its folder: `netns/` and `xen/` are marked so, whole."""
+    for item in items:
+        for folder in ("netns", "xen"):
+            if Path(__file__).with_name(folder) in item.path.parents:
+                item.add_marker(folder)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not os.environ.get("TESTBED_STRICT_SKIPS"):
