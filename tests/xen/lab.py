@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +81,16 @@ def machine_state() -> dict[str, set[str]]:
     }
 
 
-def left_behind(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is there after and was not before, by kind; {} if nothing."""
-    return {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
+def left_behind(before: dict[str, set[str]], *, deadline_s: float = 20.0) -> dict[str, set[str]]:
+    """What is there and was not before, by kind; {} if nothing.
+
+    A lab whose launcher was killed is PID 1's to reap, and a PID namespace lasts until its zombie is reaped: some
+    machines' PID 1 does that once a second. What is still there at the deadline was left.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        after = machine_state()
+        left = {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.2)

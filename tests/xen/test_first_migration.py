@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     before = machine_state()
     run = run_experiment(tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold")
     yield run
-    assert left_behind(before, machine_state()) == {}
+    assert left_behind(before) == {}
 
 
 def test_all_migrations_pass(run: Run) -> None:

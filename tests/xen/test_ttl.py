@@ -23,4 +23,4 @@ def test_ttl_bounds_the_outage(tmp_path: Path) -> None:
     assert metrics["remap_latency_ms"] <= 61_000
     assert run.of("smr_sent") == []
     assert run.of("map_cache_expired", "xtr-c")
-    assert left_behind(before, machine_state()) == {}
+    assert left_behind(before) == {}
