@@ -14,7 +14,7 @@ from testbed.cli.run import INTERRUPTED, Experiment, Overrides, follow
 if TYPE_CHECKING:
     from testbed.cli.console import Progress
     from testbed.lab.session import Study
-    from testbed.lab.sweeps import Done, SweepFolder
+    from testbed.lab.sweeps import SweepFolder
     from testbed.spec import Cell
 
 #: How often a combination is tried whose runs are not valid: on a busy machine some are not.
@@ -53,7 +53,8 @@ def sweep(
     folder = SweepFolder(folder_name.resolve(), study)
     with Progress() as progress:
         for number, cell in enumerate(folder.order, 1):
-            if folder.done(cell) is None:
+            done = folder.done(cell)
+            if done is None or not done.conclusive:
                 progress.phase(f"{number}/{len(folder.order)} {cell.slug}")
                 _measure(experiment, study, folder, cell, progress)
                 _report(folder, study)
@@ -67,28 +68,31 @@ def sweep(
     raise typer.Exit(_exit_code(data))
 
 
-def _measure(experiment: Path, study: Study, folder: SweepFolder, cell: Cell, progress: Progress) -> Done:
+def _measure(experiment: Path, study: Study, folder: SweepFolder, cell: Cell, progress: Progress) -> None:
     """Run one combination until a run of it says something about it, and record how it went."""
     from testbed.cli.console import command_line
     from testbed.lab.session import Session, read_study
-    from testbed.lab.sweeps import CONCLUSIVE, Done
+    from testbed.lab.sweeps import Done
     from testbed.report import build_report
 
     assert study.experiment.sweep is not None
     this = read_study(experiment, [*study.overrides, *cell.overrides])
     migrations = this.experiment.warm_up + study.experiment.sweep.repeat
-    attempts: list[tuple[str, str]] = []
-    while len(attempts) < ATTEMPTS and (not attempts or attempts[-1][1] not in CONCLUSIVE):
+    earlier = folder.done(cell)
+    attempts = earlier.attempts if earlier is not None else ()
+    for _ in range(ATTEMPTS):
         session = Session(this, out=folder.runs, migrations=migrations, command=command_line())
         session.prepare(lambda line: progress.detail("images", line))
         failure = follow(session, progress, phases=False)
         if failure == INTERRUPTED:
-            raise typer.Exit(130)  # as shells say it; the combination is not done, and the next call begins with it
-        attempts.append((session.run_id, build_report(session.run_dir).verdict.value))
-        progress.detail(session.run_id, attempts[-1][1])
-    done = Done(cell, *attempts[-1], tuple(attempts))
-    folder.record(done)
-    return done
+            raise typer.Exit(130)  # as shells say it; the next call begins with this combination
+        attempt = session.run_id, build_report(session.run_dir).verdict.value
+        progress.detail(*attempt)
+        attempts = (*attempts, attempt)
+        done = Done(cell, *attempt, attempts)
+        folder.record(done)
+        if done.conclusive:
+            return
 
 
 def _report(folder: SweepFolder, study: Study) -> dict[str, Any]:

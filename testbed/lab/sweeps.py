@@ -23,7 +23,7 @@ CONCLUSIVE = ("PASS", "FAIL")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a combination was measured.
+    """How a combination was measured, over all calls of the sweep.
 
     Attributes:
         cell: which one.
@@ -36,6 +36,11 @@ class Done:
     run_id: str
     verdict: str
     attempts: tuple[tuple[str, str], ...]
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether its run says something about it; if not, the next call of the sweep tries it again."""
+        return self.verdict in CONCLUSIVE
 
 
 class SweepFolder:
@@ -91,7 +96,7 @@ class SweepFolder:
             )  # fmt: skip
 
     def done(self, cell: Cell) -> Done | None:
-        """How a combination was measured, None if it has not been yet."""
+        """How a combination was measured last, None if it has not been yet."""
         file = self._cells / f"{cell.slug}.json"
         if not file.exists():
             return None

@@ -26,8 +26,17 @@ def test_a_sweep_measures_each_combination_once_and_has_a_report(tmp_path: Path)
         data = json.loads(done.stdout)
         runs = sorted((out / "runs").iterdir())
         again = command(*arguments, "--format", "json", runtime=runtime)
-    assert json.loads(again.stdout) == data == json.loads((out / "sweep.json").read_text())
-    assert sorted((out / "runs").iterdir()) == runs
+        # Had one not been measurable, the next call would try it again: itself, and nothing else.
+        (cell,) = (out / "cells").glob("*one_way_ms=4*")
+        earlier = json.loads(cell.read_text())
+        attempts = [[earlier["run_id"], "INVALID"]]
+        cell.write_text(json.dumps({**earlier, "verdict": "INVALID", "attempts": attempts}))
+        retried = command(*arguments, "--format", "json", runtime=runtime)
+    assert retried.returncode == 0, retried.stderr
+    (new,) = set((out / "runs").iterdir()) - set(runs)
+    assert json.loads(retried.stdout)["rows"][1]["attempts"] == [*attempts, [new.name, "PASS"]]
+    assert json.loads(again.stdout) == data
+    assert json.loads(retried.stdout) == json.loads((out / "sweep.json").read_text())
     assert data["complete"]
     assert [(r["mechanism"], r["one_way_ms"], r["bound_ms"]) for r in data["rows"]] == [
         ("pubsub", 0, 0.0), ("pubsub", 4, 8.0),

@@ -35,6 +35,8 @@ def test_a_resumed_sweep_knows_what_is_done(tmp_path: Path) -> None:
     folder.record(done)
     resumed = SweepFolder(tmp_path, study())
     assert resumed.done(folder.order[0]) == done
+    assert done.conclusive
+    assert not Done(folder.order[0], "r1", "INVALID", (("r1", "INVALID"),)).conclusive
     assert [resumed.done(cell) for cell in resumed.order[1:]] == [None] * (len(resumed.order) - 1)
 
 
