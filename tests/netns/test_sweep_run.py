@@ -29,12 +29,13 @@ def test_a_sweep_measures_each_combination_once_and_has_a_report(tmp_path: Path)
         # Had one not been measurable, the next call would try it again: itself, and nothing else.
         (cell,) = (out / "cells").glob("*one_way_ms=4*")
         earlier = json.loads(cell.read_text())
-        attempts = [[earlier["run_id"], "INVALID"]]
-        cell.write_text(json.dumps({**earlier, "verdict": "INVALID", "attempts": attempts}))
+        in_vain = [earlier["run_id"], "INVALID"]
+        cell.write_text(json.dumps({**earlier, "verdict": "INVALID", "attempts": [in_vain]}))
         retried = command(*arguments, "--format", "json", runtime=runtime)
     assert retried.returncode == 0, retried.stderr
     (new,) = set((out / "runs").iterdir()) - set(runs)
-    assert json.loads(retried.stdout)["rows"][1]["attempts"] == [*attempts, [new.name, "PASS"]]
+    attempts = [list(each.values()) for each in json.loads(retried.stdout)["rows"][1]["attempts"]]
+    assert attempts == [in_vain, [new.name, "PASS"]]
     assert json.loads(again.stdout) == data
     assert json.loads(retried.stdout) == json.loads((out / "sweep.json").read_text())
     assert data["complete"]
