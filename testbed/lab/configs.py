@@ -83,6 +83,7 @@ class Configs:
             sites=sites,
             state=str(self._folder / f"{node}.state"),
             mechanism=self._experiment.mechanism,
+            rehearse_every_ms=lisp.rehearse_every_ms,
             options={"proxy_reply": lisp.proxy_reply, **limits},
         )
 
@@ -121,6 +122,7 @@ class Configs:
             state=str(self._folder / f"{site.xtr}.state"),
             mechanism=self._experiment.mechanism,
             rloc_probe_interval_s=lisp.rloc_probe_interval_s,
+            rehearse_every_ms=lisp.rehearse_every_ms,
             options=options,
         )
 

@@ -8,7 +8,7 @@ caller's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeAlias
@@ -121,15 +121,34 @@ class SaveNonce:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Something happened that the timeline should say.
+    """Something happened that the timeline should say; `emit` makes one.
 
-    `mono_ns` is when, if that was before now (a kernel's stamp). Without it the event happened when
-    the action before it in the list was begun.
+    Attributes:
+        kind: what.
+        values: more about it; what has a value of its own type becomes text in `fields` only, which is asked for
+            when whatever the event is about has been done.
+        mono_ns: when, if that was before now (a kernel's stamp). Without it the event happened when the action
+            before it in the list was begun.
     """
 
     kind: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any]
     mono_ns: int | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The values as JSON can have them: addresses, prefixes and enums as their text, None left out."""
+        return {name: _plain(value) for name, value in self.values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [str(item) for item in value]
+    return str(value)
 
 
 Action: TypeAlias = (
@@ -147,20 +166,8 @@ Action: TypeAlias = (
 
 
 def emit(kind: str, *, mono_ns: int | None = None, **fields: Any) -> Emit:
-    """An event; addresses, prefixes and enums become their text, None is left out."""
-    plain: dict[str, Any] = {}
-    for name, value in fields.items():
-        if value is None:
-            continue
-        if isinstance(value, Enum):
-            plain[name] = value.value
-        elif isinstance(value, (str, int, float, bool)):
-            plain[name] = value
-        elif isinstance(value, (tuple, list)):
-            plain[name] = [str(item) for item in value]
-        else:
-            plain[name] = str(value)
-    return Emit(kind, plain, mono_ns)
+    """An event; the values must not change afterwards."""
+    return Emit(kind, fields, mono_ns)
 
 
 def host_prefix(address: Address) -> Prefix:

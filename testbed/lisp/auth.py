@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from testbed.lisp.wire.codes import AlgorithmId
 from testbed.lisp.wire.control import decode_control
@@ -19,6 +19,7 @@ from testbed.lisp.wire.mapping import XTR_IDENTITY_OCTETS
 from testbed.lisp.wire.reader import packed
 from testbed.lisp.wire.registration import (
     AUTHENTICATION_DATA_OFFSET,
+    Authentication,
     MapNotify,
     MapNotifyAck,
     MapRegister,
@@ -61,8 +62,6 @@ _ALGORITHMS: dict[int, _Algorithm] = {
     AlgorithmId.HMAC_SHA_256_128_HKDF: _Algorithm(hashlib.sha256, 32, 16, derives_key=True),
 }
 
-_Message = TypeVar("_Message", MapRegister, MapNotify, MapNotifyAck)
-
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -102,8 +101,8 @@ def _digest(algorithm: _Algorithm, message: Authenticated, covered: bytes, psk: 
     return hmac.digest(key, covered, algorithm.digest)
 
 
-def sign(message: _Message, psk: bytes, *, cover_trailer: bool = False) -> _Message:
-    """The message with its authentication data computed.
+def sign(message: Authenticated, psk: bytes, *, cover_trailer: bool = False) -> bytes:
+    """The octets of a message with its authentication data computed.
 
     Args:
         message: whose `authentication` names key and algorithm; its data are replaced.
@@ -113,16 +112,15 @@ def sign(message: _Message, psk: bytes, *, cover_trailer: bool = False) -> _Mess
     Raises:
         ValueError: the algorithm is none of those that RFC 9301 §12.5 gives a MAC.
     """
-    authentication = message.authentication
-    algorithm = _ALGORITHMS.get(authentication.algorithm_id)
+    named = message.authentication
+    algorithm = _ALGORITHMS.get(named.algorithm_id)
     if algorithm is None:
-        raise ValueError(f"algorithm {authentication.algorithm_id} has no MAC (RFC 9301 §12.5)")
-    blank = replace(message, authentication=replace(authentication, data=bytes(algorithm.octets)))
-    covered = blank.encode()
-    if message.xtr is not None and not cover_trailer:
-        covered = covered[:-XTR_IDENTITY_OCTETS]
+        raise ValueError(f"algorithm {named.algorithm_id} has no MAC (RFC 9301 §12.5)")
+    zeros = Authentication(named.key_id, named.algorithm_id, bytes(algorithm.octets))
+    blank = replace(message, authentication=zeros).encode()
+    covered = blank if message.xtr is None or cover_trailer else blank[:-XTR_IDENTITY_OCTETS]
     data = _digest(algorithm, message, covered, psk)
-    return replace(message, authentication=replace(authentication, data=data))
+    return blank[:AUTHENTICATION_DATA_OFFSET] + data + blank[AUTHENTICATION_DATA_OFFSET + len(data) :]
 
 
 def verify(data: bytes, psk: bytes, *, decoded: object = None) -> Verified:

@@ -49,7 +49,7 @@ class Secret:
     def seal(self, message: M) -> bytes:
         """The octets of a message with its authentication data."""
         named = replace(message, authentication=Authentication(self.key_id, self.algorithm))
-        return compute(named, self.key, cover_trailer=self.cover_trailer).encode()
+        return compute(named, self.key, cover_trailer=self.cover_trailer)
 
     def open(self, payload: bytes, decoded: object = None) -> Opened | None:
         """A received message, if somebody who knows the secret made it; WireError if malformed.

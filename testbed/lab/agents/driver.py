@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.events import Event
 from testbed.lab.agents.runtime import AgentConfigError, Runtime
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.rehearsal import Rehearsal
 
 
 class Machine(Protocol):
@@ -82,6 +84,7 @@ class Driver:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_rehearsal: asyncio.TimerHandle | None = None
         self._machine: Machine | None = None
         self._performers: dict[type, Callable[[Any], None]] = {
             SendControl: self._send,
@@ -97,8 +100,16 @@ class Driver:
     def stop(self) -> None:
         """Take no input any more."""
         self._loop.remove_reader(self._control.fileno())
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._next_rehearsal):
+            if timer is not None:
+                timer.cancel()
+
+    def rehearse(self, rehearsal: Rehearsal, every_s: float) -> None:
+        """Take a step of a rehearsal now and then, so that a message finds this process's code in the caches."""
+        for action in rehearsal.step():
+            if isinstance(action, Emit):
+                Event(0, 0, self._runtime.node, action.kind, dict(action.fields)).to_json()
+        self._next_rehearsal = self._loop.call_later(every_s, self.rehearse, rehearsal, every_s)
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""

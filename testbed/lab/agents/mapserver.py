@@ -18,6 +18,7 @@ from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig, options_from
 from testbed.lisp.map_server import MapServer
 from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.rehearsal import Part, Rehearsal
 from testbed.lisp.sealing import Secret
 
 
@@ -52,6 +53,9 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         driver = Driver(runtime, control, nonces)
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
+        if every_ms := runtime.config.get("rehearse_every_ms"):
+            rehearsal = Rehearsal(Part.MAP_SERVER, config.mechanism, map_server_options=config.options)
+            driver.rehearse(rehearsal, every_ms / 1000)
         take_priority(AGENT_PRIORITY)
         settle_memory()
         driver.start(machine)

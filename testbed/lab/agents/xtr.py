@@ -50,6 +50,7 @@ from testbed.lisp.inputs import (
 )
 from testbed.lisp.mechanisms import Mechanism, mechanism_named
 from testbed.lisp.registrar import NONCE_OWNER
+from testbed.lisp.rehearsal import Part, Rehearsal
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import (
     Sighting,
@@ -158,6 +159,11 @@ class XtrAgent:
         self._driver.feed(Started(), time.monotonic_ns())
         for descriptor, reader in self._readers.items():
             asyncio.get_running_loop().add_reader(descriptor, reader)
+
+    def rehearse(self, config: XtrConfig, every_s: float) -> None:
+        """Keep the code warm between messages."""
+        part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
+        self._driver.rehearse(Rehearsal(part, config.mechanism, xtr_options=config.options), every_s)
 
     def stop(self) -> None:
         """Take no input any more."""
@@ -307,6 +313,8 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         stack.callback(neighbours.close)
         agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces)
         stack.callback(agent.stop)
+        if every_ms := runtime.config.get("rehearse_every_ms"):
+            agent.rehearse(config, every_ms / 1000)
         take_priority(AGENT_PRIORITY)
         settle_memory()
         agent.start()

@@ -183,6 +183,11 @@ class DataFlag(IntFlag):
     RESERVED = 0x04
 
 
+def first_word(message_type: MessageType, flags: int, rest: int = 0) -> int:
+    """A message's first word; of plain integers, since every operation on an `IntFlag` is slow."""
+    return int(message_type) << 28 | int(flags) | rest
+
+
 _Code = TypeVar("_Code", bound=IntEnum)
 _Flags = TypeVar("_Flags", bound=IntFlag)
 

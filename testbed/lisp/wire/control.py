@@ -9,6 +9,7 @@ from testbed.lisp.wire.codes import (
     CONTROL_PORT,
     EncapsulatedControlFlag,
     MessageType,
+    first_word,
     flags_in,
     known,
 )
@@ -102,7 +103,7 @@ class EncapsulatedControl:
             self.payload,
             hop_limit=self.hop_limit,
         )
-        word = MessageType.ENCAPSULATED_CONTROL << 28 | self.flags
+        word = first_word(MessageType.ENCAPSULATED_CONTROL, self.flags)
         return packed(word, 4, "header") + self.security + inner
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.lisp.wire.address import Address, decode_address, encode_address
-from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, flags_in
+from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, first_word, flags_in
 from testbed.lisp.wire.reader import Reader, packed
 from testbed.lisp.wire.record import (
     Eid,
@@ -114,7 +114,7 @@ class MapRequest:
         if not 1 <= len(self.itr_rlocs) <= MAX_ITR_RLOCS:
             raise ValueError(f"{len(self.itr_rlocs)} ITR-RLOCs, must be 1 to {MAX_ITR_RLOCS}")
         count = packed(len(self.requests), 1, "record count")[0]
-        word = MessageType.MAP_REQUEST << 28 | self.flags | (len(self.itr_rlocs) - 1) << 8 | count
+        word = first_word(MessageType.MAP_REQUEST, self.flags, (len(self.itr_rlocs) - 1) << 8 | count)
         parts = [packed(word, 4, "header"), packed(self.nonce, 8, "nonce"), encode_address(self.source_eid)]
         parts += [encode_address(rloc) for rloc in self.itr_rlocs]
         for request in self.requests:
@@ -166,6 +166,6 @@ class MapReply:
 
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
-        word = MessageType.MAP_REPLY << 28 | self.flags | packed(len(self.records), 1, "record count")[0]
+        word = first_word(MessageType.MAP_REPLY, self.flags, packed(len(self.records), 1, "record count")[0])
         head = packed(word, 4, "header") + packed(self.nonce, 8, "nonce")
         return head + b"".join(record.encode() for record in self.records) + self.security

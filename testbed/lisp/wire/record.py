@@ -120,7 +120,7 @@ class RlocRecord:
         head = packed(self.priority, 1, "priority") + packed(self.weight, 1, "weight")
         head += packed(self.multicast_priority, 1, "multicast_priority")
         head += packed(self.multicast_weight, 1, "multicast_weight")
-        return head + packed(self.flags, 2, "flags") + encode_address(self.rloc)
+        return head + packed(int(self.flags), 2, "flags") + encode_address(self.rloc)
 
 
 def in_wire_order(locators: Iterable[RlocRecord]) -> tuple[RlocRecord, ...]:
@@ -175,7 +175,7 @@ class EidRecord:
         """The octets; ValueError if a field does not fit."""
         head = packed(self.ttl_minutes, 4, "ttl_minutes") + packed(len(self.locators), 1, "locator count")
         head += packed(eid_mask_length(self.eid), 1, "eid mask length")
-        head += packed(fitting(self.action, 3, "action") << 13 | self.flags, 2, "act")
+        head += packed(fitting(self.action, 3, "action") << 13 | int(self.flags), 2, "act")
         head += packed(fitting(self.map_version, 12, "map_version"), 2, "map_version")
         return head + encode_eid(self.eid) + b"".join(locator.encode() for locator in self.locators)
 

@@ -101,7 +101,7 @@ class ReferralRecord:
         """The octets; ValueError if a field does not fit."""
         head = packed(self.ttl_minutes, 4, "ttl_minutes") + packed(len(self.locators), 1, "referral count")
         head += packed(eid_mask_length(self.eid), 1, "eid mask length")
-        head += packed(fitting(self.action, 3, "action") << 13 | self.flags, 2, "act")
+        head += packed(fitting(self.action, 3, "action") << 13 | int(self.flags), 2, "act")
         count = fitting(len(self.signatures), 4, "signature count")
         head += packed(count << 12 | fitting(self.map_version, 12, "map_version"), 2, "map_version")
         parts = [head, encode_eid(self.eid)]

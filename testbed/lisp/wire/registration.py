@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, flags_in, known
+from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, first_word, flags_in, known
 from testbed.lisp.wire.mapping import XTR_IDENTITY_OCTETS, XtrIdentity
 from testbed.lisp.wire.reader import Reader, packed
 from testbed.lisp.wire.record import EidRecord, decode_records
@@ -100,7 +100,7 @@ class MapRegister:
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
         count = packed(len(self.records), 1, "record count")[0]
-        word = MessageType.MAP_REGISTER << 28 | self.flags | count
+        word = first_word(MessageType.MAP_REGISTER, self.flags, count)
         return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
 
 
@@ -114,7 +114,7 @@ class _Notification:
     xtr: XtrIdentity | None = None
 
     def _encode(self, message_type: MessageType) -> bytes:
-        word = message_type << 28 | packed(len(self.records), 1, "record count")[0]
+        word = first_word(message_type, 0, packed(len(self.records), 1, "record count")[0])
         return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
 
 
