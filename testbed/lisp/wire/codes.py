@@ -209,6 +209,12 @@ def flags_in(flags: type[_Flags], word: int) -> _Flags:
     return flags(word & _assigned(flags))
 
 
+def with_flag(flags: _Flags, flag: _Flags, *, on: bool) -> _Flags:
+    """The flags with one of them set or cleared."""
+    value = flags.value | flag.value if on else flags.value & ~flag.value
+    return flags if value == flags.value else type(flags)(value)
+
+
 @cache
 def _assigned(flags: type[IntFlag]) -> int:
     """All assigned flags of a word; a plain integer, since every operation on an `IntFlag` is slow."""

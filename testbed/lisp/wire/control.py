@@ -12,6 +12,7 @@ from testbed.lisp.wire.codes import (
     first_word,
     flags_in,
     known,
+    with_flag,
 )
 from testbed.lisp.wire.inet import PROTOCOL_UDP, UDP_HEADER, IpAddress, build_udp_packet, parse_ip, parse_udp
 from testbed.lisp.wire.info import Info
@@ -49,9 +50,7 @@ class EncapsulatedControl:
     hop_limit: int = 64
 
     def __post_init__(self) -> None:
-        flags = self.flags & ~EncapsulatedControlFlag.SECURITY
-        if self.security:
-            flags |= EncapsulatedControlFlag.SECURITY
+        flags = with_flag(self.flags, EncapsulatedControlFlag.SECURITY, on=bool(self.security))
         object.__setattr__(self, "flags", flags)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.lisp.wire.address import Address, decode_address, encode_address
-from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, first_word, flags_in
+from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, first_word, flags_in, with_flag
 from testbed.lisp.wire.reader import Reader, packed
 from testbed.lisp.wire.record import (
     Eid,
@@ -78,11 +78,8 @@ class MapRequest:
     xtr: XtrIdentity | None = None
 
     def __post_init__(self) -> None:
-        flags = self.flags & ~(MapRequestFlag.MAP_DATA_PRESENT | MapRequestFlag.XTR_ID_PRESENT)
-        if self.map_reply_record is not None:
-            flags |= MapRequestFlag.MAP_DATA_PRESENT
-        if self.xtr is not None:
-            flags |= MapRequestFlag.XTR_ID_PRESENT
+        flags = with_flag(self.flags, MapRequestFlag.MAP_DATA_PRESENT, on=self.map_reply_record is not None)
+        flags = with_flag(flags, MapRequestFlag.XTR_ID_PRESENT, on=self.xtr is not None)
         object.__setattr__(self, "flags", flags)
 
     @classmethod
@@ -144,9 +141,7 @@ class MapReply:
     security: bytes = b""
 
     def __post_init__(self) -> None:
-        flags = self.flags & ~MapReplyFlag.SECURITY
-        if self.security:
-            flags |= MapReplyFlag.SECURITY
+        flags = with_flag(self.flags, MapReplyFlag.SECURITY, on=bool(self.security))
         object.__setattr__(self, "flags", flags)
 
     @classmethod

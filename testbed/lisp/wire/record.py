@@ -168,7 +168,7 @@ class EidRecord:
         eid = decode_eid(reader, mask_length)
         locators = decode_locators(reader, locator_count)
         action = known(Action, half_word >> 13)
-        flags = flags_in(EidRecordFlag, half_word) & EidRecordFlag.AUTHORITATIVE
+        flags = flags_in(EidRecordFlag, half_word & EidRecordFlag.AUTHORITATIVE.value)
         return cls(eid, ttl_minutes, locators, action, flags, map_version)
 
     def encode(self) -> bytes:

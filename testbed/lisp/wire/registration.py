@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, first_word, flags_in, known
+from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, first_word, flags_in, known, with_flag
 from testbed.lisp.wire.mapping import XTR_IDENTITY_OCTETS, XtrIdentity
 from testbed.lisp.wire.reader import Reader, packed
 from testbed.lisp.wire.record import EidRecord, decode_records
@@ -79,9 +79,7 @@ class MapRegister:
     xtr: XtrIdentity | None = None
 
     def __post_init__(self) -> None:
-        flags = self.flags & ~MapRegisterFlag.XTR_ID_PRESENT
-        if self.xtr is not None:
-            flags |= MapRegisterFlag.XTR_ID_PRESENT
+        flags = with_flag(self.flags, MapRegisterFlag.XTR_ID_PRESENT, on=self.xtr is not None)
         object.__setattr__(self, "flags", flags)
 
     @classmethod
