@@ -34,11 +34,14 @@ class Bound:
         bound_ms: milliseconds; None where theory gives none, see `why`.
         formula: in terms of d(x,y), the one-way delay.
         why: what it leaves out or assumes, or why there is none.
+        waiting_ms: what the waiting for data packets adds in the median: half a probe interval for each packet that
+            the mechanism needs before it goes on, and for the first one that uses the new RLOC.
     """
 
     bound_ms: float | None
     formula: str
     why: str
+    waiting_ms: float | None = None
 
 
 def remapping_bound(
@@ -47,6 +50,7 @@ def remapping_bound(
     roles: Roles,
     *,
     probe_interval_ms: float,
+    guest_speaks: bool = False,
     proxy_reply: bool = True,
     ttl_minutes: float | None = None,
     rloc_probe_interval_s: float | None = None,
@@ -58,6 +62,7 @@ def remapping_bound(
         delays: one-way, in milliseconds; symmetric pairs must both be there.
         roles: who is who.
         probe_interval_ms: of the traffic from the correspondent: no stale packet comes more often.
+        guest_speaks: the guest sends to its peer by itself, and does not only answer.
         proxy_reply: whether the Map-Server answers for the xTR (RFC 9301 §8.3); if not, one more leg.
         ttl_minutes: of the mapping, for `ttl`.
         rloc_probe_interval_s: for `rloc-probe`.
@@ -73,28 +78,31 @@ def remapping_bound(
     resolve = d(itr, server) + (d(server, itr) if proxy_reply else d(server, new) + d(new, itr))
     answer = "d(ITR,MR) + d(MS,ITR)" if proxy_reply else "d(ITR,MR) + d(MS,new) + d(new,ITR)"
 
+    wait_ms = probe_interval_ms / 2
     if mechanism == "pubsub":
-        return Bound(d(new, server) + d(server, itr), "d(new,MS) + d(MS,ITR)", "publication by the Map-Server")
+        value = d(new, server) + d(server, itr)
+        return Bound(value, "d(new,MS) + d(MS,ITR)", "publication by the Map-Server", wait_ms)
     if mechanism == "smr-map-server":
         value = d(new, server) + d(server, itr) + resolve
-        return Bound(value, f"d(new,MS) + d(MS,ITR) + {answer}", "the Map-Server solicits")
+        return Bound(value, f"d(new,MS) + d(MS,ITR) + {answer}", "the Map-Server solicits", wait_ms)
     if mechanism == "smr-old-xtr":
         told = d(new, server) + d(server, old)
         return Bound(
             told + d(old, itr) + resolve,
             f"d(new,MS) + d(MS,old) + d(old,ITR) + {answer}",
             f"a stale packet is at the old xTR when it is told; the next may be {probe_interval_ms:g} ms away",
+            2 * wait_ms,
         )
     if mechanism == "map-version":
-        numbered = d(new, server) + d(server, new)
-        return Bound(
-            numbered + d(new, itr) + resolve,
-            f"RTT(new,MS) + d(new,ITR) + {answer}",
-            "at the VM's first packet to the peer with its map-version, which the Map-Server gives",
-        )
+        numbered, when = d(new, server) + d(server, new), "RTT(new,MS)"
+        why = "at the VM's first packet to the peer with its map-version, which the Map-Server gives"
+        if not guest_speaks and (answers := d(new, server) + d(server, old) + d(old, new)) > numbered:
+            numbered, when = answers, "d(new,MS) + d(MS,old) + d(old,new)"
+            why += "; the VM only answers, and first what the old xTR sends on"
+        return Bound(numbered + d(new, itr) + resolve, f"{when} + d(new,ITR) + {answer}", why, 2 * wait_ms)
     if mechanism == "smr-new-xtr":
         value = d(new, itr) + resolve
-        return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers")
+        return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers", wait_ms)
     if mechanism == "rloc-probe" and rloc_probe_interval_s is not None:
         value = rloc_probe_interval_s * 1000 * (1 + PROBE_JITTER) + d(itr, old) + d(old, itr)
         return Bound(value, "1.1 · probe interval + RTT(ITR,old)", "at most; replies carry the new mapping")

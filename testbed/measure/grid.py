@@ -21,7 +21,8 @@ def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[
         attempts: every run of it with its verdict; the last one is the summary's.
 
     Returns:
-        the cell's keys, `bound_ms` (None where theory gives none), each figure's statistics, `excess_ms` (the
+        the cell's keys, `bound_ms` (None where theory gives none), `waiting_ms` (the median waiting for packets), each
+        figure's statistics, `excess_ms` (the
         median remapping above its bound), the limiters that delayed one of the migrations that count.
     """
     migrations = counted(summary["migrations"])
@@ -37,6 +38,7 @@ def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[
         "accelerator": summary["accelerator"],
         "verdict": summary["verdict"],
         "bound_ms": bound_ms,
+        "waiting_ms": migrations[0]["bound"]["waiting_ms"] if bounds else None,
         "bound_formula": migrations[0]["bound"]["formula"] if bounds else None,
         **{name: _figure(statistics[name]) for name in FIGURES},
         "excess_ms": None if remapped is None or bound_ms is None else round(remapped["median"] - bound_ms, 3),

@@ -169,7 +169,9 @@ def expected_loss(plan: Plan, migration: Migration) -> float:
 
 def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, interval_ns: int) -> Bound:
     """The analytic bound of a migration's remapping, from the plan's delays and the experiment's options."""
-    options = (manifest.get("experiment") or {}).get("lisp") or {}
+    experiment = manifest.get("experiment") or {}
+    options = experiment.get("lisp") or {}
+    directions = (experiment.get("probes") or {}).get("directions") or ()
     roles = Roles(migration.destination_xtr, migration.source_xtr, migration.map_server, migration.correspondent_itr)
     try:
         return remapping_bound(
@@ -177,6 +179,7 @@ def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, inte
             one_way_delays(plan),
             roles,
             probe_interval_ms=interval_ns / NS_PER_MS,
+            guest_speaks="from-guest" in directions,
             proxy_reply=bool(options.get("proxy_reply", True)),
             ttl_minutes=options.get("registration_ttl_minutes"),
             rloc_probe_interval_s=options.get("rloc_probe_interval_s"),
