@@ -1,9 +1,9 @@
 """Rehearsals: a twin of an agent's state machine lives through migrations, and nothing leaves it.
 
 An agent that has had nothing to do for 50 ms finds its code and data gone from the processor's caches, and the same
-message then costs it four to seven times as much (docs/explanation/agents-own-time.md). One that rehearses between
-messages does not. What it rehearses is a play of a LISP network in memory, with the agent's own options and
-made-up names, performed once; its twin then is given what it was given in the play, again and again.
+message then costs it four to seven times as much; one that rehearses between messages does not. What it rehearses is
+a play of a LISP network in memory, with the agent's own options and made-up names, performed once; its twin then is
+given what it was given in the play, again and again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _GUEST, _PEER = ip_address("198.51.100.10"), ip_address("203.0.113.10")
 _MAC = "02:00:00:00:00:01"
 _RLOCS = {name: ip_address(f"192.0.2.{number}") for number, name in enumerate(("ms", "a", "b", "c"), start=1)}
 #: Migrations of one play; then the twin is born again and plays it from the beginning.
-_SCENES = 64
+SCENES = 64
 _BETWEEN_SCENES_NS = 10 * SECOND_NS
 
 _Node: TypeAlias = Xtr | MapServer
@@ -200,7 +200,7 @@ class Rehearsal:
         member = play.members[self._part]
         scenes: list[list[_Cue]] = []
         play.prologue()
-        for number in range(_SCENES):
+        for number in range(SCENES):
             scenes.append(member.cues)
             member.cues = []
             play.move(*(("b", "a"), ("a", "b"))[number % 2])

@@ -42,9 +42,8 @@ class LispSpec(Model):
         proxy_reply: the Map-Server answers for the ETRs; false: it forwards requests to them.
         hold: an ITR holds packets while it resolves; false: it drops them.
         rloc_probe_interval_s: period of RLOC-probes (RFC 9300 §7.1), for the mechanism `rloc-probe`.
-        rehearse_every_ms: agents keep their code in the processor's caches by going through an imaginary migration
-            so often, a tenth of a millisecond each time; null: they do not. For substrate `netns` on a machine with
-            time to spare: what is left of the agents' own time is then theirs, not that of cold caches.
+        rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
+            processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
         limiters: the rate limits.
     """
 

@@ -85,6 +85,17 @@ def test_each_mechanism_remaps_not_sooner_than_its_bound(
 
 
 @needs_root
+def test_agents_that_rehearse_say_so_and_change_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, ONE, "lisp.rehearse_every_ms=5")
+    migration = only_migration(done)
+    assert migration["bound"]["bound_ms"] <= migration["metrics"]["remap_latency_ms"]
+    rehearsing = {e["source"]: e["every_ms"] for e in done.events if e["kind"] == "rehearsing"}
+    assert rehearsing == dict.fromkeys(("ms", "xtr-a", "xtr-b", "xtr-c"), 5.0)
+    # What is rehearsed has names for documentation, RFC 5737; none of it may show.
+    assert not [e for e in done.events if "198.51.100." in json.dumps(e) or "192.0.2." in json.dumps(e)]
+
+
+@needs_root
 def test_it_says_everywhere_that_it_is_no_vm_and_leaves_nothing(tmp_path: Path) -> None:
     before = interfaces()
     done = run(tmp_path, ONE, "emulated_guest.downtime_ms={min: 20, max: 60}")

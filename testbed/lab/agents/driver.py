@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from testbed.events import Event
+from testbed.lab.agents.priority import keep_processors_awake
 from testbed.lab.agents.runtime import AgentConfigError, Runtime
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
@@ -104,12 +105,27 @@ class Driver:
             if timer is not None:
                 timer.cancel()
 
-    def rehearse(self, rehearsal: Rehearsal, every_s: float) -> None:
-        """Take a step of a rehearsal now and then, so that a message finds this process's code in the caches."""
+    def rehearse(
+        self, rehearsal: Rehearsal, every_s: float, dry: Mapping[type, Callable[[Any], None]] | None = None
+    ) -> None:
+        """Rehearse now and then, so that a message finds this process's code in the caches and a processor awake.
+
+        Args:
+            rehearsal: of the machine's part.
+            every_s: between two steps.
+            dry: how kinds of action are carried out in a rehearsal: without effect.
+        """
+        awake = keep_processors_awake()
+        self._runtime.log.emit("rehearsing", every_ms=every_s * 1000, processors_kept_awake=awake)
+        self._rehearse(rehearsal, every_s, dry or {})
+
+    def _rehearse(self, rehearsal: Rehearsal, every_s: float, dry: Mapping[type, Callable[[Any], None]]) -> None:
         for action in rehearsal.step():
             if isinstance(action, Emit):
-                Event(0, 0, self._runtime.node, action.kind, dict(action.fields)).to_json()
-        self._next_rehearsal = self._loop.call_later(every_s, self.rehearse, rehearsal, every_s)
+                Event(0, 0, self._runtime.node, action.kind, action.fields).to_json()
+            elif perform := dry.get(type(action)):
+                perform(action)
+        self._next_rehearsal = self._loop.call_later(every_s, self._rehearse, rehearsal, every_s, dry)
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""

@@ -163,7 +163,10 @@ class XtrAgent:
     def rehearse(self, config: XtrConfig, every_s: float) -> None:
         """Keep the code warm between messages."""
         part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
-        self._driver.rehearse(Rehearsal(part, config.mechanism, xtr_options=config.options), every_s)
+        dry: dict[type, Callable[[Any], None]] = {
+            SetForwarding: lambda action: self._plane.rehearse_entry(_entry(action))
+        }
+        self._driver.rehearse(Rehearsal(part, config.mechanism, xtr_options=config.options), every_s, dry)
 
     def stop(self) -> None:
         """Take no input any more."""
@@ -227,17 +230,7 @@ class XtrAgent:
     # --- actions -----------------------------------------------------------------------------------
 
     def _set_forwarding(self, action: SetForwarding) -> None:
-        locators = tuple(Locator(each.rloc, each.priority, each.weight) for each in action.locators)
-        self._plane.set_entry(
-            Entry(
-                action.eid,
-                EntryKind(action.forwarding.value),
-                locators,
-                action.expires_ns,
-                action.instance_id,
-                action.map_version,
-            )
-        )
+        self._plane.set_entry(_entry(action))
 
     def _answer_neighbour(self, action: AnswerNeighbour) -> None:
         if isinstance(action.eid, IPv4Address) and isinstance(action.asker, IPv4Address):
@@ -260,6 +253,13 @@ class XtrAgent:
                 self._lan.send(
                     neighbour_solicitation(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid)
                 )
+
+
+def _entry(action: SetForwarding) -> Entry:
+    """What the state machine wants, as the data plane takes it."""
+    locators = tuple(Locator(each.rloc, each.priority, each.weight) for each in action.locators)
+    kind = EntryKind(action.forwarding.value)
+    return Entry(action.eid, kind, locators, action.expires_ns, action.instance_id, action.map_version)
 
 
 #: Reports of a packet's map-version → the input that it is.
