@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
 import xml.etree.ElementTree as ET
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.hypervisor import keys
+from testbed.lab.hypervisor import kept, keys
 from testbed.lab.hypervisor.guest import GuestSpec, domain_xml
 from testbed.lab.hypervisor.images import ImageSet
 from testbed.lab.hypervisor.machine import Accelerator, MachineSpec, command_line, mac
@@ -107,3 +108,12 @@ def test_a_process_is_known_by_pid_and_start() -> None:
     assert start_ticks(1) < start_ticks(int(Path("/proc/self").resolve().name))
     with pytest.raises(OSError, match="No such file"):
         start_ticks(4_194_305)  # above the highest PID there can be
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "newer", "older", "oldest")):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, ns=(10**18 - age, 10**18 - age))
+    (tmp_path / "half.partial").mkdir()
+    kept.used(tmp_path / "oldest", keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half.partial", "newest", "oldest"]

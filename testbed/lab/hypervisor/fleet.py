@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from testbed.errors import TestbedError
 from testbed.eventlog import EventLog
+from testbed.lab.hypervisor import kept
 from testbed.lab.hypervisor import keys as lab_keys
 from testbed.lab.hypervisor.accelerator import qemu_version
 from testbed.lab.hypervisor.host import Host, Progress
@@ -123,6 +124,7 @@ class Fleet:
             host.reconnect(state_keys, progress)
 
         self.each(restore)
+        kept.used(self._state, keep=kept.STATES)
 
     def _save(self, progress: Progress) -> None:
         """Save the state of the booted hosts beside the others; a failure costs the state, not the lab."""
@@ -145,6 +147,7 @@ class Fleet:
             (partial / "complete").write_text("")
             shutil.rmtree(self._state, ignore_errors=True)
             partial.rename(self._state)
+            kept.used(self._state, keep=kept.STATES)
             # The state's keys must not open the lab that goes on: exchange them here too.
             used, fresh = self._keys, lab_keys.generate()
             self._keys = replace(fresh, host_key_dropbear=used.host_key_dropbear, host_public=used.host_public)

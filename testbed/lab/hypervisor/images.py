@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import TestbedError
+from testbed.lab.hypervisor import kept
 from testbed.paths import IMAGES, cache
 
 BUILDER = IMAGES / "build.py"
@@ -52,6 +53,7 @@ def ensure_images(progress: Callable[[str], None]) -> ImageSet:
     """
     found = find_images()
     if found is not None:
+        kept.used(found.folder, keep=kept.IMAGE_SETS)
         return found
     command = ["/usr/bin/python3", str(BUILDER), "--cache", str(cache())]
     building = subprocess.Popen(
@@ -69,4 +71,5 @@ def ensure_images(progress: Callable[[str], None]) -> ImageSet:
             "images-failed", "the dom0 and guest images could not be built",
             why="\n".join(said[-12:]), next_command=f"sudo {BUILDER} --force",
         )  # fmt: skip
+    kept.used(Path(folder), keep=kept.IMAGE_SETS)
     return ImageSet(Path(folder))
