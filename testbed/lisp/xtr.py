@@ -13,6 +13,7 @@ from testbed.lisp.actions import (
     Action,
     Address,
     AnswerNeighbour,
+    BindNeighbour,
     Forwarding,
     ProbeNeighbour,
     SendControl,
@@ -162,7 +163,9 @@ class Xtr:
             actions += self._asked_for(sighting.asked, sighting.eid, sighting.mac, now)
         for eid in self._presence.eids_of(sighting):
             arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
-            actions += local
+            # The kernel can be told its MAC when the Map-Register has left: nothing comes because of it before.
+            binding = [action for action in local if isinstance(action, BindNeighbour)]
+            actions += [action for action in local if action not in binding]
             if arrived:
                 prefix = host_prefix(eid)
                 actions += self._itr.forget(prefix)
@@ -171,6 +174,7 @@ class Xtr:
                 if self._config.mechanism.smr_on_discovery:
                     for peer in self._peers():
                         actions += self._solicitor.solicit(eid, peer, now, defer=True)
+            actions += binding
         return actions
 
     def _asked_for(self, eid: Address, asker: Address, asker_mac: str, now: int) -> list[Action]:

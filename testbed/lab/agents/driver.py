@@ -123,6 +123,8 @@ class Driver:
         for action in rehearsal.step():
             if isinstance(action, Emit):
                 Event(0, 0, self._runtime.node, action.kind, action.fields).to_json()
+            elif isinstance(action, SendControl):
+                self._control.rehearse()
             elif perform := dry.get(type(action)):
                 perform(action)
         self._next_rehearsal = self._loop.call_later(every_s, self._rehearse, rehearsal, every_s, dry)

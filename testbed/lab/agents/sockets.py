@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -14,6 +15,7 @@ from testbed.lisp.actions import CONTROL_PORT, Address
 from testbed.lisp.sightings import ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_RARP
 
 _SO_TIMESTAMPNS = 35
+_MSG_PROBE = 0x10
 _SO_ATTACH_FILTER = 26
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
@@ -105,6 +107,11 @@ class ControlSocket:
         except OSError as error:
             return error.strerror
         return None
+
+    def rehearse(self) -> None:
+        """Do what `send` does except for sending: with these flags and no octets the kernel only looks up the route."""
+        with contextlib.suppress(OSError):
+            self._socket.sendto(b"", socket.MSG_CONFIRM | _MSG_PROBE, self._socket.getsockname())
 
     def close(self) -> None:
         """Free the port."""
