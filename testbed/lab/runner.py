@@ -26,21 +26,44 @@ class Runner:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self._probing = False
         self._identity: dict[str, Any] | None = None
         self._index = 0
 
     def run(self, itinerary: tuple[str, ...]) -> None:
         """Walk the itinerary; stops after a migration that failed (its evidence is what matters then)."""
         lab = self._lab
-        lab.start_probers()
-        self._identity = lab.guest_identity(10.0)
+        self._start()
         self._calibrate()
         for site in itinerary:
             lab.progress.phase(f"migration {self._index + 1}/{len(itinerary)}")
-            self._baseline()
-            if not self.migrate(site).ok:
+            if not self.step(site).ok:
                 break
         lab.stop_probers()
+
+    @property
+    def migrations(self) -> int:
+        """How many were tried."""
+        return self._index
+
+    def step(self, site: str) -> Moved:
+        """Probe for a baseline, then move the guest to a site, let it settle, verify where everything is.
+
+        Raises:
+            TestbedError: it is there already.
+        """
+        if site == self._lab.guest_site:
+            raise TestbedError("already-there", f"{self._lab.guest.name} is at {site} already")
+        self._start()
+        self._baseline()
+        return self._migrate(site)
+
+    def _start(self) -> None:
+        """Start the probers and note who the guest is, unless that was done."""
+        if not self._probing:
+            self._probing = True
+            self._lab.start_probers()
+            self._identity = self._lab.guest_identity(10.0)
 
     def _calibrate(self) -> None:
         """Make the known outages that the experiment asks for, each with clean probing before and after it."""
@@ -69,12 +92,9 @@ class Runner:
         # A probe of the baseline that is still on its way must find the guest where it was.
         self._pause(longest_round_trip_ms(lab.plan) / 1e3 + PROCESSING_S)
 
-    def migrate(self, site: str) -> Moved:
-        """Move the guest to a site, let it settle, verify where everything is."""
+    def _migrate(self, site: str) -> Moved:
         lab, index = self._lab, self._index
         source = lab.guest_site
-        if site == source:
-            raise TestbedError("already-there", f"{lab.guest.name} is at {site} already")
         before = lab.substrate.placement()
         lab.events.emit("placement", index=index, when="before", hosts=before)
         lab.progress.detail(lab.guest.name, f"migrating {source} → {site}")

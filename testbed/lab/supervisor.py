@@ -35,6 +35,10 @@ class InterruptedLabError(BaseException):
     """SIGTERM came. Not an Exception: nothing on the way may swallow it."""
 
 
+#: Of a lab that was brought up and taken down again.
+NOTHING_ASKED = {"ok": True, "code": 13, "error": "nobody asked for a migration"}
+
+
 def describe(error: BaseException) -> dict[str, Any]:
     """An error as the manifest's outcome and the command line's message."""
     if isinstance(error, InterruptedLabError):
@@ -77,6 +81,7 @@ class Supervisor:
                 runner.run(self._request.itinerary)
             else:
                 self._serve(runner)
+                outcome = outcome if runner.migrations else NOTHING_ASKED
         except BaseException as error:
             if not isinstance(error, TestbedError | InterruptedLabError):
                 traceback.print_exc()
@@ -100,21 +105,26 @@ class Supervisor:
         (self._request.folder / "nodes.json").write_text(json.dumps(nodes))
 
     def _serve(self, runner: Runner) -> None:
-        """Mode "up": migrate and inspect on request, until SIGTERM."""
-        probing = threading.Event()
+        """Mode "up": migrate and inspect on request, until SIGTERM, which interrupts a migration only."""
+        migrating = threading.Event()
 
         def migrate(request: dict[str, Any]) -> dict[str, Any]:
-            if not probing.is_set():
-                self._lab.start_probers()
-                probing.set()
-            moved = runner.migrate(str(request["to"]))
+            migrating.set()
+            try:
+                moved = runner.step(str(request["to"]))
+            finally:
+                migrating.clear()
             return {"migrated": moved.ok, "error": moved.error, "recovered": list(moved.recovered)}
 
         handlers = {"inspect": lambda _: self._lab.inspect(), "migrate": migrate}
         with ControlServer(self._request.folder / "lab.sock", handlers):
             self._progress.ready()
-            while True:
-                signal.pause()
+            try:
+                while True:
+                    signal.pause()
+            except InterruptedLabError:
+                if migrating.is_set():
+                    raise
 
     def _gather(self, outcome: dict[str, Any]) -> None:
         lab = self._lab

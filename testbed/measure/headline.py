@@ -85,7 +85,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 def _without_migration(summary: Mapping[str, Any]) -> str:
     outcome = summary.get("outcome") or {}
     what = outcome.get("error") or "the run ended before it wrote its outcome"
-    if summary["verdict"] == "SKIPPED":
+    if summary["verdict"] == "SKIPPED" and not outcome.get("ok"):
         return f"Nothing was migrated, a prerequisite is missing: {what}"
     return f"Nothing was migrated: {what}"
 

@@ -128,6 +128,30 @@ def test_there_and_back_at_once_ends_where_it_ends(tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize(("moves", "verdict"), [(("site-b", "site-a"), "PASS"), ((), "SKIPPED")])
+def test_a_lab_by_hand_has_a_report_too(tmp_path: Path, moves: tuple[str, ...], verdict: str) -> None:
+    out = tmp_path / "runs"
+    with lab_folder() as runtime:
+        up = command("up", str(QUICK), "--out", str(out), runtime=runtime)
+        assert up.returncode == 0, up.stderr
+        try:
+            for site in moves:
+                moved = command("migrate", site, runtime=runtime)
+                assert moved.returncode == 0, moved.stderr
+        finally:
+            down = command("down", runtime=runtime)
+        assert down.returncode == 0, down.stderr
+        (folder,) = out.iterdir()
+        command("report", str(folder), runtime=runtime)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["outcome"]["ok"]
+    assert summary["verdict"] in (verdict, "INVALID" if moves else verdict)  # a busy machine may spoil the probing
+    assert [m["verdict"] for m in summary["migrations"]] == ["PASS"] * len(moves)
+    assert [m["destination"] for m in summary["migrations"]] == list(moves)
+    assert all(m["metrics"]["stuntime_ms"] > 100 for m in summary["migrations"])
+
+
+@needs_root
 def test_refreshes_and_a_late_copy_of_the_old_registration_do_not_take_the_mapping_back(tmp_path: Path) -> None:
     sets = ("--set", "lisp.refresh_s=0.2", "--set", "lisp.limiters.smr=false")
     with lab_folder() as runtime:
