@@ -34,13 +34,15 @@ class Bound:
         bound_ms: milliseconds; None where theory gives none, see `why`.
         formula: in terms of d(x,y), the one-way delay.
         why: what it leaves out or assumes, or why there is none.
-        waiting_ms: what the waiting for data packets adds in the median: half a probe interval for each packet that
-            the mechanism needs before it goes on, and for the first one that uses the new RLOC.
+        median_ms: the same for the median of many migrations. It differs where the formula has a data packet to wait
+            for, which a single migration may find there: half a probe interval in the median.
+        waiting_ms: half a probe interval, until a packet uses the new RLOC; in no formula.
     """
 
     bound_ms: float | None
     formula: str
     why: str
+    median_ms: float | None = None
     waiting_ms: float | None = None
 
 
@@ -81,17 +83,18 @@ def remapping_bound(
     wait_ms = probe_interval_ms / 2
     if mechanism == "pubsub":
         value = d(new, server) + d(server, itr)
-        return Bound(value, "d(new,MS) + d(MS,ITR)", "publication by the Map-Server", wait_ms)
+        return Bound(value, "d(new,MS) + d(MS,ITR)", "publication by the Map-Server", value, wait_ms)
     if mechanism == "smr-map-server":
         value = d(new, server) + d(server, itr) + resolve
-        return Bound(value, f"d(new,MS) + d(MS,ITR) + {answer}", "the Map-Server solicits", wait_ms)
+        return Bound(value, f"d(new,MS) + d(MS,ITR) + {answer}", "the Map-Server solicits", value, wait_ms)
     if mechanism == "smr-old-xtr":
-        told = d(new, server) + d(server, old)
+        value = d(new, server) + d(server, old) + d(old, itr) + resolve
         return Bound(
-            told + d(old, itr) + resolve,
-            f"d(new,MS) + d(MS,old) + d(old,ITR) + {answer}",
+            value,
+            f"max(d(new,MS) + d(MS,old), next stale packet) + d(old,ITR) + {answer}",
             f"a stale packet is at the old xTR when it is told; the next may be {probe_interval_ms:g} ms away",
-            2 * wait_ms,
+            value + wait_ms,
+            wait_ms,
         )
     if mechanism == "map-version":
         numbered, when = d(new, server) + d(server, new), "RTT(new,MS)"
@@ -99,10 +102,12 @@ def remapping_bound(
         if not guest_speaks and (answers := d(new, server) + d(server, old) + d(old, new)) > numbered:
             numbered, when = answers, "d(new,MS) + d(MS,old) + d(old,new)"
             why += "; the VM only answers, and first what the old xTR sends on"
-        return Bound(numbered + d(new, itr) + resolve, f"{when} + d(new,ITR) + {answer}", why, 2 * wait_ms)
+        value = numbered + d(new, itr) + resolve
+        formula = f"max({when}, the guest's next packet) + d(new,ITR) + {answer}"
+        return Bound(value, formula, why, value + wait_ms, wait_ms)
     if mechanism == "smr-new-xtr":
         value = d(new, itr) + resolve
-        return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers", wait_ms)
+        return Bound(value, f"d(new,ITR) + {answer}", "the new xTR already knows its peers", value, wait_ms)
     if mechanism == "rloc-probe" and rloc_probe_interval_s is not None:
         value = rloc_probe_interval_s * 1000 * (1 + PROBE_JITTER) + d(itr, old) + d(old, itr)
         return Bound(value, "1.1 · probe interval + RTT(ITR,old)", "at most; replies carry the new mapping")

@@ -21,12 +21,12 @@ def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[
         attempts: every run of it with its verdict; the last one is the summary's.
 
     Returns:
-        the cell's keys, `bound_ms` (None where theory gives none), `waiting_ms` (the median waiting for packets), each
-        figure's statistics, `excess_ms` (the
-        median remapping above its bound), the limiters that delayed one of the migrations that count.
+        the cell's keys, `bound_ms` (of the median; None where theory gives none), `waiting_ms` (until a packet uses
+        the new RLOC, in the median), each figure's statistics, `excess_ms` (the median remapping above its bound), the
+        limiters that delayed one of the migrations that count.
     """
     migrations = counted(summary["migrations"])
-    bounds = [m["bound"]["bound_ms"] for m in migrations if m["bound"] and m["bound"]["bound_ms"] is not None]
+    bounds = [_median_bound(m["bound"]) for m in migrations if m["bound"] and m["bound"]["bound_ms"] is not None]
     statistics = summary["statistics"]
     bound_ms = round(median(bounds), 3) if bounds else None
     remapped = statistics["remap_latency_ms"]
@@ -51,6 +51,11 @@ def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[
         "run_id": summary["run_id"],
         "attempts": [{"run_id": run, "verdict": verdict} for run, verdict in attempts],
     }
+
+
+def _median_bound(bound: Mapping[str, Any]) -> float:
+    """Where no packet is waited for the bound of the median is that of each."""
+    return float(bound["bound_ms"] if bound["median_ms"] is None else bound["median_ms"])
 
 
 def _figure(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -111,8 +111,9 @@ def how(data: Mapping[str, Any]) -> str:
         runs = "1 run was" if tried_again == 1 else f"{tried_again} runs were"
         words += f"; {runs} not valid and {runs.split()[-1]} made again (sweep.json has them)"
     return words + (
-        ". The bound is that of theory: delays only, nothing computed, no waiting for a packet. Of what is above it, "
-        "“waiting” is the median waiting for the data packets that the mechanism needs: half a probe interval each."
+        ". The bound is that of theory, for the median: delays only, nothing computed, and half a probe interval where "
+        "its formula has a packet to wait for. Of what is above it, “waiting” is another half until a packet uses the "
+        "new RLOC."
     )
 
 

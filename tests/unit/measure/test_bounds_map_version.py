@@ -18,12 +18,12 @@ DELAYS = {
 def test_the_version_comes_from_the_map_server_first(proxy: bool, expected: float) -> None:
     bound = remapping_bound("map-version", DELAYS, ROLES, probe_interval_ms=10, proxy_reply=proxy, guest_speaks=True)
     assert bound.bound_ms == expected
-    assert bound.formula.startswith("RTT(new,MS) + d(new,ITR)")
-    assert bound.waiting_ms == 10  # for the guest's packet, and for the peer's
+    assert bound.formula.startswith("max(RTT(new,MS), the guest's next packet) + d(new,ITR)")
+    assert (bound.median_ms, bound.waiting_ms) == (expected + 5, 5)
 
 
 def test_a_guest_that_only_answers_speaks_when_the_old_xtr_sends_on() -> None:
     delays = DELAYS | {("a", "b"): 20.0, ("b", "a"): 20.0}
     bound = remapping_bound("map-version", delays, ROLES, probe_interval_ms=10)
     assert bound.bound_ms == 3 + 1 + 20 + 50 + 2 * 7
-    assert bound.formula.startswith("d(new,MS) + d(MS,old) + d(old,new) + d(new,ITR)")
+    assert bound.formula.startswith("max(d(new,MS) + d(MS,old) + d(old,new), the guest's next packet)")

@@ -16,7 +16,13 @@ def migration(latency_ms: float | None, *, warm_up: bool = False, limiters: tupl
     return {
         "verdict": "PASS",
         "warm_up": warm_up,
-        "bound": {"bound_ms": 20.0, "formula": "d(new,MS) + d(MS,ITR)", "why": "", "waiting_ms": 5.0},
+        "bound": {
+            "bound_ms": 20.0,
+            "formula": "d(new,MS) + d(MS,ITR)",
+            "why": "",
+            "median_ms": None,
+            "waiting_ms": 5.0,
+        },
         "limiters": list(limiters),
         "metrics": {"remap_latency_ms": latency_ms},
         "reasons": {} if latency_ms is not None else {"remap_latency_ms": "t13: nothing was sent"},
