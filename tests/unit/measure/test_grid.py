@@ -78,6 +78,13 @@ def test_a_label_says_what_distinguishes_a_combination() -> None:
     assert label_of({"mechanism": "ttl", "one_way_ms": 0}, {"one_way_ms": (0,)}) == "ttl · 0 ms one way"
 
 
+def test_a_packet_that_the_formula_waits_for_is_in_the_medians_bound() -> None:
+    waits = migration(58.0)
+    waits["bound"] |= {"bound_ms": 50.0, "median_ms": 55.0}
+    made = row({}, summary(waits, median=58.0), [])
+    assert (made["bound_ms"], made["excess_ms"], made["waiting_ms"]) == (55.0, 3.0, 5.0)
+
+
 def test_the_report_says_what_it_is_of_and_what_was_made_again() -> None:
     made = row({"one_way_ms": 10}, summary(migration(22.0)), [("r1", "INVALID"), ("r2", "PASS")])
     plan = {"name": "n", "description": "d", "seed": 1, "order": [{"one_way_ms": 10}, {"one_way_ms": 0}]}
