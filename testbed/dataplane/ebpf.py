@@ -103,8 +103,9 @@ class EbpfDataPlane:
         )
         self._installed[place] = generation
 
-    def rehearse_entry(self, entry: Entry) -> None:
-        """Do what `set_entry` does except for changing anything, so that its code is in the processor's caches."""
+    def rehearse(self, entry: Entry) -> None:
+        """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
+        layout.decode_report(layout.example_report(entry.eid.network_address))
         locators = layout.usable_locators(entry, self._families)
         layout.encode_entry(layout.kernel_kind(entry.kind), locators, expires_ns=entry.expires_ns)
         with contextlib.suppress(KeyError):

@@ -192,6 +192,13 @@ def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
     return event, generation
 
 
+def example_report(eid: Address) -> bytes:
+    """A `struct report` as `decode_report` takes it, of a stale packet to an EID."""
+    kind = next(number for number, name in _REPORT_KINDS.items() if name is DataPlaneEventKind.STALE_PACKET)
+    families = (eid.version, 0, 4)
+    return _REPORT.pack(1, kind, 0, *families, bytes(6), 0, 0, eid.packed.ljust(16, b"\0"), bytes(16), bytes(16))
+
+
 def _address(family: int, octets: bytes) -> Address | None:
     if family == 4:
         return IPv4Address(octets[:4])

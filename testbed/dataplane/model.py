@@ -87,8 +87,8 @@ class DataPlane(Protocol):
     def set_entry(self, entry: Entry) -> None:
         """Install or replace the entry of exactly this prefix."""
 
-    def rehearse_entry(self, entry: Entry) -> None:
-        """Do what `set_entry` does except for changing anything, so that its code is in the processor's caches."""
+    def rehearse(self, entry: Entry) -> None:
+        """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
 
     def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
         """Remove the entry of exactly this prefix; nothing happens if there is none."""

@@ -7,7 +7,7 @@ caller's monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -45,11 +45,27 @@ class ForwardingLocator:
 
 @dataclass(frozen=True, slots=True)
 class SendControl:
-    """Send one control message in a UDP datagram from port 4342."""
+    """Send one control message in a UDP datagram from port 4342.
 
-    payload: bytes
+    Attributes:
+        message: its octets, or what makes them: a signature takes longer than most of what a machine does, and
+            what stands before it in a list of actions need not wait for it.
+        destination: address.
+        port: UDP port there.
+    """
+
+    message: bytes | Callable[[], bytes]
     destination: Address
     port: int = CONTROL_PORT
+
+    @property
+    def payload(self) -> bytes:
+        """The octets; the same each time."""
+        return self.message if isinstance(self.message, bytes) else self.message()
+
+    def prepared(self) -> SendControl:
+        """The same with its octets made."""
+        return self if isinstance(self.message, bytes) else SendControl(self.message(), self.destination, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,10 @@ class SaveNonce:
 
     owner: str
     nonce: int
+
+    def line(self) -> bytes:
+        """As it is stored."""
+        return f"{self.nonce} {self.owner}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

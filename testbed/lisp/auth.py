@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from testbed.lisp.wire.codes import AlgorithmId
@@ -101,23 +101,26 @@ def _digest(algorithm: _Algorithm, message: Authenticated, covered: bytes, psk: 
     return hmac.digest(key, covered, algorithm.digest)
 
 
-def sign(message: Authenticated, psk: bytes, *, cover_trailer: bool = False) -> bytes:
+def sign(
+    message: Authenticated, psk: bytes, *, named: Authentication | None = None, cover_trailer: bool = False
+) -> bytes:
     """The octets of a message with its authentication data computed.
 
     Args:
-        message: whose `authentication` names key and algorithm; its data are replaced.
-        psk: the pre-shared secret of that key ID.
+        message: what is signed.
+        psk: the pre-shared secret of the key ID.
+        named: key and algorithm; those that the message names if it is not given. Its data do not count.
         cover_trailer: include xTR-ID and Site-ID, as deployed peers do.
 
     Raises:
         ValueError: the algorithm is none of those that RFC 9301 §12.5 gives a MAC.
     """
-    named = message.authentication
+    named = named or message.authentication
     algorithm = _ALGORITHMS.get(named.algorithm_id)
     if algorithm is None:
         raise ValueError(f"algorithm {named.algorithm_id} has no MAC (RFC 9301 §12.5)")
     zeros = Authentication(named.key_id, named.algorithm_id, bytes(algorithm.octets))
-    blank = replace(message, authentication=zeros).encode()
+    blank = message.encode(zeros)
     covered = blank if message.xtr is None or cover_trailer else blank[:-XTR_IDENTITY_OCTETS]
     data = _digest(algorithm, message, covered, psk)
     return blank[:AUTHENTICATION_DATA_OFFSET] + data + blank[AUTHENTICATION_DATA_OFFSET + len(data) :]

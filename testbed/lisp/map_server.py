@@ -198,8 +198,8 @@ class MapServer:
             # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
             # is ours to say (docs/adr/0004-map-versions.md).
             notify = MapNotify(message.nonce, tuple(accepted), xtr=message.xtr)
-            sealed = judged.correspondent.secret.seal(notify)
-            actions.append(SendControl(sealed, event.source, judged.correspondent.port))
+            sealing = judged.correspondent.secret.sealing(notify)
+            actions.append(SendControl(sealing, event.source, judged.correspondent.port))
             actions += [
                 emit(
                     "map_notify_sent", eid=record.eid, peer=event.source, nonce=hex(message.nonce),

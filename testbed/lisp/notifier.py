@@ -166,8 +166,8 @@ class Notifier:
             return []
         pending.deadline = now + delay
         pending.transmissions += 1
-        sealed = pending.secret.seal(pending.message)
-        actions: list[Action] = [SendControl(sealed, pending.destination, pending.port)]
+        sealing = pending.secret.sealing(pending.message)
+        actions: list[Action] = [SendControl(sealing, pending.destination, pending.port)]
         for record in pending.message.records:
             actions.append(
                 emit(

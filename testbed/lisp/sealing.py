@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
 
-from testbed.lisp.auth import Authenticated, AuthenticationError, verify
-from testbed.lisp.auth import sign as compute
+from testbed.lisp.auth import Authenticated, AuthenticationError, sign, verify
 from testbed.lisp.tolerances import Tolerance, Tolerances
-from testbed.lisp.wire import AlgorithmId, Authentication, MapNotify, MapNotifyAck, MapRegister
-
-M = TypeVar("M", MapRegister, MapNotify, MapNotifyAck)
+from testbed.lisp.wire import AlgorithmId, Authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +42,14 @@ class Secret:
     algorithm: AlgorithmId | int = AlgorithmId.HMAC_SHA_256_128
     cover_trailer: bool = False
 
-    def seal(self, message: M) -> bytes:
+    def seal(self, message: Authenticated) -> bytes:
         """The octets of a message with its authentication data."""
-        named = replace(message, authentication=Authentication(self.key_id, self.algorithm))
-        return compute(named, self.key, cover_trailer=self.cover_trailer)
+        named = Authentication(self.key_id, self.algorithm)
+        return sign(message, self.key, named=named, cover_trailer=self.cover_trailer)
+
+    def sealing(self, message: Authenticated) -> Sealing:
+        """What `seal` returns, made when it is called for."""
+        return Sealing(self, message)
 
     def open(self, payload: bytes, decoded: object = None) -> Opened | None:
         """A received message, if somebody who knows the secret made it; WireError if malformed.
@@ -72,15 +72,22 @@ class Secret:
             needs.add(Tolerance.SHA_1)
         if found.covers_trailer and not self.cover_trailer:
             needs.add(Tolerance.MAC_OVER_TRAILER)
-        theirs = replace(
-            self,
-            key_id=authentication.key_id,
-            algorithm=authentication.algorithm_id,
-            cover_trailer=found.covers_trailer,
-        )
+        theirs = Secret(authentication.key_id, self.key, authentication.algorithm_id, found.covers_trailer)
         return Opened(found.message, found.covers_trailer, frozenset(needs), theirs)
 
     def vouches_for(self, payload: bytes) -> bool:
         """Whether somebody made a received message who uses the secret as we do; WireError if malformed."""
         opened = self.open(payload)
         return opened is not None and not opened.needs
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """A message that is sealed when somebody calls for its octets."""
+
+    secret: Secret
+    message: Authenticated
+
+    def __call__(self) -> bytes:
+        """The octets of the message with its authentication data."""
+        return self.secret.seal(self.message)

@@ -334,7 +334,7 @@ class Xtr:
             for record in notify.records:
                 actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions.append(SendControl(secret.seal(ack), event.source, CONTROL_PORT))
+        actions.append(SendControl(secret.sealing(ack), event.source, CONTROL_PORT))
         return actions
 
     def _numbered(self, record: EidRecord, now: int) -> list[Action]:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from testbed.events import Event
-from testbed.lab.agents.priority import keep_processors_awake
-from testbed.lab.agents.runtime import AgentConfigError, Runtime
+from testbed.eventlog import EventLog
+from testbed.lab.agents.runtime import AgentConfigError
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.rehearsal import Rehearsal
 
 
 class Machine(Protocol):
@@ -57,7 +55,7 @@ class NonceStore:
 
     def save(self, action: SaveNonce) -> None:
         """Store a nonce before what was built with it leaves."""
-        os.write(self._fd, f"{action.nonce} {action.owner}\n".encode())
+        os.write(self._fd, action.line())
 
     def close(self) -> None:
         """Close the file."""
@@ -68,72 +66,43 @@ class Driver:
     """Feeds a machine and carries out what it wants.
 
     Args:
-        runtime: of the agent.
-        control: its control port.
-        nonces: its persistent nonces.
-        performers: how further kinds of action are carried out.
+        log: takes the events.
+        control: the control port.
+        performers: how each kind of action is carried out; `SendControl` by the control port if nothing else is said.
+
+    Attributes:
+        last_input_ns: when it last had something to do.
     """
 
     def __init__(
-        self,
-        runtime: Runtime,
-        control: ControlSocket,
-        nonces: NonceStore,
-        performers: Mapping[type, Callable[[Any], None]] | None = None,
+        self, log: EventLog, control: ControlSocket, performers: Mapping[type, Callable[[Any], object]]
     ) -> None:
-        self._runtime = runtime
+        self._log = log
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._next_rehearsal: asyncio.TimerHandle | None = None
         self._machine: Machine | None = None
-        self._performers: dict[type, Callable[[Any], None]] = {
-            SendControl: self._send,
-            SaveNonce: nonces.save,
-            **(performers or {}),
-        }
+        self.last_input_ns = 0
+        self._performers: dict[type, Callable[[Any], object]] = {SendControl: self._send, **performers}
 
     def start(self, machine: Machine) -> None:
         """Begin to read the control port."""
         self._machine = machine
         self._loop.add_reader(self._control.fileno(), self._receive)
+        self._schedule()
 
     def stop(self) -> None:
         """Take no input any more."""
         self._loop.remove_reader(self._control.fileno())
-        for timer in (self._timer, self._next_rehearsal):
-            if timer is not None:
-                timer.cancel()
-
-    def rehearse(
-        self, rehearsal: Rehearsal, every_s: float, dry: Mapping[type, Callable[[Any], None]] | None = None
-    ) -> None:
-        """Rehearse now and then, so that a message finds this process's code in the caches and a processor awake.
-
-        Args:
-            rehearsal: of the machine's part.
-            every_s: between two steps.
-            dry: how kinds of action are carried out in a rehearsal: without effect.
-        """
-        awake = keep_processors_awake()
-        self._runtime.log.emit("rehearsing", every_ms=every_s * 1000, processors_kept_awake=awake)
-        self._rehearse(rehearsal, every_s, dry or {})
-
-    def _rehearse(self, rehearsal: Rehearsal, every_s: float, dry: Mapping[type, Callable[[Any], None]]) -> None:
-        for action in rehearsal.step():
-            if isinstance(action, Emit):
-                Event(0, 0, self._runtime.node, action.kind, action.fields).to_json()
-            elif isinstance(action, SendControl):
-                self._control.rehearse()
-            elif perform := dry.get(type(action)):
-                perform(action)
-        self._next_rehearsal = self._loop.call_later(every_s, self._rehearse, rehearsal, every_s, dry)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""
         assert self._machine is not None
         self._perform(self._machine.handle(event, now))
         self._schedule()
+        self.last_input_ns = time.monotonic_ns()
 
     def _receive(self) -> None:
         while (received := self._control.receive()) is not None:
@@ -154,16 +123,18 @@ class Driver:
                 if isinstance(action, Emit):
                     events.append((begun_ns if action.mono_ns is None else action.mono_ns, action))
                 else:
+                    # A message that is made only now is sent when it is made.
+                    prepared = action.prepared() if isinstance(action, SendControl) else action
                     begun_ns = time.monotonic_ns()
-                    self._performers[type(action)](action)
+                    self._performers[type(action)](prepared)
         finally:
             for stamp_ns, event in events:
-                self._runtime.log.emit(event.kind, mono_ns=stamp_ns, **event.fields)
+                self._log.emit(event.kind, mono_ns=stamp_ns, **event.fields)
 
     def _send(self, action: SendControl) -> None:
         reason = self._control.send(action.payload, action.destination, action.port)
         if reason is not None:
-            self._runtime.log.emit("control_not_sent", peer=str(action.destination), reason=reason)
+            self._log.emit("control_not_sent", peer=str(action.destination), reason=reason)
 
     def _schedule(self) -> None:
         assert self._machine is not None

@@ -15,6 +15,8 @@ from testbed.lab.agents.driver import Driver, NonceStore
 from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket
+from testbed.lab.agents.understudy import rehearse
+from testbed.lisp.actions import SaveNonce
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig, options_from
 from testbed.lisp.map_server import MapServer
 from testbed.lisp.mechanisms import mechanism_named
@@ -50,12 +52,12 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         control = ControlSocket(config.rloc)
         stack.callback(control.close)
         machine = MapServer(config, saved=nonces.saved, random64=lambda: secrets.randbits(64))
-        driver = Driver(runtime, control, nonces)
+        driver = Driver(runtime.log, control, {SaveNonce: nonces.save})
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
             rehearsal = Rehearsal(Part.MAP_SERVER, config.mechanism, map_server_options=config.options)
-            driver.rehearse(rehearsal, every_ms / 1000)
+            stack.enter_context(rehearse(rehearsal, every_ms / 1000, agent=driver, log=runtime.log, control=control))
         take_priority(AGENT_PRIORITY)
         settle_memory()
         driver.start(machine)

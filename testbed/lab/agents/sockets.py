@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 
 from testbed.errors import TestbedError
@@ -62,28 +63,44 @@ def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     return time.monotonic_ns()
 
 
+#: A lab has few locators; the same ones again and again.
+_text: Callable[[Address], str] = lru_cache(maxsize=1024)(str)
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> Address:
+    """The address of a peer as the socket names it, its zone left out."""
+    return ip_address(text.partition("%")[0])
+
+
 class ControlSocket:
     """UDP port 4342 at one locator (RFC 9301 §5); sends from it too.
 
     Args:
         rloc: address to bind.
+        port: 0 for any.
+
+    Attributes:
+        port: that is bound.
     """
 
-    def __init__(self, rloc: Address) -> None:
+    def __init__(self, rloc: Address, port: int = CONTROL_PORT) -> None:
         family = socket.AF_INET if rloc.version == 4 else socket.AF_INET6
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._buffer = bytearray(_LONGEST_DATAGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         try:
-            self._socket.bind((str(rloc), CONTROL_PORT))
+            self._socket.bind((str(rloc), port))
         except OSError as error:
             self._socket.close()
             raise TestbedError(
                 "control-port",
-                f"Cannot serve {rloc} port {CONTROL_PORT}",
+                f"Cannot serve {rloc} port {port}",
                 why=error.strerror or "",
                 next_command="ip -brief address; ss -lnup",
             ) from error
+        self.port: int = self._socket.getsockname()[1]
 
     def fileno(self) -> int:
         """The descriptor, for an event loop."""
@@ -92,18 +109,18 @@ class ControlSocket:
     def receive(self) -> tuple[bytes, Address, int, int] | None:
         """(payload, source, source port, arrival in nanoseconds) of the next datagram, or None."""
         try:
-            payload, ancillary, _, peer = self._socket.recvmsg(_LONGEST_DATAGRAM, 64)
+            octets, ancillary, _, peer = self._socket.recvmsg_into([self._buffer], 64)
         except BlockingIOError:
             return None
         except OSError:
             # An ICMP error of an earlier datagram; who sent it is not served by our stopping.
             return None
-        return payload, ip_address(peer[0].split("%")[0]), peer[1], _arrival_ns(ancillary)
+        return bytes(memoryview(self._buffer)[:octets]), _address(peer[0]), peer[1], _arrival_ns(ancillary)
 
     def send(self, payload: bytes, destination: Address, port: int) -> str | None:
         """Send a datagram; the reason if it could not be sent."""
         try:
-            self._socket.sendto(payload, (str(destination), port))
+            self._socket.sendto(payload, (_text(destination), port))
         except OSError as error:
             return error.strerror
         return None

@@ -25,6 +25,7 @@ from testbed.lab.agents.neighbours import NeighbourTable
 from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket, LanSocket
+from testbed.lab.agents.understudy import rehearse
 from testbed.lisp.actions import (
     Address,
     AnswerNeighbour,
@@ -32,6 +33,7 @@ from testbed.lisp.actions import (
     ClearForwarding,
     Inject,
     ProbeNeighbour,
+    SaveNonce,
     SetForwarding,
     UnbindNeighbour,
 )
@@ -112,6 +114,9 @@ class XtrAgent:
         neighbours: the kernel's table of that LAN.
         control: its control port.
         nonces: its persistent nonces.
+
+    Attributes:
+        driver: of its state machine.
     """
 
     def __init__(
@@ -129,11 +134,11 @@ class XtrAgent:
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
         self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
-        self._driver = Driver(
-            runtime,
+        self.driver = Driver(
+            runtime.log,
             control,
-            nonces,
             {
+                SaveNonce: nonces.save,
                 SetForwarding: self._set_forwarding,
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
@@ -155,24 +160,16 @@ class XtrAgent:
 
     def start(self) -> None:
         """Register what is here, and begin to listen."""
-        self._driver.start(self._machine)
-        self._driver.feed(Started(), time.monotonic_ns())
+        self.driver.start(self._machine)
+        self.driver.feed(Started(), time.monotonic_ns())
         for descriptor, reader in self._readers.items():
             asyncio.get_running_loop().add_reader(descriptor, reader)
-
-    def rehearse(self, config: XtrConfig, every_s: float) -> None:
-        """Keep the code warm between messages."""
-        part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
-        dry: dict[type, Callable[[Any], None]] = {
-            SetForwarding: lambda action: self._plane.rehearse_entry(_entry(action))
-        }
-        self._driver.rehearse(Rehearsal(part, config.mechanism, xtr_options=config.options), every_s, dry)
 
     def stop(self) -> None:
         """Take no input any more."""
         for descriptor in self._readers:
             asyncio.get_running_loop().remove_reader(descriptor)
-        self._driver.stop()
+        self.driver.stop()
 
     # --- inputs ------------------------------------------------------------------------------------
 
@@ -184,11 +181,11 @@ class XtrAgent:
             frame, arrival_ns = received
             sighting = read_frame(frame)
             if sighting is not None and sighting.mac != self._gateway_mac:
-                self._driver.feed(HostSighted(sighting, arrival_ns), time.monotonic_ns())
+                self.driver.feed(HostSighted(sighting, arrival_ns), time.monotonic_ns())
 
     def _read_reports(self) -> None:
         for report in self._plane.read_events():
-            self._driver.feed(_input_of(report), time.monotonic_ns())
+            self.driver.feed(_input_of(report), time.monotonic_ns())
 
     def _read_missed(self) -> None:
         # A packet without a mapping may be the first of its source. Who that is comes first, so that
@@ -198,7 +195,7 @@ class XtrAgent:
             packet = self._plane.read_missed()
             if packet is None:
                 return
-            self._driver.feed(PacketMissed(_destination(packet), packet), time.monotonic_ns())
+            self.driver.feed(PacketMissed(_destination(packet), packet), time.monotonic_ns())
 
     # --- the control socket ------------------------------------------------------------------------
 
@@ -213,18 +210,18 @@ class XtrAgent:
         """The orchestrator says that a guest runs here now."""
         now = time.monotonic_ns()
         sighting = Sighting(SightingKind.HINT, str(request["mac"]).lower(), ip_address(request["eid"]))
-        self._driver.feed(HostSighted(sighting, now), now)
+        self.driver.feed(HostSighted(sighting, now), now)
         return {}
 
     def _expect(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The orchestrator says which MAC an EID has, wherever it is."""
         expected = HostExpected(ip_address(request["eid"]), str(request["mac"]).lower())
-        self._driver.feed(expected, time.monotonic_ns())
+        self.driver.feed(expected, time.monotonic_ns())
         return {}
 
     def _gone(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The orchestrator says that a guest of this site was destroyed."""
-        self._driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
+        self.driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
     # --- actions -----------------------------------------------------------------------------------
@@ -290,6 +287,20 @@ def _destination(packet: bytes) -> Address:
     return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
 
 
+def _without_effect(plane: DataPlane) -> dict[type, Callable[[Any], None]]:
+    """How an understudy carries out what an xTR wants done."""
+
+    def nothing(action: object) -> None:
+        return
+
+    return {
+        SetForwarding: lambda action: plane.rehearse(_entry(action)),
+        **dict.fromkeys(
+            (ClearForwarding, BindNeighbour, UnbindNeighbour, AnswerNeighbour, ProbeNeighbour, Inject), nothing
+        ),
+    }
+
+
 @asynccontextmanager
 async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
     """An xTR in the node's network namespace, for as long as the context is open."""
@@ -314,7 +325,12 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces)
         stack.callback(agent.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
-            agent.rehearse(config, every_ms / 1000)
+            part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
+            rehearsal = Rehearsal(part, config.mechanism, xtr_options=config.options)
+            dry = _without_effect(plane)
+            stack.enter_context(
+                rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
+            )
         take_priority(AGENT_PRIORITY)
         settle_memory()
         agent.start()

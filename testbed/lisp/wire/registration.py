@@ -47,12 +47,6 @@ class Authentication:
 UNAUTHENTICATED = Authentication()
 
 
-def _body(nonce: int, authentication: Authentication, records: tuple[EidRecord, ...], xtr: XtrIdentity | None) -> bytes:
-    parts = [packed(nonce, 8, "nonce"), authentication.encode()]
-    parts += [record.encode() for record in records]
-    return b"".join(parts) + (xtr.encode() if xtr is not None else b"")
-
-
 def _decode_body(reader: Reader, count: int) -> tuple[int, Authentication, tuple[EidRecord, ...]]:
     nonce = reader.uint(8, "nonce")
     with reader.at("authentication"):
@@ -95,11 +89,11 @@ class MapRegister:
         reader.expect_end()
         return cls(nonce, records, authentication, flags, xtr)
 
-    def encode(self) -> bytes:
-        """The octets; ValueError if a field does not fit."""
+    def encode(self, authentication: Authentication | None = None) -> bytes:
+        """The octets, under this authentication or the message's own; ValueError if a field does not fit."""
         count = packed(len(self.records), 1, "record count")[0]
         word = first_word(MessageType.MAP_REGISTER, self.flags, count)
-        return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
+        return packed(word, 4, "header") + _body(self, authentication)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +105,9 @@ class _Notification:
     authentication: Authentication = UNAUTHENTICATED
     xtr: XtrIdentity | None = None
 
-    def _encode(self, message_type: MessageType) -> bytes:
+    def _encode(self, message_type: MessageType, authentication: Authentication | None) -> bytes:
         word = first_word(message_type, 0, packed(len(self.records), 1, "record count")[0])
-        return packed(word, 4, "header") + _body(self.nonce, self.authentication, self.records, self.xtr)
+        return packed(word, 4, "header") + _body(self, authentication)
 
 
 def _decode_notification(
@@ -147,9 +141,9 @@ class MapNotify(_Notification):
         """Read one, from its first word."""
         return cls(*_decode_notification(reader))
 
-    def encode(self) -> bytes:
-        """The octets; ValueError if a field does not fit."""
-        return self._encode(MessageType.MAP_NOTIFY)
+    def encode(self, authentication: Authentication | None = None) -> bytes:
+        """As `MapRegister.encode`."""
+        return self._encode(MessageType.MAP_NOTIFY, authentication)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +155,12 @@ class MapNotifyAck(_Notification):
         """Read one, from its first word."""
         return cls(*_decode_notification(reader))
 
-    def encode(self) -> bytes:
-        """The octets; ValueError if a field does not fit."""
-        return self._encode(MessageType.MAP_NOTIFY_ACK)
+    def encode(self, authentication: Authentication | None = None) -> bytes:
+        """As `MapRegister.encode`."""
+        return self._encode(MessageType.MAP_NOTIFY_ACK, authentication)
+
+
+def _body(message: MapRegister | _Notification, authentication: Authentication | None) -> bytes:
+    parts = [packed(message.nonce, 8, "nonce"), (authentication or message.authentication).encode()]
+    parts += [record.encode() for record in message.records]
+    return b"".join(parts) + (message.xtr.encode() if message.xtr is not None else b"")
