@@ -31,6 +31,12 @@ class SweepFormat(str, Enum):
 def sweep(
     experiment: Experiment,
     overrides: Overrides = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="Only combinations with this value, mechanism=pubsub; repeatable.", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The sweep's own folder; sweeps/NAME if left out.", show_default=False)
     ] = None,
@@ -38,8 +44,8 @@ def sweep(
 ) -> None:
     """Run every combination of an experiment's `sweep.grid`. Needs root.
 
-    Typed again, it goes on with what is not done yet. Exit codes: 0 all combinations passed, 10 one failed, 12 one
-    could not be measured.
+    Typed again, it goes on with what is not done yet, or with another part of it. Exit codes: 0 all combinations
+    passed, 10 one failed, 12 one could not be measured.
     """
     from testbed.cli.console import Progress, require_root
     from testbed.lab.session import read_study
@@ -51,11 +57,12 @@ def sweep(
     if study.experiment.sweep is not None:
         require_root()
     folder = SweepFolder(folder_name.resolve(), study)
+    cells = folder.chosen(only or [])
     with Progress() as progress:
-        for number, cell in enumerate(folder.order, 1):
+        for number, cell in enumerate(cells, 1):
             done = folder.done(cell)
             if done is None or not done.conclusive:
-                progress.phase(f"{number}/{len(folder.order)} {cell.slug}")
+                progress.phase(f"{number}/{len(cells)} {cell.slug}")
                 _measure(experiment, study, folder, cell, progress)
                 _report(folder, study)
         progress.phase("report")
@@ -103,7 +110,10 @@ def _report(folder: SweepFolder, study: Study) -> dict[str, Any]:
 
     assert study.experiment.sweep is not None
     found = [done for cell in folder.order if (done := folder.done(cell)) is not None]
-    rows = [row(done.cell, summary_of(folder.runs / done.run_id), done.attempts) for done in found]
+    rows = [
+        row(done.cell, summary_of(folder.runs / done.run_id), done.attempts, settings=done.cell.settings)
+        for done in found
+    ]
     plan = json.loads((folder.path / "plan.json").read_text())
     data = sweep_data(plan, study.experiment.sweep.grid, rows)
     write_sweep(folder.path, data)

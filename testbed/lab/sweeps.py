@@ -15,7 +15,7 @@ from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.lab.session import Study
-from testbed.spec import Cell, cells_of
+from testbed.spec import Cell, GridValue, cells_of
 
 #: Verdicts after which a combination is done. What says nothing about it (INVALID, ERROR) is tried again.
 CONCLUSIVE = ("PASS", "FAIL")
@@ -94,6 +94,28 @@ class SweepFolder:
                 why="the experiment, its topology or an override has changed since; its rows could not be compared",
                 next_command="testbed sweep EXPERIMENT --out ANOTHER-FOLDER",
             )  # fmt: skip
+
+    def chosen(self, only: Sequence[str]) -> list[Cell]:
+        """The combinations that have all of some values, in the order of execution.
+
+        Args:
+            only: `mechanism=pubsub` each; several of one key allow each of its values.
+
+        Raises:
+            TestbedError: the grid has no such key or value.
+        """
+        wanted: dict[str, list[GridValue]] = {}
+        for text in only:
+            key, _, value = text.partition("=")
+            known = {str(cell[key]): cell[key] for cell in self.order if key in cell}
+            if value not in known:
+                allowed = sorted(f"{key}={value}" for cell in self.order for key, value in cell.items())
+                raise TestbedError(
+                    "not-in-grid", f"the sweep has no {text!r}",
+                    why=f"its grid has {', '.join(dict.fromkeys(allowed))}",
+                )  # fmt: skip
+            wanted.setdefault(key, []).append(known[value])
+        return [cell for cell in self.order if cell.is_among(wanted)]
 
     def done(self, cell: Cell) -> Done | None:
         """How a combination was measured last, None if it has not been yet."""

@@ -12,11 +12,18 @@ from testbed.measure.summary import counted
 FIGURES = ("remap_latency_ms", "stuntime_ms", "vm_downtime_ms")
 
 
-def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def row(
+    cell: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    attempts: Sequence[tuple[str, str]],
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """One combination as a row.
 
     Args:
         cell: the grid's keys and their values.
+        settings: what was set beside them, because of them.
         summary: of its run: one lab, in which the guest went there and back.
         attempts: every run of it with its verdict; the last one is the summary's.
 
@@ -34,6 +41,7 @@ def row(cell: Mapping[str, Any], summary: Mapping[str, Any], attempts: Sequence[
     return {
         "mechanism": summary["mechanism"],
         **cell,
+        "settings": dict(settings or {}),
         "substrate": summary["substrate"],
         "accelerator": summary["accelerator"],
         "verdict": summary["verdict"],

@@ -110,11 +110,22 @@ def how(data: Mapping[str, Any]) -> str:
     if tried_again:
         runs = "1 run was" if tried_again == 1 else f"{tried_again} runs were"
         words += f"; {runs} not valid and {runs.split()[-1]} made again (sweep.json has them)"
+    words += "".join(f"; {said}" for said in _settings(data))
     return words + (
         ". The bound is that of theory, for the median: delays only, nothing computed, and half a probe interval where "
         "its formula has a packet to wait for. Of what is above it, “waiting” is another half until a packet uses the "
         "new RLOC."
     )
+
+
+def _settings(data: Mapping[str, Any]) -> list[str]:
+    """What was set for some combinations only: "ttl with lisp.registration_ttl_minutes 1"."""
+    users: dict[str, list[str]] = {}
+    for row in data["rows"]:
+        if row["settings"]:
+            words = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
+            users.setdefault(words, []).append(str(row["mechanism"]))
+    return [f"{' and '.join(dict.fromkeys(names))} with {words}" for words, names in users.items()]
 
 
 def _pictures(data: Mapping[str, Any]) -> list[Picture]:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from testbed.spec.experiment import Experiment, MigrationSpec
 from testbed.spec.problems import Loc, allowed_instead
 from testbed.spec.scalars import short_name
+from testbed.spec.sweep import case_findings
 from testbed.spec.topology import GuestSpec, SiteSpec, Topology, xen_host_name, xtr_name
 
 Finding = tuple[Loc, str]
@@ -37,6 +38,8 @@ def experiment_findings(experiment: Experiment, topology: Topology | None) -> It
         loc: Loc = ("emulated_guest", "downtime_ms", "min")
         yield loc, f"min {downtime.min:g} is more than max {downtime.max:g}; allowed: at most max"
     yield from _probes(experiment)
+    if experiment.sweep is not None:
+        yield from case_findings(experiment.sweep)
     if topology is not None:
         yield from _against_topology(experiment, topology)
 

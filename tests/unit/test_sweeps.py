@@ -9,7 +9,7 @@ import pytest
 from testbed.errors import TestbedError
 from testbed.lab.session import Study, read_study
 from testbed.lab.sweeps import Done, SweepFolder
-from testbed.spec import cells_of
+from testbed.spec import Cell, cells_of
 
 ROOT = Path(__file__).parents[2]
 MECHANISMS = ROOT / "experiments" / "mechanisms.yaml"
@@ -38,6 +38,30 @@ def test_a_resumed_sweep_knows_what_is_done(tmp_path: Path) -> None:
     assert done.conclusive
     assert not Done(folder.order[0], "r1", "INVALID", (("r1", "INVALID"),)).conclusive
     assert [resumed.done(cell) for cell in resumed.order[1:]] == [None] * (len(resumed.order) - 1)
+
+
+def test_a_part_of_a_sweep_keeps_its_order(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, study())
+    assert folder.chosen([]) == folder.order
+    part = folder.chosen(["mechanism=pubsub", "mechanism=ttl", "one_way_ms=10"])
+    assert part == [
+        cell for cell in folder.order if cell["mechanism"] in ("pubsub", "ttl") and cell["one_way_ms"] == 10
+    ]
+    assert len(part) == 2
+    with pytest.raises(TestbedError, match="the sweep has no 'mechanism=gossip'"):
+        folder.chosen(["mechanism=gossip"])
+
+
+def test_a_mechanism_that_waits_for_a_timer_has_a_short_one() -> None:
+    overrides = {cell["mechanism"]: cell.overrides for cell in cells_of_mechanisms()}
+    assert "lisp.registration_ttl_minutes=1" in overrides["ttl"]
+    assert overrides["pubsub"] == ["mechanism=pubsub", "one_way_ms=50"]
+
+
+def cells_of_mechanisms() -> list[Cell]:
+    sweep = study().experiment.sweep
+    assert sweep is not None
+    return cells_of(sweep)
 
 
 def test_the_folder_of_another_sweep_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,52 @@ def test_every_combination_is_a_cell_in_the_order_of_the_grid() -> None:
     assert len({cell.slug for cell in cells_of(sweep)}) == 4
 
 
+def with_cases(cases: str) -> str:
+    grid = "{grid: {mechanism: [ttl, pubsub], one_way_ms: [0, 10]}, cases: [CASES]}"
+    return EXPERIMENT.replace("xen", "netns") + f"sweep: {grid.replace('CASES', cases)}\n"
+
+
+def test_a_case_sets_what_its_combinations_need_and_no_others() -> None:
+    cases = (
+        "{when: {mechanism: [ttl]}, set: {warm_up: 1, lisp.hold: false}},"
+        "{when: {mechanism: [ttl], one_way_ms: [10]}, set: {warm_up: 2}}"
+    )
+    sweep = load_experiment(with_cases(cases), "e.yaml").sweep
+    assert sweep is not None
+    assert [cell.overrides for cell in cells_of(sweep)] == [
+        ["warm_up=1", "lisp.hold=false", "mechanism=ttl", "one_way_ms=0"],
+        ["warm_up=2", "lisp.hold=false", "mechanism=ttl", "one_way_ms=10"],
+        ["mechanism=pubsub", "one_way_ms=0"],
+        ["mechanism=pubsub", "one_way_ms=10"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("{when: {mechansim: [ttl]}, set: {warm_up: 1}}", "no key of the grid is called 'mechansim'; did you mean"),
+        (
+            "{when: {mechanism: [tll]}, set: {warm_up: 1}}",
+            "'tll' is no value of mechanism in the grid; did you mean 'ttl'?",
+        ),
+        ("{when: {mechanism: [ttl]}, set: {one_way_ms: 1}}", "one_way_ms is a key of the grid; allowed: any other"),
+        ("{when: {mechanism: [ttl]}, set: {warm_op: 1}}", "unknown key 'warm_op'; did you mean 'warm_up'?"),
+        ("{when: {mechanism: [ttl]}, set: {sweep.repeat: 1}}", "a grid cannot change the sweep"),
+        ("{set: {warm_up: 1}}", "key 'when' is missing"),
+    ],
+)
+def test_a_mistake_in_a_case_is_said_at_its_place(case: str, said: str) -> None:
+    def read() -> None:
+        load_experiment(with_cases(case), "e.yaml")
+        check_grid(with_cases(case), "e.yaml", TOPOLOGY, overrides=[], topology_overrides=[])
+
+    with pytest.raises(SpecError) as caught:
+        read()
+    (problem,) = (str(each) for each in caught.value.problems)
+    assert said in problem
+    assert problem.startswith("e.yaml:9:")
+
+
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
