@@ -189,6 +189,16 @@ def test_a_full_slow_path_is_counted(plane: EbpfDataPlane, site_wire: Wire) -> N
     assert held + plane.drops()["slow-path-full"] == 600
 
 
+def test_what_cannot_be_injected_is_counted(plane: EbpfDataPlane, network: Network) -> None:
+    links = network.run("xtr1", "ip", "-brief", "link").stdout.splitlines()
+    tap = next(line.split()[0] for line in links if line.startswith("lisp"))
+    plane.inject(PACKET)
+    assert plane.drops()["inject-no-room"] == 0
+    network.run("xtr1", "ip", "link", "set", tap, "down", check=True)
+    plane.inject(PACKET)
+    assert plane.drops()["inject-no-room"] == 1
+
+
 def test_negative_entries(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.2.0/24", EntryKind.DROP))
     site_wire.send(PACKET)
