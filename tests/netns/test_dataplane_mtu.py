@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from testbed.dataplane.model import Entry, EntryKind, Locator
 from tests.netns.conftest import RLOCS, OpenPlane, Planes, served
 from tests.netns.lispnet import Network, Wire, wait_until
 from tests.netns.packets import ipv4, lisp, udp
+from tests.netns.sites import GUEST, PEER, Lab
+from tests.netns.test_dataplane_traffic import STREAM, stream
 
 pytestmark = pytest.mark.netns
 
@@ -81,6 +84,15 @@ def test_a_narrow_link_of_the_core_is_learnt_and_told(
 
 
 @pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("version", [4, 6], ids=["eid4", "eid6"])
+def test_a_stream_of_super_packets_finds_its_size(network: Network, planes: Planes, rloc: str, version: int) -> None:
+    assert stream(network, "host2", EIDS[version].format(2)) == STREAM
+    assert paths_of(planes[1]) == {rloc.format(2): NARROW}
+    reasons = {reason for plane in planes.values() for reason, n in plane.drops().items() if n}
+    assert reasons <= {"core-too-big", "held-too-big"}
+
+
+@pytest.mark.usefixtures("narrow")
 def test_without_df_it_is_fragmented_to_the_path(network: Network, planes: Planes, rloc: str) -> None:
     """RFC 9300 §7.1's fragments, of the size that §7.2 found out."""
     eid = EIDS[4].format(2)
@@ -131,6 +143,29 @@ def test_a_path_that_is_narrow_behind_the_old_xtr(network: Network, open_plane: 
     finally:
         make_link(network, 3, 1500)
         forget_paths(network)
+
+
+def test_agents_learn_it_and_inspect_says_it(tmp_path: Path) -> None:
+    """A link of site A that is narrower than what the correspondent sends."""
+    lab = Lab(tmp_path, "smr-old-xtr")
+    try:
+        lab._ip("core", "link set to-a mtu 1300")
+        lab._ip("xtr-a", "link set core mtu 1300")
+        lab.start()
+        lab.run("guest", "ping", "-c", "2", PEER)
+        for options in (("-M", "dont"), ("-M", "do")):  # fragments from then on; then its sender is told
+            shown = lab.run("peer", "ping", "-c", "4", "-i", "0.05", "-W", "1", "-s", "1360", *options, GUEST).stdout
+            assert (" 0 received" in shown) == (options[1] == "do"), shown
+        assert re.search(r"mtu ?= ?1264\b", shown)
+        assert " 4 received" in lab.run("peer", "ping", "-c", "4", "-i", "0.05", "-s", "1236", "-M", "do", GUEST).stdout
+        state = lab.ask("xtr-c", op="inspect")
+        assert (state["mtu"]["link"], [(p["rloc"], p["mtu"]) for p in state["mtu"]["paths"]]) == (
+            1500,
+            [("10.0.1.2", 1300)],
+        )
+        assert state["drops"]["core-too-big"] >= 1
+    finally:
+        lab.close()
 
 
 RLOC, PEER_RLOC = (RLOCS[4].format(n) for n in (1, 2))
