@@ -6,7 +6,7 @@ import contextlib
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -60,9 +60,12 @@ class EbpfDataPlane:
         reports: RingBuffer,
         slow_path: SlowPath,
         path_mtus: PathMtus,
+        refused: interface.RefusedFrames,
         families: frozenset[int],
+        on_path_mtu: Callable[[Address, int], object],
     ) -> None:
         self._reports, self._slow_path, self._path_mtus = reports, slow_path, path_mtus
+        self._refused, self._on_path_mtu = refused, on_path_mtu
         self._families = families
         slow_path.on_too_big, slow_path.on_too_long = self._learn_path_mtu, self._age_out_path_mtus
         self._entries = {
@@ -177,7 +180,9 @@ class EbpfDataPlane:
         return (place for place, each in self._installed.items() if not rlocs.isdisjoint(_rlocs(each.locators)))
 
     def _rewrite(self, rlocs: AbstractSet[Address]) -> None:
-        """Write the entries anew that go to one of these locators."""
+        """Write the entries anew that go to one of these locators, whose MTU has changed."""
+        for rloc in rlocs:
+            self._on_path_mtu(rloc, self._path_mtus.of(rloc))
         for place in self._places_of(rlocs):
             self._write(self._installed[place], self._counters(*place))
 
@@ -187,7 +192,7 @@ class EbpfDataPlane:
         for number, reason in enumerate(layout.DROP_REASONS):
             value = self._drops[struct.pack("=I", number)]
             counted[reason] = sum(struct.unpack(f"={len(value) // 8}Q", value))
-        return counted | self._slow_path.drops()
+        return counted | self._slow_path.drops() | self._refused.by_reason()
 
     def icmp_errors_withheld(self) -> int:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
@@ -273,6 +278,7 @@ def open_ebpf(
     other_rlocs: Iterable[Address] = (),
     locator_status_bits: int | None = None,
     map_versioning: bool = False,
+    on_path_mtu: Callable[[Address, int], object] = lambda rloc, mtu: None,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -291,6 +297,7 @@ def open_ebpf(
             all xTRs are trusted).
         map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
             closed networks). Off, they are ignored.
+        on_path_mtu: told a locator and its MTU whenever that changes.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -321,7 +328,11 @@ def open_ebpf(
         reports = program.ring_buffer("reports")
         stack.callback(reports.close)
         path_mtus = PathMtus(mtu, time.monotonic)
-        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, families)
+        refused = interface.RefusedFrames(
+            {tap.name: "slow-path-full", core_interface: "core-refused", eid_interface: "eid-refused"}
+        )
+        stack.callback(refused.close)
+        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, families, on_path_mtu)
         plane.set_own_addresses((address for _, address in own), instance_id)
         for name, ifindex in (
             ("encapsulate_injected", tap.ifindex),

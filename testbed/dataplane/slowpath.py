@@ -74,8 +74,6 @@ class Tap:
             if target.exists():
                 target.write_text(value)
         interface.configure(self.name, mac=TAP_MAC, mtu=TAP_MTU, queue_frames=TAP_QUEUE_FRAMES)
-        # Stays with this namespace, wherever the reader goes.
-        self._statistics = open("/proc/thread-self/net/dev")  # noqa: SIM115
 
     def read(self) -> bytes | None:
         """The next frame, or None; never blocks."""
@@ -99,18 +97,8 @@ class Tap:
             raise
         return True
 
-    def overflowed(self) -> int:
-        """Frames that the kernel dropped because too many waited to be read."""
-        self._statistics.seek(0)
-        for line in self._statistics:
-            name, _, counters = line.partition(":")
-            if name.strip() == self.name:
-                return int(counters.split()[11])  # transmit: bytes packets errs drop
-        return 0
-
     def close(self) -> None:
         """Remove the interface."""
-        self._statistics.close()
         os.close(self.fd)
         self.fd = -1  # never what the number is given to next
 
@@ -174,7 +162,7 @@ class SlowPath:
 
     def drops(self) -> dict[str, int]:
         """Packets dropped on this path, by reason."""
-        return {**self._dropped, "slow-path-full": self._tap.overflowed()}
+        return dict(self._dropped)
 
     def close(self) -> None:
         """Close the TAP and the sockets of ICMP errors."""

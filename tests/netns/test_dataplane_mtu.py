@@ -164,6 +164,8 @@ def test_agents_learn_it_and_inspect_says_it(tmp_path: Path) -> None:
             [("10.0.1.2", 1300)],
         )
         assert state["drops"]["core-too-big"] >= 1
+        (changed,) = lab.saw("path_mtu_changed", "xtr-c")
+        assert (changed["rloc"], changed["mtu"]) == ("10.0.1.2", 1300)
     finally:
         lab.close()
 

@@ -199,6 +199,17 @@ def test_what_cannot_be_injected_is_counted(plane: EbpfDataPlane, network: Netwo
     assert plane.drops()["inject-no-room"] == 1
 
 
+def test_what_has_no_route_is_counted(open_plane: OpenPlane, network: Network, site_wire: Wire) -> None:
+    plane = open_plane(1, other_rlocs=[ip_address("fd00:1::2")])
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, "fd00:9::2"))
+    network.run("xtr1", "ip", "-6", "route", "del", "default", check=True)
+    try:
+        site_wire.send(PACKET)
+        wait_until(lambda: plane.drops()["core-refused"] == 1)
+    finally:
+        network.run("xtr1", "ip", "-6", "route", "add", "default", "via", "fd00:1::1", check=True)
+
+
 def test_negative_entries(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.2.0/24", EntryKind.DROP))
     site_wire.send(PACKET)

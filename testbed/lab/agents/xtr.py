@@ -306,6 +306,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             eid_interface=runtime.config["eid_interface"],
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
+            on_path_mtu=lambda rloc, mtu: runtime.log.emit("path_mtu_changed", rloc=str(rloc), mtu=mtu),
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])
