@@ -338,6 +338,33 @@ def test_fragmentation_needed(open_plane: OpenPlane, site_wire: Wire, rloc: str,
     wait_until(lambda: plane.usage(ip_network("192.168.2.0/24"))[0] == 1)
 
 
+def test_a_site_is_told_of_what_was_held_for_it(plane: EbpfDataPlane, site_wire: Wire) -> None:
+    """A packet that the agent injects when its mapping has come is the site's, whoever its source is."""
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, NEW_RLOC))
+    plane.inject(ipv4(EID, PEER, udp(1, 2, bytes(1472)), fragment=0x4000))
+    assert wait_for(plane.miss_fd())
+    assert plane.read_missed() is None
+    error = Ip.read(site_wire.expect(lambda f: f[12:14] == b"\x08\0" and f[23] == 1)[ETHERNET:])
+    assert (error.destination, error.payload[:2]) == (EID, b"\x03\x04")
+
+
+def test_another_site_is_told_through_the_tunnel(open_plane: OpenPlane, core_wire: Wire) -> None:
+    """What arrived in IPv4 is too long for the IPv6 header that it would get on its way on."""
+    plane = open_plane(1, other_rlocs=[ip_address("fd00:1::2")])
+    plane.set_entry(entry("192.168.1.10/32", EntryKind.AWAY, "fd00:3::2"))
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, OLD_RLOC))
+    core_wire.send(arriving(ipv4(PEER, EID, udp(1, 2, bytes(1460 - 28)), fragment=0x4000)))
+
+    def told() -> bool:
+        assert plane.read_missed() is None
+        return plane.drops()["held-too-big"] == 1
+
+    wait_until(told)
+    seen = Encapsulated.read(core_wire.expect(is_lisp)[ETHERNET:])
+    assert (seen.outer.destination, seen.inner.source, seen.inner.destination) == (OLD_RLOC, "192.168.1.1", PEER)
+    assert struct.unpack_from("!BBxxHH", seen.inner.payload) == (3, 4, 0, 1500 - 56)
+
+
 def test_packet_too_big(open_plane: OpenPlane, site_wire: Wire) -> None:
     plane = open_plane(1, mtu=1400)
     plane.set_entry(entry("fd0e:2::/64", EntryKind.REMOTE, NEW_RLOC))

@@ -289,6 +289,15 @@ static __always_inline __u32 overhead_of(const struct locator *locator)
 	return locator->family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
 }
 
+/* Whether what was injected had arrived by a tunnel, so that its source is not told by the LAN. */
+static __always_inline int came_from_elsewhere(const struct config *config, const struct inner *inner, __u64 now)
+{
+	struct entry *entry = entry_for(config->instance_id, inner->family, source_of(inner));
+	__u8 kind = entry ? kind_now(entry, now) : KIND_NATIVE;
+
+	return kind == KIND_REMOTE || kind == KIND_AWAY || kind == KIND_RESOLVE;
+}
+
 /* Prepend the outer headers to the IP packet behind the Ethernet header and send it to its locator. */
 static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct config *config,
 					  struct entry *entry, struct inner *inner, __u32 instance_id,
@@ -302,7 +311,10 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 	if (choose_locator(entry, inner, &locator))
 		return drop(DROP_NO_LOCATOR);
 	if (inner->ttl <= 1)
-		return hold(skb, config, injected ? HOLD_ARRIVED_TTL_EXPIRED : HOLD_TTL_EXPIRED, 0);
+		return hold(skb, config,
+			    injected && came_from_elsewhere(config, inner, now) ? HOLD_ARRIVED_TTL_EXPIRED
+										: HOLD_TTL_EXPIRED,
+			    0);
 	/*
 	 * Datagrams in one super-packet (UDP_SEGMENT): the receiving kernel would mistake them for a
 	 * tunnel's segments. The TAP takes them apart.
@@ -312,7 +324,9 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 	overhead = overhead_of(&locator);
 	if (wire_length(skb, ETH_HLEN, inner) + overhead > locator.mtu ||
 	    skb->len - ETH_HLEN + overhead > 0xffff)
-		return hold(skb, config, injected ? HOLD_ARRIVED_EXCEEDS_MTU : HOLD_EXCEEDS_MTU,
+		return hold(skb, config,
+			    injected && came_from_elsewhere(config, inner, now) ? HOLD_ARRIVED_EXCEEDS_MTU
+										: HOLD_EXCEEDS_MTU,
 			    locator.mtu - overhead);
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN, inner, inner->ttl - 1, inner->tos))
