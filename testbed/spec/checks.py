@@ -16,6 +16,11 @@ from testbed.spec.underlay import LINK_LENGTH, LONGEST_SPACE, Network, access_ne
 
 Finding = tuple[Loc, str]
 
+#: RFC 8200 §5.
+IPV6_LEAST_MTU = 1280
+#: What LISP puts before a packet, by address family of the RLOCs: IP, UDP and LISP header (RFC 9300 §5.1, §5.2).
+ENCAPSULATION_OCTETS = {4: 36, 6: 56}
+
 
 def topology_findings(topology: Topology) -> Iterator[Finding]:
     """Yield everything that is wrong between the parts of a topology."""
@@ -24,6 +29,7 @@ def topology_findings(topology: Topology) -> Iterator[Finding]:
     yield from _prefixes(topology)
     for index, site in enumerate(topology.sites):
         yield from _gateways(("sites", index), site)
+        yield from _width(("sites", index, "link", "mtu"), site, ip_network(topology.rloc_space).version)
     yield from _correspondent(topology)
     for index, guest in enumerate(topology.guests):
         yield from _guest(("guests", index), guest, topology)
@@ -160,6 +166,14 @@ def _gateways(loc: Loc, site: SiteSpec) -> Iterator[Finding]:
                     (*loc, "gateway", "addresses"),
                     (f"{len(inside)} gateway addresses in {prefix}; allowed: one a prefix"),
                 )
+
+
+def _width(loc: Loc, site: SiteSpec, rloc_version: int) -> Iterator[Finding]:
+    """Yield a link that carries no encapsulated IPv6 packet of the least MTU, which no IPv6 host goes below."""
+    least = IPV6_LEAST_MTU + ENCAPSULATION_OCTETS[rloc_version]
+    has_ipv6 = any(ip_network(prefix).version == 6 for prefix in (*site.eid_prefixes, *site.dynamic_eid_prefixes))
+    if has_ipv6 and site.link.mtu < least:
+        yield loc, f"{site.link.mtu} is too narrow for the IPv6 EIDs of {site.name}; allowed: {least} or more"
 
 
 def _contains(prefix: str, address: str) -> bool:

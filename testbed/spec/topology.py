@@ -25,7 +25,7 @@ class LinkSpec(Model):
         loss_percent: independent loss probability, per cent.
         rate_mbit: rate limit; none if left out.
         queue_ms: length of the queue in front of the rate limit; what does not fit is dropped.
-        mtu: bytes, 1280 or more so that IPv6 works.
+        mtu: bytes, 1280 or more so that IPv6 works; 1316 with IPv6 EIDs, 1336 if the RLOCs are IPv6 too.
     """
 
     delay_ms: Milliseconds = 0.0

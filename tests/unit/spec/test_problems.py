@@ -119,6 +119,12 @@ TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("192.168.3.0/24]\ncorr", "192.168.3.0/24, 'fd10:9::/64']\nrloc_space: fd10::/16\ncorr", [
         "t.yaml:12:36: EID prefix fd10:9::/64 overlaps the RLOC space fd10::/16; allowed: apart from it"
     ]),
+    ("[192.168.3.0/24]\ncorr", "['fd0e::/64']\n    link: {mtu: 1315}\ncorr", [
+        "t.yaml:13:17: 1315 is too narrow for the IPv6 EIDs of site-c; allowed: 1316 or more"
+    ]),
+    ("[192.168.3.0/24]\ncorr", "['fd0e::/64']\n    link: {mtu: 1335}\nrloc_space: fd10::/48\ncorr", [
+        "t.yaml:13:17: 1335 is too narrow for the IPv6 EIDs of site-c; allowed: 1336 or more"
+    ]),
     ("  - name: site-c\n", "  - name: site-c\n    gateway: {addresses: [192.168.4.1]}\n", [
         "t.yaml:12:26: 0 gateway addresses in 192.168.3.0/24; allowed: one a prefix",
         "t.yaml:12:27: gateway 192.168.4.1 is in no prefix of site-c; allowed: in 192.168.3.0/24",
