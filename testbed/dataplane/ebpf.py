@@ -324,6 +324,7 @@ def open_ebpf(
             core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning
         )
         program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
+        program.map("cable", 4)[bytes(4)] = struct.pack("=I", interface.is_cable_to_elsewhere(eid_interface))
         for prefix in dynamic_eid_prefixes:
             program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)
         reports = program.ring_buffer("reports")

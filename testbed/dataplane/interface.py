@@ -64,6 +64,15 @@ def addresses() -> list[tuple[str, Address]]:
     return found
 
 
+def is_cable_to_elsewhere(name: str) -> bool:
+    """Whether an interface is one end of a veth cable whose other end is in another network namespace."""
+    shown = subprocess.run(
+        ["ip", "-json", "-details", "link", "show", "dev", name], capture_output=True, text=True, check=True
+    )
+    (link,) = json.loads(shown.stdout)
+    return link.get("linkinfo", {}).get("info_kind") == "veth" and "link_netnsid" in link
+
+
 def prepare_interface(name: str, *, off: tuple[str, ...] = ("tx", "tso", "gso", "gro")) -> None:
     """Turn offloads off, so that every packet on this interface is a whole one with its checksum.
 

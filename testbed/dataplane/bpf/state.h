@@ -118,6 +118,14 @@ struct {
 	__type(value, struct config);
 } configuration SEC(".maps");
 
+/* 1 if the EID interface is one end of a veth cable whose other end is in another network namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} cable SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
