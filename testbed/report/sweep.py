@@ -123,7 +123,7 @@ def _settings(data: Mapping[str, Any]) -> list[str]:
     users: dict[str, list[str]] = {}
     for row in data["rows"]:
         if row["settings"]:
-            words = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
+            words = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in row["settings"].items())
             users.setdefault(words, []).append(str(row["mechanism"]))
     return [f"{' and '.join(dict.fromkeys(names))} with {words}" for words, names in users.items()]
 

@@ -26,11 +26,11 @@ class SweepCase(Model):
 
     Attributes:
         when: key of the grid → the values for which this holds; all keys together.
-        set: dotted key → value, as a grid's.
+        set: dotted key → value, as a grid's; null is what a key has that is left out.
     """
 
     when: Annotated[dict[str, Values], Field(min_length=1)]
-    set: Annotated[dict[str, GridValue], Field(min_length=1)]
+    set: Annotated[dict[str, GridValue | None], Field(min_length=1)]
 
 
 class SweepSpec(Model):
@@ -58,7 +58,7 @@ class Cell(dict[str, GridValue]):
 
     def __init__(self, values: Iterable[tuple[str, GridValue]], cases: Iterable[SweepCase] = ()) -> None:
         super().__init__(values)
-        self.settings: dict[str, GridValue] = {}
+        self.settings: dict[str, GridValue | None] = {}
         for case in cases:
             if self.is_among(case.when):
                 self.settings |= case.set
@@ -79,7 +79,7 @@ class Cell(dict[str, GridValue]):
         return "".join(letter if letter.isalnum() or letter in "=,._-" else "-" for letter in text)
 
 
-def assignment(key: str, value: GridValue) -> str:
+def assignment(key: str, value: GridValue | None) -> str:
     """An override as `--set` takes it; JSON is YAML."""
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
