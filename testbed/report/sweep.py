@@ -15,6 +15,7 @@ from testbed.report.plots.theme import NARROW, WIDE
 from testbed.report.tables import table
 from testbed.report.words import badges, figure, interval
 from testbed.report.write import write_checksums, write_pictures
+from testbed.spec.sweep import assignment
 
 SCHEMA_VERSION = 1
 COLUMNS = (
@@ -119,11 +120,11 @@ def how(data: Mapping[str, Any]) -> str:
 
 
 def _settings(data: Mapping[str, Any]) -> list[str]:
-    """What was set for some combinations only: "ttl with lisp.registration_ttl_minutes 1"."""
+    """What was set for some combinations only: "ttl with lisp.registration_ttl_minutes=1"."""
     users: dict[str, list[str]] = {}
     for row in data["rows"]:
         if row["settings"]:
-            words = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in row["settings"].items())
+            words = ", ".join(assignment(key, value) for key, value in row["settings"].items())
             users.setdefault(words, []).append(str(row["mechanism"]))
     return [f"{' and '.join(dict.fromkeys(names))} with {words}" for words, names in users.items()]
 

@@ -96,8 +96,8 @@ def single_values(sweep: SweepSpec) -> Iterator[tuple[Loc, str]]:
         for index, value in enumerate(values):
             yield ("sweep", "grid", key, index), assignment(key, value)
     for number, case in enumerate(sweep.cases):
-        for key, value in case.set.items():
-            yield ("sweep", "cases", number, "set", key), assignment(key, value)
+        for key, setting in case.set.items():
+            yield ("sweep", "cases", number, "set", key), assignment(key, setting)
 
 
 def case_findings(sweep: SweepSpec) -> Iterator[tuple[Loc, str]]:
