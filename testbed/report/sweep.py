@@ -15,7 +15,6 @@ from testbed.report.plots.theme import NARROW, WIDE
 from testbed.report.tables import table
 from testbed.report.words import badges, figure, interval
 from testbed.report.write import write_checksums, write_pictures
-from testbed.spec.sweep import assignment
 
 SCHEMA_VERSION = 1
 COLUMNS = (
@@ -124,7 +123,7 @@ def _settings(data: Mapping[str, Any]) -> list[str]:
     users: dict[str, list[str]] = {}
     for row in data["rows"]:
         if row["settings"]:
-            words = ", ".join(assignment(key, value) for key, value in row["settings"].items())
+            words = ", ".join(f"{key}={json.dumps(value)}" for key, value in row["settings"].items())
             users.setdefault(words, []).append(str(row["mechanism"]))
     return [f"{' and '.join(dict.fromkeys(names))} with {words}" for words, names in users.items()]
 
