@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from typing import Any
 
 from testbed.dataplane import interface, layout
 from testbed.dataplane.compiler import compiled_object
@@ -21,6 +24,7 @@ from testbed.dataplane.model import (
     Locator,
     Prefix,
 )
+from testbed.dataplane.pathmtu import PathMtus, TooBig
 from testbed.dataplane.slowpath import SlowPath, Tap
 from testbed.errors import TestbedError
 
@@ -38,6 +42,15 @@ class _Generation:
     announced: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """An entry as it was given, its locators that are used, and their generation."""
+
+    entry: Entry
+    locators: tuple[Locator, ...]
+    generation: int
+
+
 class EbpfDataPlane:
     """`testbed.dataplane.model.DataPlane` in the kernel. Made by `open_ebpf`."""
 
@@ -46,17 +59,21 @@ class EbpfDataPlane:
         program: BpfObject,
         reports: RingBuffer,
         slow_path: SlowPath,
-        tap: Tap,
+        path_mtus: PathMtus,
+        refused: interface.RefusedFrames,
         families: frozenset[int],
+        on_path_mtu: Callable[[Address, int], object],
     ) -> None:
-        self._reports, self._slow_path, self._tap = reports, slow_path, tap
+        self._reports, self._slow_path, self._path_mtus = reports, slow_path, path_mtus
+        self._refused, self._on_path_mtu = refused, on_path_mtu
         self._families = families
+        slow_path.on_too_big, slow_path.on_too_long = self._learn_path_mtu, self._age_out_path_mtus
         self._entries = {
             4: program.map("entries_v4", layout.ENTRY_SIZE),
             6: program.map("entries_v6", layout.ENTRY_SIZE),
         }
         self._drops = program.per_cpu_map("drop_counters", 8)
-        self._installed: dict[tuple[Prefix, int], int] = {}
+        self._installed: dict[tuple[Prefix, int], _Installed] = {}
         self._generations: OrderedDict[int, _Generation] = OrderedDict()
         self._last_generation = 0
         self._own: set[tuple[Prefix, int]] = set()
@@ -76,7 +93,9 @@ class EbpfDataPlane:
             )
 
     def set_entry(self, entry: Entry) -> None:
-        """Install or replace the entry of exactly this prefix; its counters begin at 0.
+        """Install or replace the entry of exactly this prefix; one that is replaced leaves its counters.
+
+        A packet that passes just while it is replaced may go uncounted.
 
         Raises TestbedError if the prefix is one of the xTR's own addresses.
         """
@@ -87,27 +106,35 @@ class EbpfDataPlane:
                 f"{entry.eid} is an address of this xTR and cannot be a mapping.",
                 next_command="testbed validate TOPOLOGY",
             )
-        key = layout.encode_key(entry.eid, entry.instance_id)
-        table = self._entries[entry.eid.version]
         locators = layout.usable_locators(entry, self._families)
-        generation = self._generation_of(place, locators)
+        installed = _Installed(entry, locators, self._generation_of(place, locators))
+        self._write(installed, self._counters(*place))
+        self._installed[place] = installed
+
+    def _write(self, installed: _Installed, counters: layout.Counters) -> None:
+        """Put an entry into the kernel's table."""
+        entry, generation = installed.entry, installed.generation
         known = self._generations.get(generation)
-        table[key] = layout.encode_entry(
+        key = layout.encode_key(entry.eid, entry.instance_id)
+        self._entries[entry.eid.version][key] = layout.encode_entry(
             layout.kernel_kind(entry.kind),
-            locators,
+            installed.locators,
+            mtu_of=self._path_mtus.of,
+            counters=counters,
             expires_ns=entry.expires_ns,
             generation=generation,
             # Announced by an earlier value of the entry, or nothing to announce: keep the kernel quiet.
             announced=generation if known is None or known.announced else 0,
             map_version=entry.map_version,
         )
-        self._installed[place] = generation
 
     def rehearse(self, entry: Entry) -> None:
         """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
         layout.decode_report(layout.example_report(entry.eid.network_address))
         locators = layout.usable_locators(entry, self._families)
-        layout.encode_entry(layout.kernel_kind(entry.kind), locators, expires_ns=entry.expires_ns)
+        layout.encode_entry(
+            layout.kernel_kind(entry.kind), locators, mtu_of=self._path_mtus.of, expires_ns=entry.expires_ns
+        )
         with contextlib.suppress(KeyError):
             self._entries[entry.eid.version][layout.encode_key(entry.eid, entry.instance_id)]
 
@@ -117,12 +144,48 @@ class EbpfDataPlane:
             del self._entries[eid.version][layout.encode_key(eid, instance_id)]
 
     def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
-        """(packets, bytes, last_used_ns or None) of an entry since it was installed."""
-        if (eid, instance_id) not in self._installed:
-            return 0, 0, None
-        value = self._entries[eid.version][layout.encode_key(eid, instance_id)]
-        counters = layout.decode_counters(value)
+        """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix."""
+        counters = self._counters(eid, instance_id)
         return counters.packets, counters.bytes, counters.last_used_ns
+
+    def _counters(self, eid: Prefix, instance_id: int) -> layout.Counters:
+        if (eid, instance_id) not in self._installed:
+            return layout.Counters()
+        return layout.decode_counters(self._entries[eid.version][layout.encode_key(eid, instance_id)])
+
+    def mtus(self) -> dict[str, Any]:
+        """MTUs in octets of IP: the core link's, and of the paths that are known to be narrower."""
+        paths = [
+            {"rloc": str(rloc), "mtu": mtu, "age_s": round(age_s, 3)}
+            for rloc, (mtu, age_s) in self._path_mtus.narrow().items()
+        ]
+        return {"link": self._path_mtus.link_mtu, "paths": paths}
+
+    def _learn_path_mtu(self, said: TooBig) -> bool:
+        """What a core router says of a packet of ours; whether it can be true."""
+        if not self._path_mtus.is_plausible(said) or not any(self._places_of({said.rloc})):
+            return False
+        if self._path_mtus.learn(said):
+            self._rewrite({said.rloc})
+        return True
+
+    def _age_out_path_mtus(self) -> bool:
+        """Try the link's MTU again where a narrower one was learnt long ago; whether there was such a path."""
+        old = self._path_mtus.age_out()
+        if old:
+            self._rewrite(old)
+        return bool(old)
+
+    def _places_of(self, rlocs: AbstractSet[Address]) -> Iterator[tuple[Prefix, int]]:
+        """Where entries go to one of these locators."""
+        return (place for place, each in self._installed.items() if not rlocs.isdisjoint(_rlocs(each.locators)))
+
+    def _rewrite(self, rlocs: AbstractSet[Address]) -> None:
+        """Write the entries anew that go to one of these locators, whose MTU has changed."""
+        for rloc in rlocs:
+            self._on_path_mtu(rloc, self._path_mtus.of(rloc))
+        for place in self._places_of(rlocs):
+            self._write(self._installed[place], self._counters(*place))
 
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason; reasons that never came about are 0."""
@@ -130,9 +193,7 @@ class EbpfDataPlane:
         for number, reason in enumerate(layout.DROP_REASONS):
             value = self._drops[struct.pack("=I", number)]
             counted[reason] = sum(struct.unpack(f"={len(value) // 8}Q", value))
-        counted.update(self._slow_path.dropped)
-        counted["slow-path-full"] = self._tap.overflowed()
-        return counted
+        return counted | self._slow_path.drops() | self._refused.by_reason()
 
     def icmp_errors_withheld(self) -> int:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
@@ -159,19 +220,19 @@ class EbpfDataPlane:
 
     def miss_fd(self) -> int:
         """A descriptor that is readable when a packet without a mapping waits."""
-        return self._tap.fd
+        return self._slow_path.fd
 
     def read_missed(self) -> bytes | None:
         """The next inner IP packet that met RESOLVE, or None; never blocks.
 
         Packets that were held for another reason (beyond the MTU, TTL run out) are answered or
-        fragmented on the way, so call it whenever `miss_fd` is readable.
+        fragmented on the way, and path MTUs learnt, so call it whenever `miss_fd` is readable.
         """
         return self._slow_path.next_missed()
 
     def inject(self, packet: bytes) -> None:
         """Send an inner IP packet through the entries again, as if it came from the EID LAN."""
-        self._tap.write(packet)
+        self._slow_path.inject(packet)
 
     def close(self) -> None:
         """Detach and free; idempotent. Call it in the namespace where it was opened."""
@@ -181,9 +242,10 @@ class EbpfDataPlane:
         """The generation of these locators at a place: the present one if they are the same."""
         if not locators:
             return 0
-        present = self._generations.get(self._installed.get(place, 0))
+        number = self._installed[place].generation if place in self._installed else 0
+        present = self._generations.get(number)
         if present is not None and _rlocs(present.locators) == _rlocs(locators):
-            return self._installed[place]
+            return number
         self._last_generation += 1
         old = present.locators[0].rloc if present is not None else None
         self._generations[self._last_generation] = _Generation(locators, old)
@@ -194,7 +256,7 @@ class EbpfDataPlane:
         """Drop the oldest generations that no entry uses, once there are many."""
         if len(self._generations) <= REMEMBERED_GENERATIONS + len(self._installed):
             return
-        used = set(self._installed.values())
+        used = {installed.generation for installed in self._installed.values()}
         for number in list(self._generations):
             if len(self._generations) <= REMEMBERED_GENERATIONS // 2 + len(used):
                 return
@@ -217,6 +279,7 @@ def open_ebpf(
     other_rlocs: Iterable[Address] = (),
     locator_status_bits: int | None = None,
     map_versioning: bool = False,
+    on_path_mtu: Callable[[Address, int], object] = lambda rloc, mtu: None,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -235,6 +298,7 @@ def open_ebpf(
             all xTRs are trusted).
         map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
             closed networks). Off, they are ignored.
+        on_path_mtu: told a locator and its MTU whenever that changes.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -253,18 +317,23 @@ def open_ebpf(
         program = BpfObject(compiled_object())
         stack.callback(program.close)
         tap = Tap()
-        slow_path = SlowPath(tap, gateways, mtu)
+        slow_path = SlowPath(tap, gateways)
         stack.callback(slow_path.close)
         slow_path.open_sockets()
         config = layout.KernelConfig(
-            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning
+            core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning
         )
         program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
         for prefix in dynamic_eid_prefixes:
             program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)
         reports = program.ring_buffer("reports")
         stack.callback(reports.close)
-        plane = EbpfDataPlane(program, reports, slow_path, tap, families)
+        path_mtus = PathMtus(mtu, time.monotonic)
+        refused = interface.RefusedFrames(
+            {tap.name: "slow-path-full", core_interface: "core-refused", eid_interface: "eid-refused"}
+        )
+        stack.callback(refused.close)
+        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, families, on_path_mtu)
         plane.set_own_addresses((address for _, address in own), instance_id)
         for name, ifindex in (
             ("encapsulate_injected", tap.ifindex),

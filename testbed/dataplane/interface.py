@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from testbed.dataplane.model import Address
@@ -82,6 +83,40 @@ def prepare_interface(name: str, *, off: tuple[str, ...] = ("tx", "tso", "gso", 
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
+
+
+class RefusedFrames:
+    """Frames that were to be sent and were not (errors and drops of the interface), since this was made.
+
+    It stays with the network namespace in which it was made, wherever its reader goes.
+
+    Args:
+        reasons: name of an interface → why it refuses frames.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self._reasons = reasons
+        self._file = open("/proc/thread-self/net/dev")  # noqa: SIM115
+        self._before = self._read()
+
+    def by_reason(self) -> dict[str, int]:
+        """Reason → frames; of an interface that has gone, 0."""
+        now = self._read()
+        return {reason: max(0, now.get(name, 0) - self._before[name]) for name, reason in self._reasons.items()}
+
+    def close(self) -> None:
+        """Close the kernel's file."""
+        self._file.close()
+
+    def _read(self) -> dict[str, int]:
+        self._file.seek(0)
+        counted = {}
+        for line in self._file:
+            name, _, counters = line.partition(":")
+            if name.strip() in self._reasons:
+                errors, dropped = counters.split()[10:12]  # of transmission: bytes packets errs drop
+                counted[name.strip()] = int(errors) + int(dropped)
+        return counted
 
 
 def _ioctl(request: int, name: str, argument: bytes) -> bytes:

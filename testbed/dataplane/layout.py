@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -23,9 +24,10 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIIBBBB16s16s")
+_CONFIG = struct.Struct("=IIIIIBBBB16s16s")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
-_LOCATOR = struct.Struct("=16sII")
+_LOCATOR = struct.Struct("=16sHHI")
+LONGEST_PACKET = 0xFFFF  # octets of IP
 _REPORT = struct.Struct("=QIIBBBx6sHI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
 ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
@@ -66,13 +68,12 @@ HOLD_REASONS = _reasons("HOLD_REASONS")
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """What the programs are told once; MTU in octets of IP."""
+    """What the programs are told once."""
 
     core_ifindex: int
     eid_ifindex: int
     slow_path_ifindex: int
     instance_id: int
-    mtu: int
     rlocs: tuple[Address, ...]
     locator_status_bits: int | None = None
     map_versioning: bool = False
@@ -86,7 +87,6 @@ class KernelConfig:
             self.eid_ifindex,
             self.slow_path_ifindex,
             self.instance_id,
-            self.mtu,
             bits or 0,
             bits is not None,
             4 in by_family,
@@ -101,10 +101,9 @@ class KernelConfig:
 class Counters:
     """What the kernel counted for an entry."""
 
-    packets: int
-    bytes: int
-    last_used_ns: int | None
-    announced: int
+    packets: int = 0
+    bytes: int = 0
+    last_used_ns: int | None = None
 
 
 def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ...]:
@@ -132,18 +131,23 @@ def encode_entry(
     kind: KernelKind,
     locators: tuple[Locator, ...] = (),
     *,
+    mtu_of: Callable[[Address], int] = lambda rloc: LONGEST_PACKET,
+    counters: Counters = Counters(),
     expires_ns: int | None = None,
     generation: int = 0,
     announced: int = 0,
     map_version: int = 0,
 ) -> bytes:
-    """As `struct entry`; the locators must be those that `usable_locators` chose."""
+    """As `struct entry`; the locators must be those that `usable_locators` chose.
+
+    `mtu_of` says what the path to a locator carries, octets of IP; `counters` is what they begin at.
+    """
     head = _ENTRY.pack(
         # 0 means never, and a moment that has passed is as good as the first nanosecond.
         0 if expires_ns is None else max(1, expires_ns),
-        0,
-        0,
-        0,
+        counters.packets,
+        counters.bytes,
+        counters.last_used_ns or 0,
         generation,
         announced,
         map_version,
@@ -157,7 +161,8 @@ def encode_entry(
     for count, locator in enumerate(locators, start=1):
         taken += locator.weight
         threshold = THRESHOLDS * taken // total if total else THRESHOLDS * count // len(locators)
-        tail += _LOCATOR.pack(locator.rloc.packed.ljust(16, b"\0"), locator.rloc.version, threshold)
+        mtu = min(mtu_of(locator.rloc), LONGEST_PACKET)
+        tail += _LOCATOR.pack(locator.rloc.packed.ljust(16, b"\0"), locator.rloc.version, mtu, threshold)
     return (head + tail).ljust(ENTRY_SIZE, b"\0")
 
 
@@ -168,8 +173,8 @@ def kernel_kind(kind: EntryKind) -> KernelKind:
 
 def decode_counters(value: bytes) -> Counters:
     """The counters in a `struct entry`."""
-    _, packets, octets, last_used_ns, _, announced, *_ = _ENTRY.unpack_from(value)
-    return Counters(packets, octets, last_used_ns or None, announced)
+    _, packets, octets, last_used_ns, *_ = _ENTRY.unpack_from(value)
+    return Counters(packets, octets, last_used_ns or None)
 
 
 def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:

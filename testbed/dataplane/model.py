@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Protocol
+from typing import Any, Protocol
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -94,7 +94,10 @@ class DataPlane(Protocol):
         """Remove the entry of exactly this prefix; nothing happens if there is none."""
 
     def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
-        """(packets, bytes, last_used_ns or None) of an entry since it was installed."""
+        """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix."""
+
+    def mtus(self) -> dict[str, Any]:
+        """MTUs in octets of IP: {"link": of the core, "paths": [{"rloc", "mtu", "age_s"}] that are narrower}."""
 
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from testbed.dataplane import icmp, interface
 from testbed.dataplane.layout import HOLD_REASONS
 from testbed.dataplane.model import Address
+from testbed.dataplane.pathmtu import TooBig, read_too_big
 from testbed.errors import TestbedError
 
 TUNSETIFF = 0x400454CA
@@ -32,6 +33,17 @@ FRAMES_A_CALL = 64
 #: ICMP errors sent in a second, and at once (RFC 1812 §4.3.2.8 asks for a limit and leaves its value).
 ERRORS_PER_S = 100.0
 ERRORS_AT_ONCE = 20.0
+#: Why packets are dropped on this path, beside there being too many: they are malformed, their TTL ran
+#: out, they are too long and their sources are told; a core router dropped one and told us; it cannot
+#: have; the kernel had no room for one that was injected.
+DROPPED_HERE = (
+    "held-malformed",
+    "held-ttl-expired",
+    "held-too-big",
+    "core-too-big",
+    "icmp-implausible",
+    "inject-no-room",
+)
 
 
 class Tap:
@@ -62,8 +74,6 @@ class Tap:
             if target.exists():
                 target.write_text(value)
         interface.configure(self.name, mac=TAP_MAC, mtu=TAP_MTU, queue_frames=TAP_QUEUE_FRAMES)
-        # Stays with this namespace, wherever the reader goes.
-        self._statistics = open("/proc/thread-self/net/dev")  # noqa: SIM115
 
     def read(self) -> bytes | None:
         """The next frame, or None; never blocks."""
@@ -76,26 +86,19 @@ class Tap:
                 return None
             raise
 
-    def write(self, packet: bytes) -> None:
-        """Let an IP packet enter the kernel on this interface; dropped silently if it has no room."""
+    def write(self, packet: bytes) -> bool:
+        """Let an IP packet enter the kernel on this interface; whether it had room for it."""
         frame = TAP_MAC + PEER_MAC + ETHERTYPES[packet[0] >> 4] + packet
         try:
             os.write(self.fd, frame)
-        except BlockingIOError:
-            return
-
-    def overflowed(self) -> int:
-        """Frames that the kernel dropped because too many waited to be read."""
-        self._statistics.seek(0)
-        for line in self._statistics:
-            name, _, counters = line.partition(":")
-            if name.strip() == self.name:
-                return int(counters.split()[11])  # transmit: bytes packets errs drop
-        return 0
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EIO, errno.EBADFD):
+                return False  # no room, or the interface was taken down under us
+            raise
+        return True
 
     def close(self) -> None:
         """Remove the interface."""
-        self._statistics.close()
         os.close(self.fd)
         self.fd = -1  # never what the number is given to next
 
@@ -106,18 +109,19 @@ class SlowPath:
     Args:
         tap: where packets come from, and go in again.
         gateways: the site's gateway addresses, that ICMP errors come from.
-        mtu: of the core, octets of IP.
         clock: seconds, monotonic; limits the rate of ICMP errors.
     """
 
-    def __init__(
-        self, tap: Tap, gateways: tuple[Address, ...], mtu: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._tap, self._mtu, self._clock = tap, mtu, clock
+    def __init__(self, tap: Tap, gateways: tuple[Address, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tap, self._clock = tap, clock
+        #: Told what a core router says of a packet of ours; says whether it can be true.
+        self.on_too_big: Callable[[TooBig], bool] = lambda said: False
+        #: Asked when a packet is too long: whether some path's MTU has just been forgotten, being old.
+        self.on_too_long: Callable[[], bool] = lambda: False
         self._router: dict[int, Address] = {address.version: address for address in reversed(gateways)}
         self._sockets: dict[int, socket.socket] = {}
         self._budget, self._budget_at = ERRORS_AT_ONCE, clock()
-        self.dropped = {"held-malformed": 0, "held-ttl-expired": 0, "held-too-big": 0}
+        self._dropped = dict.fromkeys(DROPPED_HERE, 0)
         #: ICMP errors that were due and not sent, because of their rate.
         self.errors_withheld = 0
 
@@ -128,20 +132,37 @@ class SlowPath:
             if frame is None:
                 return None
             packet = frame[ETHERNET_HEADER:]
-            # Anything not marked by the programs (02:00:00:00:overhead:reason) is not ours.
-            if frame[:4] != b"\x02\0\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
-                self.dropped["held-malformed"] += 1
+            # Anything not marked by the programs (02:00:00:limit:limit:reason) is not ours.
+            if frame[:3] != b"\x02\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
+                self._dropped["held-malformed"] += 1
                 continue
             reason = HOLD_REASONS[frame[5]]
             if reason == "resolve":
                 return packet
             if reason == "again":
-                self._tap.write(packet)
-            elif reason == "exceeds-mtu":
-                self._exceeds_mtu(packet, self._mtu - frame[4])
+                self.inject(packet)
+            elif reason == "path-mtu":
+                self._path_mtu(packet)
+            elif reason in ("exceeds-mtu", "arrived-exceeds-mtu"):
+                limit = int.from_bytes(frame[3:5], "big")
+                self._exceeds_mtu(packet, limit, arrived=reason == "arrived-exceeds-mtu")
             else:
                 self._ttl_expired(packet, arrived=reason == "arrived-ttl-expired")
         return None
+
+    def inject(self, packet: bytes) -> None:
+        """Send an inner IP packet through the entries."""
+        if not self._tap.write(packet):
+            self._dropped["inject-no-room"] += 1
+
+    @property
+    def fd(self) -> int:
+        """A descriptor that is readable when a packet waits."""
+        return self._tap.fd
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped on this path, by reason."""
+        return dict(self._dropped)
 
     def close(self) -> None:
         """Close the TAP and the sockets of ICMP errors."""
@@ -149,28 +170,41 @@ class SlowPath:
             raw.close()
         self._tap.close()
 
-    def _exceeds_mtu(self, packet: bytes, limit: int) -> None:
-        """RFC 9300 §7.1: fragment the inner packet where it allows it, else tell its source."""
-        if len(packet) <= limit:  # a segment of a super-packet that was too long as a whole
-            self._tap.write(packet)
-        elif packet[0] >> 4 == 4 and not packet[6] & 0x40:
-            for piece in icmp.fragments(packet, limit):
-                self._tap.write(piece)
-        else:
-            self.dropped["held-too-big"] += 1
-            router = self._may_answer(packet)
-            if router is not None:
-                self._send_to_site(icmp.too_big(packet, router, limit))
+    def _path_mtu(self, message: bytes) -> None:
+        """A router of the core dropped a packet of ours (RFC 9300 §7.2), or somebody says so."""
+        said = read_too_big(message)
+        believed = said is not None and self.on_too_big(said)
+        self._dropped["core-too-big" if believed else "icmp-implausible"] += 1
+
+    def _exceeds_mtu(self, packet: bytes, limit: int, *, arrived: bool) -> None:
+        """RFC 9300 §7: fragment the inner packet where it allows it, else tell its source."""
+        # What fits is a segment of a super-packet that was too long as a whole.
+        if len(packet) <= limit or self.on_too_long():
+            self.inject(packet)
+            return
+        try:
+            pieces = icmp.fragments(packet, limit) if packet[0] >> 4 == 4 else []
+        except ValueError:  # DF, or not even the header fits
+            pieces = []
+        for piece in pieces:
+            self.inject(piece)
+        if not pieces:
+            self._dropped["held-too-big"] += 1
+            self._answer(packet, lambda router: icmp.too_big(packet, router, limit), arrived=arrived)
 
     def _ttl_expired(self, packet: bytes, *, arrived: bool) -> None:
-        self.dropped["held-ttl-expired"] += 1
+        self._dropped["held-ttl-expired"] += 1
+        self._answer(packet, lambda router: icmp.time_exceeded(packet, router), arrived=arrived)
+
+    def _answer(self, packet: bytes, error: Callable[[Address], bytes], *, arrived: bool) -> None:
+        """Send an ICMP error to a packet's source: at this site or, of one that arrived, by the entries."""
         router = self._may_answer(packet)
-        if router is not None:
-            answer = icmp.time_exceeded(packet, router)
-            if arrived:  # its source is at another site: through the entries
-                self._tap.write(answer)
-            else:
-                self._send_to_site(answer)
+        if router is None:
+            return
+        if arrived:
+            self.inject(error(router))
+        else:
+            self._send_to_site(error(router))
 
     def _may_answer(self, packet: bytes) -> Address | None:
         router = self._router.get(packet[0] >> 4)

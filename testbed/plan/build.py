@@ -6,12 +6,15 @@ The scheme, for site number n (its place in the file, from 1) in the RLOC space 
     core - xTR              S.0.n.0/24   core .1, xTR .2 (its RLOC)
     infrastructure LAN      S.1.n.0/24   xTR .1, Xen host .2
     out of band             172.31.255.0/24   lab .1, Xen hosts .11, .12, ...
+
+In an IPv6 space a link has the n-th /64, core ::1, xTR ::2; infrastructure LANs, and beside the RLOC the links of
+sites that have one, are then as in 10.0.0.0/8.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 
 from testbed.plan.model import (
     Bridge,
@@ -32,6 +35,7 @@ from testbed.spec.experiment import Experiment
 from testbed.spec.problems import Problem, SpecError
 from testbed.spec.scalars import short_name
 from testbed.spec.topology import GuestSpec, LinkSpec, SiteSpec, Topology, xen_host_name, xtr_name
+from testbed.spec.underlay import Network, access_network, infrastructure_network, migration_space
 
 #: The orchestrator's own network to the Xen hosts, outside Mininet.
 OUT_OF_BAND = IPv4Network("172.31.255.0/24")
@@ -71,12 +75,12 @@ def build_plan(topology: Topology, experiment: Experiment | None = None) -> Plan
         if problems:
             raise SpecError(problems)
     core = topology.core.name
-    space = IPv4Network(topology.rloc_space)
+    space = ip_network(topology.rloc_space)
     with_hosts = experiment is None or experiment.substrate == "xen"
     parts = [_resolve(number, site, topology, with_hosts) for number, site in enumerate(topology.sites, 1)]
     mapping = topology.mapping_system
-    mapping_access = _access_network(space, 0, mapping.rloc)
-    mapping_link = _link(core, mapping.name, "ms", mapping.link, mapping_access, mapping.rloc)
+    mapping_access = [_ends(access_network(space, 0, mapping.rloc), mapping.rloc)]
+    mapping_link = _link(core, mapping.name, "ms", mapping.link, mapping_access)
     core_address, mapping_rloc = (_bare(end.addresses[0]) for end in mapping_link.ends)
     mapping_node = Node(mapping.name, "mapping-system", (Route(str(space), core_address),))
     core_node = Node(core, "router", tuple(part.core_route for part in parts if part.core_route))
@@ -99,48 +103,49 @@ def _bare(address: str) -> str:
     return address.partition("/")[0]
 
 
-def _nth(network: IPv4Network, number: int) -> str:
+def _nth(network: Network, number: int) -> str:
     return f"{network.network_address + number}/{network.prefixlen}"
 
 
-def _sixteenth(space: IPv4Network, which: int, number: int) -> IPv4Network:
-    """Return /24 `number` of the RLOC space's /16 `which`."""
-    return IPv4Network((int(space.network_address) + (which << 16) + (number << 8), 24))
+def _ends(network: Network, rloc: str | None = None) -> tuple[str, str]:
+    """Return the core's and the other end's address of a link: .1, or .254 where the RLOC is .1; the RLOC, or .2."""
+    far = f"{rloc}/{network.prefixlen}" if rloc else _nth(network, 2)
+    return _nth(network, 254 if far == _nth(network, 1) else 1), far
 
 
-def _access_network(space: IPv4Network, number: int, rloc: str | None) -> IPv4Network:
-    return IPv4Network(f"{rloc}/24", strict=False) if rloc else _sixteenth(space, 0, number)
-
-
-def _link(core: str, node: str, short: str, spec: LinkSpec, network: IPv4Network, rloc: str | None) -> Link:
-    """Join a node to the core; the core takes .1 of the link, or .254 where the RLOC is .1."""
-    far = f"{rloc or network.network_address + 2}/{network.prefixlen}"
-    near = _nth(network, 254 if IPv4Address(_bare(far)) == network.network_address + 1 else 1)
+def _link(core: str, node: str, short: str, spec: LinkSpec, addresses: list[tuple[str, str]]) -> Link:
+    """Join a node to the core; of the (core's, node's) addresses the first are those of the RLOC."""
+    near, far = zip(*addresses, strict=True)
     return Link(
         name=f"core-{short}",
-        ends=(Interface(core, f"to-{short}", (near,)), Interface(node, "rloc0", (far,))),
+        ends=(Interface(core, f"to-{short}", near), Interface(node, "rloc0", far)),
         impairment=Impairment(spec.delay_ms, spec.jitter_ms, spec.loss_percent, spec.rate_mbit, spec.queue_ms),
         mtu=spec.mtu,
     )
 
 
 def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) -> _Resolved:
-    space, short = IPv4Network(topology.rloc_space), short_name(spec.name)
+    space, short = ip_network(topology.rloc_space), short_name(spec.name)
+    carrying = migration_space(space)
     xtr = xtr_name(spec)
-    access = _access_network(space, number, spec.rloc)
-    link = _link(topology.core.name, xtr, short, spec.link, access, spec.rloc)
-    core_address, rloc = (_bare(end.addresses[0]) for end in link.ends)
+    addresses = [_ends(access_network(space, number, spec.rloc), spec.rloc)]
+    spaces = [space]
+    if spec.xen_host is not None and carrying != space:
+        addresses.append(_ends(access_network(carrying, number)))
+        spaces.append(carrying)
+    link = _link(topology.core.name, xtr, short, spec.link, addresses)
+    core_addresses, far_addresses = ([_bare(address) for address in end.addresses] for end in link.ends)
     gateway = _gateway(spec)
     eid_bridge = Bridge(
         f"eid-{short}", spec.name, "eid", (Interface(xtr, "eid0", gateway, spec.gateway.mac),), spec.eid_mtu
     )
     bridges, core_route, xen_host = [eid_bridge], None, None
     if spec.xen_host is not None:
-        network = _sixteenth(space, 1, number)
+        network = infrastructure_network(space, number)
         port = Interface(xtr, "infra0", (_nth(network, 1),))
         # The migration stream crosses the core, so its LAN's packets are the access link's size.
         bridges.append(Bridge(f"inf-{short}", spec.name, "infrastructure", (port,), spec.link.mtu))
-        core_route = Route(str(network), rloc)
+        core_route = Route(str(network), far_addresses[-1])
         before = sum(1 for site in topology.sites[: number - 1] if site.xen_host is not None)
         xen_host = XenHost(
             name=xen_host_name(spec, spec.xen_host),
@@ -156,7 +161,7 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
     site = Site(
         name=spec.name,
         xtr=xtr,
-        rloc=rloc,
+        rloc=far_addresses[0],
         eid_prefixes=spec.eid_prefixes,
         dynamic_eid_prefixes=spec.dynamic_eid_prefixes,
         gateway=gateway,
@@ -166,7 +171,8 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
         core_interface="rloc0",
         key_id=spec.key_id,
     )
-    node = Node(xtr, "xtr", (Route(str(space), core_address),))
+    routes = [Route(str(each), via) for each, via in zip(spaces, core_addresses, strict=True)]
+    node = Node(xtr, "xtr", tuple(routes))
     return _Resolved(site, (node,), link, tuple(bridges), core_route, xen_host if with_hosts else None)
 
 

@@ -44,7 +44,10 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A point-to-point link between two nodes (routers, xTRs, the mapping system)."""
+    """A point-to-point link between two nodes (routers, xTRs, the mapping system).
+
+    The first address of each end is of the RLOC's network.
+    """
 
     name: str
     ends: tuple[Interface, Interface]

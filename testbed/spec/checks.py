@@ -6,15 +6,21 @@ Every function yields (loc, what is wrong and what is allowed).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from testbed.spec.experiment import Experiment, MigrationSpec
 from testbed.spec.problems import Loc, allowed_instead
 from testbed.spec.scalars import short_name
 from testbed.spec.sweep import case_findings
 from testbed.spec.topology import GuestSpec, SiteSpec, Topology, xen_host_name, xtr_name
+from testbed.spec.underlay import LINK_LENGTH, LONGEST_SPACE, Network, access_network, migration_space
 
 Finding = tuple[Loc, str]
+
+#: RFC 8200 §5.
+IPV6_LEAST_MTU = 1280
+#: What LISP puts before a packet, by address family of the RLOCs: IP, UDP and LISP header (RFC 9300 §5.1, §5.2).
+ENCAPSULATION_OCTETS = {4: 36, 6: 56}
 
 
 def topology_findings(topology: Topology) -> Iterator[Finding]:
@@ -24,6 +30,7 @@ def topology_findings(topology: Topology) -> Iterator[Finding]:
     yield from _prefixes(topology)
     for index, site in enumerate(topology.sites):
         yield from _gateways(("sites", index), site)
+        yield from _width(("sites", index, "link", "mtu"), site, ip_network(topology.rloc_space).version)
     yield from _correspondent(topology)
     for index, guest in enumerate(topology.guests):
         yield from _guest(("guests", index), guest, topology)
@@ -85,32 +92,33 @@ def _duplicates(topology: Topology) -> Iterator[Finding]:
 
 
 def _rlocs(topology: Topology) -> Iterator[Finding]:
-    """Yield locators outside the RLOC space, and links whose /24 is taken."""
-    space = IPv4Network(topology.rloc_space)
-    if space.prefixlen > 15:
-        yield ("rloc_space",), f"{space} is too small for the derived addresses; allowed: /15 or shorter"
+    """Yield locators outside the RLOC space, and links whose network is taken."""
+    space = ip_network(topology.rloc_space)
+    length, longest = LINK_LENGTH[space.version], LONGEST_SPACE[space.version]
+    if space.prefixlen > longest:
+        yield ("rloc_space",), f"{space} is too small for the derived addresses; allowed: /{longest} or shorter"
         return
     given: list[tuple[str | None, Loc]] = [(topology.mapping_system.rloc, ("mapping_system", "rloc"))]
     given += [(site.rloc, ("sites", i, "rloc")) for i, site in enumerate(topology.sites)]
-    taken: dict[IPv4Network, str] = {}
-    access = next(space.subnets(new_prefix=16))
+    taken: dict[Network, str] = {}
     for number, (rloc, loc) in enumerate(given):
-        subnet = IPv4Network(int(access.network_address) + (number << 8)).supernet(new_prefix=24)
+        subnet = access_network(space, number, rloc)
         if rloc is not None:
-            subnet = IPv4Network(f"{rloc}/24", strict=False)
-            if not subnet.subnet_of(space):
+            if not _overlap(str(subnet), str(space)):
                 yield loc, f"RLOC {rloc} is outside the RLOC space; allowed: in {space}"
             elif rloc in (str(subnet.network_address), str(subnet.broadcast_address)):
                 yield loc, f"RLOC {rloc} is not a host's address of {subnet}"
         owner = ".".join(str(part) for part in loc[:-1])
         if subnet in taken:
-            yield loc, f"the link's network {subnet} is that of {taken[subnet]} too; allowed: one /24 a link"
+            yield loc, f"the link's network {subnet} is that of {taken[subnet]} too; allowed: one /{length} a link"
         taken.setdefault(subnet, owner)
 
 
 def _prefixes(topology: Topology) -> Iterator[Finding]:
     """Yield EID prefixes that overlap; the same dynamic prefix at several sites is what mobility means."""
-    space = ip_network(topology.rloc_space)
+    spaces = {topology.rloc_space: "RLOC space"}
+    if any(site.xen_host is not None for site in topology.sites):
+        spaces.setdefault(str(migration_space(ip_network(topology.rloc_space))), "migration space")
     seen: list[tuple[str, str, bool, int]] = []
     for index, site in enumerate(topology.sites):
         if not site.eid_prefixes and not site.dynamic_eid_prefixes:
@@ -124,8 +132,9 @@ def _prefixes(topology: Topology) -> Iterator[Finding]:
                 loc: Loc = ("sites", index, key, position)
                 if ip_network(prefix).num_addresses < 16:
                     yield loc, f"{prefix} is too small for a LAN; allowed: 16 addresses or more"
-                if _overlap(prefix, str(space)):
-                    yield loc, f"EID prefix {prefix} overlaps the RLOC space {space}; allowed: apart from it"
+                for space, name in spaces.items():
+                    if _overlap(prefix, space):
+                        yield loc, f"EID prefix {prefix} overlaps the {name} {space}; allowed: apart from it"
                 for other, owner, other_dynamic, owner_index in seen:
                     shared = dynamic and other_dynamic and prefix == other and owner_index != index
                     if _overlap(prefix, other) and not shared:
@@ -160,6 +169,14 @@ def _gateways(loc: Loc, site: SiteSpec) -> Iterator[Finding]:
                     (*loc, "gateway", "addresses"),
                     (f"{len(inside)} gateway addresses in {prefix}; allowed: one a prefix"),
                 )
+
+
+def _width(loc: Loc, site: SiteSpec, rloc_version: int) -> Iterator[Finding]:
+    """Yield a link that carries no encapsulated IPv6 packet of the least MTU, which no IPv6 host goes below."""
+    least = IPV6_LEAST_MTU + ENCAPSULATION_OCTETS[rloc_version]
+    has_ipv6 = any(ip_network(prefix).version == 6 for prefix in (*site.eid_prefixes, *site.dynamic_eid_prefixes))
+    if has_ipv6 and site.link.mtu < least:
+        yield loc, f"{site.link.mtu} is too narrow for the IPv6 EIDs of {site.name}; allowed: {least} or more"
 
 
 def _contains(prefix: str, address: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from re import fullmatch
 from typing import Annotated
 
@@ -39,26 +39,12 @@ def _address(value: str) -> str:
         raise ValueError(f"{value!r} is not an address; allowed: IPv4 or IPv6, as 192.168.0.10") from None
 
 
-def _ipv4_address(value: str) -> str:
-    try:
-        return str(IPv4Address(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is not an IPv4 address; allowed: as 10.0.1.2") from None
-
-
 def _prefix(value: str) -> str:
     try:
         return str(ip_network(value))
     except ValueError as error:
         hint = f" ({error})" if "host bits" in str(error) else ""
         raise ValueError(f"{value!r} is not a prefix{hint}; allowed: network/length, as 192.168.0.0/24") from None
-
-
-def _ipv4_prefix(value: str) -> str:
-    try:
-        return str(IPv4Network(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is not an IPv4 prefix; allowed: network/length, as 10.0.0.0/8") from None
 
 
 def _mac(value: str) -> str:
@@ -77,7 +63,5 @@ def short_name(site: str) -> str:
 Title = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Address = Annotated[str, AfterValidator(_address)]
-IPv4 = Annotated[str, AfterValidator(_ipv4_address)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
-IPv4Prefix = Annotated[str, AfterValidator(_ipv4_prefix)]
 Mac = Annotated[str, AfterValidator(_mac)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from testbed.spec.scalars import Address, IPv4, IPv4Prefix, Mac, Name, Prefix, Title, short_name
+from testbed.spec.scalars import Address, Mac, Name, Prefix, Title, short_name
 from testbed.spec.validate import Model
 
 #: RFC 5798 §7.3's virtual router MAC for VRID 1: what an anycast gateway wears everywhere.
@@ -25,7 +25,7 @@ class LinkSpec(Model):
         loss_percent: independent loss probability, per cent.
         rate_mbit: rate limit; none if left out.
         queue_ms: length of the queue in front of the rate limit; what does not fit is dropped.
-        mtu: bytes, 1280 or more so that IPv6 works.
+        mtu: bytes, 1280 or more so that IPv6 works; 1316 with IPv6 EIDs, 1336 if the RLOCs are IPv6 too.
     """
 
     delay_ms: Milliseconds = 0.0
@@ -46,7 +46,7 @@ class MappingSystemSpec(Model):
     """The Map-Server and Map-Resolver (RFC 9301), one node."""
 
     name: Name = "ms"
-    rloc: IPv4 | None = None
+    rloc: Address | None = None
     link: LinkSpec = LinkSpec()
 
 
@@ -76,7 +76,7 @@ class SiteSpec(Model):
     Attributes:
         name: of the site; `site-a` gets `xtr-a`, `xen-a` and so on.
         xtr: name of the node that is its ITR and ETR.
-        rloc: the xTR's locator.
+        rloc: the xTR's locator, in the RLOC space.
         key_id: of the site's authentication key (RFC 9301 §5.6).
         link: between the xTR and the core.
         eid_prefixes: live here whole.
@@ -86,7 +86,7 @@ class SiteSpec(Model):
 
     name: Name
     xtr: Name | None = None
-    rloc: IPv4 | None = None
+    rloc: Address | None = None
     key_id: Annotated[int, Field(ge=0, le=255)] = 0
     link: LinkSpec = LinkSpec()
     eid_prefixes: tuple[Prefix, ...] = ()
@@ -119,13 +119,14 @@ class Topology(Model):
     """A whole topology file.
 
     Attributes:
-        rloc_space: every locator and infrastructure LAN is in it, and the core routes it; /15 or shorter.
+        rloc_space: every locator is in it, and the core routes it; IPv4 /15 or shorter, or IPv6 /56 or
+            shorter. Infrastructure LANs are in it too, or in 10.0.0.0/8 if it is IPv6.
     """
 
     schema_version: Literal[1]
     name: Title
     description: str = ""
-    rloc_space: IPv4Prefix = "10.0.0.0/8"
+    rloc_space: Prefix = "10.0.0.0/8"
     core: CoreSpec = CoreSpec()
     mapping_system: MappingSystemSpec = MappingSystemSpec()
     sites: Annotated[tuple[SiteSpec, ...], Field(min_length=1, max_length=200)]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from testbed.dataplane.ebpf import EbpfDataPlane, open_ebpf
+from testbed.dataplane.model import Entry, EntryKind, Locator
 from tests.netns.lispnet import Network, Wire, inside
 
 OpenPlane = Callable[..., EbpfDataPlane]
+Planes = dict[int, EbpfDataPlane]
+RLOCS = {4: "10.0.{}.2", 6: "fd00:{}::2"}
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,41 @@ def core_wire(network: Network) -> Iterator[Wire]:
     wire = Wire(network, "router", "to1", "xtr1", "core")
     yield wire
     wire.close()
+
+
+@contextmanager
+def served(*planes: EbpfDataPlane) -> Iterator[None]:
+    """Serve the slow paths while the block runs, as each xTR's agent would."""
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            for fd in select.select([plane.miss_fd() for plane in planes], [], [], 0.05)[0]:
+                next(plane for plane in planes if plane.miss_fd() == fd).read_missed()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(params=[4, 6], ids=["rloc4", "rloc6"])
+def rloc(request: pytest.FixtureRequest) -> str:
+    """The pattern of the sites' RLOCs."""
+    return RLOCS[request.param]
+
+
+@pytest.fixture
+def planes(rloc: str, open_plane: OpenPlane) -> Iterator[Planes]:
+    """Sites 1 and 2, each other's mappings installed, their slow paths served as an agent would."""
+    opened = {n: open_plane(n, rloc=ip_address(rloc.format(n))) for n in (1, 2)}
+    for n, plane in opened.items():
+        for prefix in ("192.168.{}.0/24", "fd0e:{}::/64"):
+            plane.set_entry(Entry(ip_network(prefix.format(n)), EntryKind.LOCAL))
+            locators = (Locator(ip_address(rloc.format(3 - n))),)
+            plane.set_entry(Entry(ip_network(prefix.format(3 - n)), EntryKind.REMOTE, locators))
+    with served(*opened.values()):
+        yield opened

@@ -189,6 +189,27 @@ def test_a_full_slow_path_is_counted(plane: EbpfDataPlane, site_wire: Wire) -> N
     assert held + plane.drops()["slow-path-full"] == 600
 
 
+def test_what_cannot_be_injected_is_counted(plane: EbpfDataPlane, network: Network) -> None:
+    links = network.run("xtr1", "ip", "-brief", "link").stdout.splitlines()
+    tap = next(line.split()[0] for line in links if line.startswith("lisp"))
+    plane.inject(PACKET)
+    assert plane.drops()["inject-no-room"] == 0
+    network.run("xtr1", "ip", "link", "set", tap, "down", check=True)
+    plane.inject(PACKET)
+    assert plane.drops()["inject-no-room"] == 1
+
+
+def test_what_has_no_route_is_counted(open_plane: OpenPlane, network: Network, site_wire: Wire) -> None:
+    plane = open_plane(1, other_rlocs=[ip_address("fd00:1::2")])
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, "fd00:9::2"))
+    network.run("xtr1", "ip", "-6", "route", "del", "default", check=True)
+    try:
+        site_wire.send(PACKET)
+        wait_until(lambda: plane.drops()["core-refused"] == 1)
+    finally:
+        network.run("xtr1", "ip", "-6", "route", "add", "default", "via", "fd00:1::1", check=True)
+
+
 def test_negative_entries(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
     plane.set_entry(entry("192.168.2.0/24", EntryKind.DROP))
     site_wire.send(PACKET)
@@ -315,6 +336,33 @@ def test_fragmentation_needed(open_plane: OpenPlane, site_wire: Wire, rloc: str,
     assert plane.drops()["held-too-big"] == 1
     site_wire.send(packet[:2] + ipv4(EID, PEER, udp(1, 2, bytes(mtu - 28)), fragment=0x4000)[2:])
     wait_until(lambda: plane.usage(ip_network("192.168.2.0/24"))[0] == 1)
+
+
+def test_a_site_is_told_of_what_was_held_for_it(plane: EbpfDataPlane, site_wire: Wire) -> None:
+    """A packet that the agent injects when its mapping has come is the site's, whoever its source is."""
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, NEW_RLOC))
+    plane.inject(ipv4(EID, PEER, udp(1, 2, bytes(1472)), fragment=0x4000))
+    assert wait_for(plane.miss_fd())
+    assert plane.read_missed() is None
+    error = Ip.read(site_wire.expect(lambda f: f[12:14] == b"\x08\0" and f[23] == 1)[ETHERNET:])
+    assert (error.destination, error.payload[:2]) == (EID, b"\x03\x04")
+
+
+def test_another_site_is_told_through_the_tunnel(open_plane: OpenPlane, core_wire: Wire) -> None:
+    """What arrived in IPv4 is too long for the IPv6 header that it would get on its way on."""
+    plane = open_plane(1, other_rlocs=[ip_address("fd00:1::2")])
+    plane.set_entry(entry("192.168.1.10/32", EntryKind.AWAY, "fd00:3::2"))
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, OLD_RLOC))
+    core_wire.send(arriving(ipv4(PEER, EID, udp(1, 2, bytes(1460 - 28)), fragment=0x4000)))
+
+    def told() -> bool:
+        assert plane.read_missed() is None
+        return plane.drops()["held-too-big"] == 1
+
+    wait_until(told)
+    seen = Encapsulated.read(core_wire.expect(is_lisp)[ETHERNET:])
+    assert (seen.outer.destination, seen.inner.source, seen.inner.destination) == (OLD_RLOC, "192.168.1.1", PEER)
+    assert struct.unpack_from("!BBxxHH", seen.inner.payload) == (3, 4, 0, 1500 - 56)
 
 
 def test_packet_too_big(open_plane: OpenPlane, site_wire: Wire) -> None:

@@ -43,8 +43,8 @@ static __always_inline void report_stale(const struct locator *locator, const st
 /*
  * Send on to where the EID now lives. With both outer headers of one family they are rewritten where
  * they stand. Else they are taken off, and the packet takes the way through the slow path: the kernel
- * does not let a packet be encapsulated that was already, if it never left this machine. Net effect
- * on the TTL: one less (RFC 9300 §5.3).
+ * does not let a packet be encapsulated that was already, if it never left this machine. So does one
+ * that the path to its new place does not carry. Net effect on the TTL: one less (RFC 9300 §5.3).
  */
 static __always_inline int reencapsulate(struct __sk_buff *skb, const struct config *config,
 					 struct entry *entry, const struct arrival *arrival,
@@ -52,19 +52,23 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 {
 	struct locator locator;
 	__u32 plain = arrival->family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
+	__u32 limit;
+	int same_headers;
 
 	if (choose_locator(entry, inner, &locator))
 		return drop(DROP_NO_LOCATOR);
 	report_stale(&locator, arrival, inner, now);
 	if (inner->ttl <= 1)
 		return drop(DROP_TTL);
-	if (locator.family != arrival->family || arrival->length != plain) {
+	limit = locator.mtu - overhead_of(&locator);
+	same_headers = locator.family == arrival->family && arrival->length == plain;
+	if (!same_headers || wire_length(skb, ETH_HLEN + arrival->length, inner) > limit) {
 		/* What is injected belongs to the configured instance. */
 		if (arrival->instance_id != config->instance_id)
 			return drop(DROP_ADJUST_ROOM);
 		if (strip(skb, arrival->length, arrival->family, inner))
 			return drop(DROP_ADJUST_ROOM);
-		return hold(skb, config, HOLD_AGAIN, 0);
+		return hold(skb, config, same_headers ? HOLD_ARRIVED_EXCEEDS_MTU : HOLD_AGAIN, limit);
 	}
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN + plain, inner, inner->ttl - 1, inner->tos))

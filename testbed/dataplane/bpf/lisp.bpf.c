@@ -4,13 +4,15 @@
  *
  *   encapsulate           EID interface: what the site sends (ITR)
  *   encapsulate_injected  slow path's TAP: packets whose mapping has been found, or made by the agent
- *   decapsulate           core interface: UDP 4341 to our RLOC (ETR, and re-encapsulation, §5.3)
+ *   decapsulate           core interface: UDP 4341 to our RLOC (ETR, and re-encapsulation, §5.3),
+ *                         and ICMP about what we sent there (§7.2)
  *
  * A packet is forwarded, held (sent to the TAP, where the agent reads it), left to the kernel, or
  * counted in `drop_counters`. The kernel's helpers want a GPL-compatible licence, hence the dual one.
  */
 #include "etr.h"
 #include "notice.h"
+#include "pathmtu.h"
 #include "tunnel.h"
 #include "versions.h"
 
@@ -28,7 +30,7 @@ static __always_inline int from_site(struct __sk_buff *skb, const struct config 
 	switch (kind_now(entry, now)) {
 	case KIND_REMOTE:
 	case KIND_AWAY:
-		return encapsulate_to(skb, config, entry, inner, config->instance_id, now);
+		return encapsulate_to(skb, config, entry, inner, config->instance_id, injected, now);
 	case KIND_RESOLVE:
 		account(skb, entry, now);
 		return hold(skb, config, HOLD_RESOLVE, 0);
@@ -93,6 +95,8 @@ int decapsulate(struct __sk_buff *skb)
 	if (!config || skb->pkt_type != 0 /* PACKET_HOST */)
 		return TC_ACT_OK;
 	verdict = read_outer(skb, config, &arrival);
+	if (verdict == TC_ACT_OK && says_too_big(skb, config))
+		return hold(skb, config, HOLD_PATH_MTU, 0);
 	if (verdict != TC_ACT_PIPE)
 		return verdict;
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + arrival.length - sizeof(lisp), &lisp, sizeof(lisp)))

@@ -24,7 +24,9 @@
 
 #define HOLD_REASONS(X)                                                                              \
 	X(RESOLVE, "resolve")                             /* EID space without a mapping */              \
-	X(EXCEEDS_MTU, "exceeds-mtu")                     /* RFC 9300 §7.1 */                            \
+	X(EXCEEDS_MTU, "exceeds-mtu")                     /* RFC 9300 §7: ICMP is due to the site */     \
+	X(ARRIVED_EXCEEDS_MTU, "arrived-exceeds-mtu")     /* the same, to a source at another site */    \
+	X(PATH_MTU, "path-mtu")                           /* ICMP from the core about a packet of ours */ \
 	X(AGAIN, "again")                                 /* to be injected as it is, as new packets */  \
 	X(TTL_EXPIRED, "ttl-expired")                     /* ICMP time exceeded is due to the site */    \
 	X(ARRIVED_TTL_EXPIRED, "arrived-ttl-expired")     /* the same, to a source at another site */

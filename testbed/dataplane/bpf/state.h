@@ -39,7 +39,6 @@ struct config {
 	__u32 eid_ifindex;
 	__u32 slow_path_ifindex;
 	__u32 instance_id;
-	__u32 mtu; /* of the core, octets of IP */
 	__u32 locator_status_bits;
 	__u8 has_locator_status_bits;
 	__u8 has_rloc_v4;
@@ -51,7 +50,8 @@ struct config {
 
 struct locator {
 	union address rloc;
-	__u32 family;    /* 4 or 6 */
+	__u16 family;    /* 4 or 6 */
+	__u16 mtu;       /* of the path there, octets of IP (RFC 9300 §7.2) */
 	__u32 threshold; /* taken if the flow hash's upper 16 bits are below; ascending, last 65536 */
 };
 

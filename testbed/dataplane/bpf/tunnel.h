@@ -50,13 +50,13 @@ static __always_inline int drop(__u32 reason)
 }
 
 /*
- * Send to the slow path's TAP. Why, and the octets that encapsulation would add, travel in the
- * destination MAC, 02:00:00:00:overhead:reason: the TAP is private, its MACs mean nothing else.
+ * Send to the slow path's TAP. Why, and the longest IP packet that would have fitted, travel in the
+ * destination MAC, 02:00:00:limit:limit:reason: the TAP is private, its MACs mean nothing else.
  */
 static __always_inline int hold(struct __sk_buff *skb, const struct config *config, __u8 reason,
-				__u8 overhead)
+				__u16 limit)
 {
-	__u8 mac[6] = {2, 0, 0, 0, overhead, reason};
+	__u8 mac[6] = {2, 0, 0, limit >> 8, limit, reason};
 
 	bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
 	return bpf_redirect(config->slow_path_ifindex, 0);
@@ -273,20 +273,35 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	bpf_ringbuf_submit(report, 0);
 }
 
-/* The octets of IP on the wire: of the longest segment, if this is a super-packet of TCP. */
-static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct inner *inner)
+/* The octets of the IP packet at `offset` on the wire: of the longest segment, if it is a super-packet of TCP. */
+static __always_inline __u32 wire_length(struct __sk_buff *skb, __u32 offset, const struct inner *inner)
 {
 	__u8 data_offset;
 
 	if (!skb->gso_size || bpf_skb_load_bytes(skb, inner->transport_offset + 12, &data_offset, 1))
-		return skb->len - ETH_HLEN;
-	return inner->transport_offset - ETH_HLEN + (data_offset >> 4) * 4 + skb->gso_size;
+		return skb->len - offset;
+	return inner->transport_offset - offset + (data_offset >> 4) * 4 + skb->gso_size;
+}
+
+/* The octets that encapsulation to a locator adds. */
+static __always_inline __u32 overhead_of(const struct locator *locator)
+{
+	return locator->family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
+}
+
+/* Whether what was injected had arrived by a tunnel, so that its source is not told by the LAN. */
+static __always_inline int came_from_elsewhere(const struct config *config, const struct inner *inner, __u64 now)
+{
+	struct entry *entry = entry_for(config->instance_id, inner->family, source_of(inner));
+	__u8 kind = entry ? kind_now(entry, now) : KIND_NATIVE;
+
+	return kind == KIND_REMOTE || kind == KIND_AWAY || kind == KIND_RESOLVE;
 }
 
 /* Prepend the outer headers to the IP packet behind the Ethernet header and send it to its locator. */
 static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct config *config,
 					  struct entry *entry, struct inner *inner, __u32 instance_id,
-					  __u64 now)
+					  int injected, __u64 now)
 {
 	struct lisp_header lisp;
 	struct locator locator;
@@ -296,17 +311,23 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 	if (choose_locator(entry, inner, &locator))
 		return drop(DROP_NO_LOCATOR);
 	if (inner->ttl <= 1)
-		return hold(skb, config, HOLD_TTL_EXPIRED, 0);
+		return hold(skb, config,
+			    injected && came_from_elsewhere(config, inner, now) ? HOLD_ARRIVED_TTL_EXPIRED
+										: HOLD_TTL_EXPIRED,
+			    0);
 	/*
 	 * Datagrams in one super-packet (UDP_SEGMENT): the receiving kernel would mistake them for a
 	 * tunnel's segments. The TAP takes them apart.
 	 */
 	if (skb->gso_size && inner->protocol == IPPROTO_UDP)
 		return hold(skb, config, HOLD_AGAIN, 0);
-	overhead = locator.family == 4 ? sizeof(struct outer_v4) : sizeof(struct outer_v6);
-	if (wire_length(skb, inner) + overhead > config->mtu ||
+	overhead = overhead_of(&locator);
+	if (wire_length(skb, ETH_HLEN, inner) + overhead > locator.mtu ||
 	    skb->len - ETH_HLEN + overhead > 0xffff)
-		return hold(skb, config, HOLD_EXCEEDS_MTU, overhead);
+		return hold(skb, config,
+			    injected && came_from_elsewhere(config, inner, now) ? HOLD_ARRIVED_EXCEEDS_MTU
+										: HOLD_EXCEEDS_MTU,
+			    locator.mtu - overhead);
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN, inner, inner->ttl - 1, inner->tos))
 		return drop(DROP_TRUNCATED);

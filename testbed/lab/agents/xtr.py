@@ -204,7 +204,8 @@ class XtrAgent:
         for row in state["map_cache"]:
             packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]))
             row.update(packets=packets, bytes=octets, last_used_ns=last_used_ns)
-        return {**state, "drops": {reason: count for reason, count in self._plane.drops().items() if count}}
+        drops = {reason: count for reason, count in self._plane.drops().items() if count}
+        return {**state, "drops": drops, "mtu": self._plane.mtus()}
 
     def _hint(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The orchestrator says that a guest runs here now."""
@@ -316,6 +317,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             eid_interface=runtime.config["eid_interface"],
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
+            on_path_mtu=lambda rloc, mtu: runtime.log.emit("path_mtu_changed", rloc=str(rloc), mtu=mtu),
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])

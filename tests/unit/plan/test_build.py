@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,22 @@ def test_an_rloc_that_is_the_first_address_leaves_the_core_another() -> None:
     assert (near, far) == (("10.9.9.254/24",), ("10.9.9.1/24",))
 
 
+def test_with_ipv6_locators_only_migration_streams_are_ipv4() -> None:
+    path = ROOT / "topologies/two-sites-ipv6-rlocs.yaml"
+    plan = build_plan(load_topology(path.read_text(), path.name))
+    ends = {link.name: tuple(end.addresses for end in link.ends) for link in plan.links}
+    assert ends["core-ms"] == (("fd10::1/64",), ("fd10::2/64",))
+    assert ends["core-c"] == (("fd10:0:0:3::1/64",), ("fd10:0:0:3::2/64",))
+    assert ends["core-a"] == (("fd10:0:0:1::1/64", "10.0.1.1/24"), ("fd10:0:0:1::2/64", "10.0.1.2/24"))
+    assert [site.rloc for site in plan.sites] == [f"fd10:0:0:{n}::2" for n in (1, 2, 3)]
+    assert plan.mapping_system.rloc == "fd10::2"
+    assert [host.migration for host in plan.xen_hosts] == ["10.1.1.2/24", "10.1.2.2/24"]
+    routes = {node.name: [(route.prefix, route.via) for route in node.routes] for node in plan.nodes}
+    assert routes["xtr-a"] == [("fd10::/48", "fd10:0:0:1::1"), ("10.0.0.0/8", "10.0.1.1")]
+    assert routes["xtr-c"] == [("fd10::/48", "fd10:0:0:3::1")]
+    assert routes["core"] == [("10.1.1.0/24", "10.0.1.2"), ("10.1.2.0/24", "10.0.2.2")]
+
+
 short_names = st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True).filter(lambda name: name != "ms")
 
 
@@ -75,7 +91,8 @@ short_names = st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True).filter(lambd
 def topologies(draw: st.DrawFn) -> Topology:
     """Topologies of one to six sites, some of which share a dynamic prefix and have Xen hosts."""
     names = draw(st.lists(short_names, min_size=2, max_size=6, unique=True))
-    lines = ["schema_version: 1", "name: drawn", "sites:"]
+    space = draw(st.sampled_from(["10.0.0.0/8", "100.64.0.0/10", "fd10::/48"]))
+    lines = ["schema_version: 1", "name: drawn", f"rloc_space: '{space}'", "sites:"]
     for index, name in enumerate(names):
         mobile = index > 0 and draw(st.booleans())
         kind, prefix = ("dynamic_eid_prefixes", "2001:db8::/64" if draw(st.booleans()) else "172.20.0.0/24")
@@ -123,4 +140,4 @@ def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
         for route in node.routes:
             assert any(ip_interface(route.via).ip in network for network in networks[node.name])
     for site in plan.sites:
-        assert ip_interface(site.rloc).ip in IPv4Network(topology.rloc_space)
+        assert ip_interface(site.rloc).ip in ip_network(topology.rloc_space)

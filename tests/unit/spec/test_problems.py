@@ -96,7 +96,34 @@ TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
         "t.yaml:12:11: RLOC 203.0.113.2 is outside the RLOC space; allowed: in 10.0.0.0/8"
     ]),
     ("  - name: site-c\n", "  - name: site-c\n    rloc: 10.0.7.300\n", [
-        "t.yaml:12:11: '10.0.7.300' is not an IPv4 address; allowed: as 10.0.1.2"
+        "t.yaml:12:11: '10.0.7.300' is not an address; allowed: IPv4 or IPv6, as 192.168.0.10"
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    rloc: 'fd10::2'\n", [
+        "t.yaml:12:11: RLOC fd10::2 is outside the RLOC space; allowed: in 10.0.0.0/8"
+    ]),
+    ("sites:\n", "rloc_space: fd10::/60\nsites:\n", [
+        "t.yaml:4:13: fd10::/60 is too small for the derived addresses; allowed: /56 or shorter"
+    ]),
+    ("sites:\n", "rloc_space: fd10::1/48\nsites:\n", [
+        f"t.yaml:4:13: 'fd10::1/48' is not a prefix (fd10::1/48 has host bits set); {A_PREFIX}"
+    ]),
+    ("sites:\n  - name: site-a\n", "rloc_space: fd10::/48\nsites:\n  - name: site-a\n    rloc: 10.0.1.2\n", [
+        "t.yaml:7:11: RLOC 10.0.1.2 is outside the RLOC space; allowed: in fd10::/48"
+    ]),
+    ("sites:\n  - name: site-a\n", "rloc_space: fd10::/48\nsites:\n  - name: site-a\n    rloc: 'fd10::9'\n", [
+        "t.yaml:7:11: the link's network fd10::/64 is that of mapping_system too; allowed: one /64 a link"
+    ]),
+    ("192.168.3.0/24]\ncorr", "192.168.3.0/24, 10.9.0.0/24]\nrloc_space: fd10::/48\ncorr", [
+        "t.yaml:12:36: EID prefix 10.9.0.0/24 overlaps the migration space 10.0.0.0/8; allowed: apart from it"
+    ]),
+    ("192.168.3.0/24]\ncorr", "192.168.3.0/24, 'fd10:9::/64']\nrloc_space: fd10::/16\ncorr", [
+        "t.yaml:12:36: EID prefix fd10:9::/64 overlaps the RLOC space fd10::/16; allowed: apart from it"
+    ]),
+    ("[192.168.3.0/24]\ncorr", "['fd0e::/64']\n    link: {mtu: 1315}\ncorr", [
+        "t.yaml:13:17: 1315 is too narrow for the IPv6 EIDs of site-c; allowed: 1316 or more"
+    ]),
+    ("[192.168.3.0/24]\ncorr", "['fd0e::/64']\n    link: {mtu: 1335}\nrloc_space: fd10::/48\ncorr", [
+        "t.yaml:13:17: 1335 is too narrow for the IPv6 EIDs of site-c; allowed: 1336 or more"
     ]),
     ("  - name: site-c\n", "  - name: site-c\n    gateway: {addresses: [192.168.4.1]}\n", [
         "t.yaml:12:26: 0 gateway addresses in 192.168.3.0/24; allowed: one a prefix",

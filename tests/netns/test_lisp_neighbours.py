@@ -1,0 +1,93 @@
+"""Hosts of one dynamic prefix at two sites are neighbours to themselves; and a Map-Server that dies comes back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.sites import GATEWAY_MAC, GUEST, GUEST6, PEER, Lab
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
+
+NEIGHBOUR, NEIGHBOUR6 = "192.168.0.20", "fd0e::20"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    built = Lab(tmp_path, "smr-old-xtr", xtr_options={"refresh_s": 1.0})
+    try:
+        built.start()
+        yield built
+    finally:
+        built.close()
+
+
+@pytest.fixture
+def neighbour(lab: Lab) -> Iterator[str]:
+    """A second host of the guest's prefixes, on the LAN of site B; the guest is on that of A."""
+    name = "neighbour"
+    subprocess.run(["ip", "netns", "add", lab._ns(name)], check=True)
+    lab.run(name, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+    lab._link("lan-b", "neighbour", name, "eth0")
+    lab._ip("lan-b", "link set neighbour master site")
+    lab._ip(name, f"addr add {NEIGHBOUR}/24 dev eth0", "route add default via 192.168.0.1")
+    lab._ip(name, f"addr add {NEIGHBOUR6}/64 dev eth0 nodad", "route add default via fd0e::1")
+    yield name
+    subprocess.run(["ip", "netns", "del", lab._ns(name)], check=True)
+
+
+def ping(lab: Lab, node: str, target: str, *, count: int = 5) -> int:
+    """How many of `count` echoes, 50 ms apart, are answered."""
+    shown = lab.run(node, "ping", "-n", "-q", "-c", str(count), "-i", "0.05", "-W", "1", target).stdout
+    return int(shown.split(" received")[0].rsplit(" ", 1)[-1])
+
+
+def mac_of(lab: Lab, node: str, address: str) -> str:
+    """The MAC that a node's kernel found out for a neighbour."""
+    words = lab.run(node, "ip", "neighbour", "show", address).stdout.split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def test_the_xtr_answers_for_a_neighbour_that_is_at_another_site(lab: Lab, neighbour: str) -> None:
+    """Proxy ARP and ND: the hosts believe each other on their LAN; between them are two xTRs."""
+    for here, there, gateway in ((GUEST, NEIGHBOUR, "192.168.0.1"), (GUEST6, NEIGHBOUR6, "fd0e::1")):
+        for node, address in (("guest", here), (neighbour, there)):
+            ping(lab, node, gateway, count=1)  # it shows itself
+            wait_until(lambda eid=address: is_registered(lab, eid), f"{address} is registered")  # type: ignore[misc]
+        # The first question makes the xTR ask the mapping system; hosts ask again after a second.
+        wait_until(lambda eid=there: ping(lab, "guest", eid, count=1), f"the guest reaches {there}")  # type: ignore[misc]
+        assert ping(lab, "guest", there) == 5
+        assert ping(lab, neighbour, here) == 5
+        assert mac_of(lab, "guest", there) == mac_of(lab, neighbour, here) == GATEWAY_MAC
+
+
+def is_registered(lab: Lab, eid: str) -> bool:
+    """Whether the Map-Server has a mapping of just this host."""
+    rows = lab.ask("ms", op="inspect")["registrations"]
+    return any(row["eid"].split("/")[0] == eid for row in rows)
+
+
+def test_what_moves_while_the_map_server_is_dead_is_found_within_a_refresh(lab: Lab) -> None:
+    """Its nonces outlive it, its registrations do not: until site A's next refresh nobody tells A of its loss."""
+    assert ping(lab, "guest", PEER) >= 4
+    assert ping(lab, "peer", GUEST) == 5
+    lab.processes["ms"].kill()
+    lab.processes.pop("ms").wait()
+    assert ping(lab, "peer", GUEST) == 5  # what is cached needs no Map-Server
+    moved_ns = time.monotonic_ns()
+    lab.move_guest("a", "b")
+    lab.announce_guest()
+    wait_until(lambda: lab.saw("map_register_sent", "xtr-b", since_ns=moved_ns), "site B registers, and is not heard")
+    lab.start_agent("ms")
+    wait_until(
+        lambda: lab.saw("map_notify_received", "xtr-b", since_ns=moved_ns), "a retransmission is heard", deadline_s=20
+    )
+    wait_until(lambda: ping(lab, "peer", GUEST) == 5, "the peer has found it")
+    found = {row["eid"]: row["locators"] for row in lab.ask("ms", op="inspect")["registrations"]}
+    assert found[f"{GUEST}/32"] == ["10.0.2.2"]
