@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from testbed.lisp.map_version import MapVersions
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
+from testbed.lisp.refusals import dropped
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.resolver import Resolver
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import earliest
-from testbed.lisp.tolerances import Tolerance, Tolerances, refusal, used
+from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -59,9 +60,12 @@ class MapServer:
         #: Every xTR that has registered something, as it was last heard.
         self._heard: dict[Claimant, Correspondent] = {}
         self._claimant_of: dict[XtrIdentity, Claimant] = {}
+        #: Whoever was registered before a restart has refreshed that by then, or is gone.
+        self._settled_ns = 0
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
+        self._settled_ns = self._settled_ns or now + ns(self._config.options.registration_lifetime_s)
         try:
             message = decode_control(event.payload)
             if isinstance(message, EncapsulatedControl):
@@ -137,11 +141,7 @@ class MapServer:
         # What it would have come in, so that it can be forwarded to an ETR like any other.
         source = event.source if event.source.version == eid.version else eid.network_address
         outer = EncapsulatedControl(source, eid.network_address, event.port, event.payload)
-        return self._tolerated(needs, event.source) + self._resolver.request(request, outer, event, now)
-
-    def _tolerated(self, needs: Tolerances, peer: Address) -> list[Action]:
-        self._counters.update(f"tolerated: {each.value}" for each in needs)
-        return used(needs, peer)
+        return used(needs, event.source, self._counters) + self._resolver.request(request, outer, event, now)
 
     # --- registration ------------------------------------------------------------------------------
 
@@ -150,14 +150,15 @@ class MapServer:
         if isinstance(judged, Refused):
             return self._refused(message, event, judged.reason, site=judged.site, **judged.fields)
         claimant, site = judged.claimant, judged.correspondent.site
-        actions = self._tolerated(judged.needs, event.source)
+        actions = used(judged.needs, event.source, self._counters)
         for sender in judged.senders:
             actions += self._ownership.register(sender, message.nonce)
         self._heard[claimant] = judged.correspondent
         if message.xtr is not None:
             self._claimant_of.setdefault(message.xtr, claimant)
         accepted: list[EidRecord] = []
-        lost = False
+        lost: list[Action] = []
+        refused = False
         for record in message.records:
             received = emit(
                 "map_register_received", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
@@ -182,7 +183,8 @@ class MapServer:
                     site=site,
                     fence=fence and hex(fence),
                 )
-                lost |= self._remind(claimant, eid)
+                lost += self._remind(claimant, eid, now)
+                refused = True
                 continue
             if record.ttl_minutes:
                 record = replace(record, locators=in_wire_order(record.locators))
@@ -191,9 +193,9 @@ class MapServer:
                     actions += counted
             actions += self._accept(record, message, claimant, site, event, now)
             accepted.append(record)
-        if lost:
+        if refused:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
-            actions += self._tell_losses(claimant, now)
+            actions += lost + self._tell_losses(claimant, now)
         if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
             # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
             # is ours to say (docs/adr/0004-map-versions.md).
@@ -224,7 +226,8 @@ class MapServer:
                 "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
                 nonce=hex(message.nonce),
             )  # fmt: skip
-            return [changed, *self._publish_withdrawal(old, now)]
+            told = self._tell_losers(self._ownership.ignorant_of(eid), eid, EidRecord(EidPrefix(eid), 0), now)
+            return [changed, *told, *self._publish_withdrawal(old, now)]
         same_owner = old is not None and old.owner == claimant
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
@@ -238,32 +241,29 @@ class MapServer:
                 expires_ns=now + lifetime_ns,
             )
         )  # fmt: skip
-        self._ownership.claim(claimant, eid)
+        claimed_last = self._ownership.owner_of(eid)
+        actions: list[Action] = []
+        if is_dynamic(site, eid):
+            actions += self._ownership.claim(claimant, eid, message.nonce)
         if old is not None and same_owner and old.record == record:
-            return []
-        actions: list[Action] = [
+            return actions
+        actions.append(
             emit(
                 "mapping_changed", eid=eid, rloc=_rloc(record), old_rloc=old and _rloc(old.record),
                 owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
                 ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
             )
-        ]  # fmt: skip
-        return actions + self._tell(eid, record, old if not same_owner else None, claimant, now)
-
-    def _tell(
-        self, eid: Prefix, record: EidRecord, previous: Registration | None, owner: Claimant, now: int
-    ) -> list[Action]:
-        """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
-        actions: list[Action] = []
-        losers = set(self._ownership.ignorant_of(eid)) - {owner}
+        )  # fmt: skip
         # A static prefix may have several xTRs of one site, which agree; only single EIDs move.
-        if previous is not None and (is_dynamic(previous.site, eid) or previous.site.name != owner.site):
-            losers.add(previous.owner)
-        for loser in sorted(losers, key=str):
-            _, saved = self._ownership.depart(loser, record, eid)
-            actions += saved
-            actions += self._tell_losses(loser, now)
+        losers = {claimed_last} if claimed_last is not None else set()
+        if old is not None and old.site.name != site.name:
+            losers.add(old.owner)
+        return actions + self._tell(eid, record, losers, claimant, now)
+
+    def _tell(self, eid: Prefix, record: EidRecord, losers: set[Claimant], owner: Claimant, now: int) -> list[Action]:
+        """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
+        actions = self._tell_losers({*losers, *self._ownership.ignorant_of(eid)} - {owner}, eid, record, now)
         actions += self._publisher.publish(self._resolver.proxied(record), eid, owner, now)
         if self._config.mechanism.smr_from_map_server:
             for itr_rloc in self._resolver.askers(eid, now):
@@ -271,17 +271,29 @@ class MapServer:
                     actions += self._solicitor.solicit(eid.network_address, itr_rloc, now, defer=True)
         return actions
 
-    def _remind(self, claimant: Claimant, eid: Prefix) -> bool:
-        """An xTR registers what it has lost: whether there is something to tell it (again)."""
+    def _tell_losers(self, losers: Iterable[Claimant], eid: Prefix, record: EidRecord, now: int) -> list[Action]:
+        actions: list[Action] = []
+        for loser in sorted(losers, key=str):
+            _, saved = self._ownership.depart(loser, record, eid)
+            actions += saved
+            actions += self._tell_losses(loser, now)
+        return actions
+
+    def _remind(self, claimant: Claimant, eid: Prefix, now: int) -> list[Action]:
+        """An xTR registers what it has lost: there is something to tell it (again)."""
         current = self._registry.get(eid)
-        return current is not None and self._ownership.remind(claimant, current.record, eid)
+        if current is not None:
+            return self._ownership.remind(claimant, current.record, eid)
+        if self._ownership.is_whereabouts_unknown(claimant, eid) and now < self._settled_ns:
+            return []  # whoever has it will say so with its next refresh
+        return self._ownership.remind(claimant, EidRecord(EidPrefix(eid), 0), eid)  # it is nowhere
 
     def _tell_losses(self, claimant: Claimant, now: int) -> list[Action]:
-        records = self._ownership.untold(claimant)
-        if not records or claimant not in self._heard:
+        notice = self._ownership.notice(claimant)
+        if notice is None or claimant not in self._heard:
             return []
+        nonce, records = notice
         peer = self._heard[claimant]
-        nonce = self._ownership.latest_fence(claimant)
         return self._notifier.notify(
             claimant, nonce, records,
             secret=peer.secret, destination=peer.rloc, port=peer.port, reason="departure", now=now,
@@ -293,7 +305,9 @@ class MapServer:
             return self._dropped("map-notify-ack", "answers nothing, or authentication", event.source)
         actions: list[Action] = []
         if isinstance(key, Claimant):
-            for eid in self._ownership.acknowledge(key, message.nonce):
+            known, saved = self._ownership.acknowledge(key, message.nonce)
+            actions += saved
+            for eid in known:
                 actions.append(
                     emit(
                         "departure_acknowledged",
@@ -303,6 +317,7 @@ class MapServer:
                         mono_ns=now,
                     )
                 )
+            actions += self._tell_losses(key, now)  # what one message did not hold
         return actions
 
     # --- subscriptions -----------------------------------------------------------------------------
@@ -347,8 +362,7 @@ class MapServer:
         ]  # fmt: skip
 
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
-        self._counters[f"{message}_dropped"] += 1
-        return [emit("control_dropped", message=message, reason=reason, peer=peer)]
+        return dropped(self._counters, message, reason, peer)
 
 
 def may_register(site: SiteConfig, eid: EidPrefix) -> bool:

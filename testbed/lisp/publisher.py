@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, Prefix, emit
+from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
@@ -96,6 +97,14 @@ class Publisher:
         subscriber = self._subscriber_of(request)
         if subscriber is None:  # no security association to sign Map-Notifies with (RFC 9437 §5, §7.1)
             return _denied(eid, MappingAction.DROP_AUTH_FAILURE), []
+        if is_exhausted(request.nonce):
+            # Nothing vouches for a Map-Request (RFC 9437 §7): whoever wrote this may not be the xTR.
+            return None, [
+                emit(
+                    "control_dropped", message="map-request", reason="nonces exhausted", eid=eid, peer=peer,
+                    nonce=hex(request.nonce),
+                )
+            ]  # fmt: skip
         key = SubscriptionKey(subscriber.claimant, eid)
         known = self._subscriptions.get(key)
         if known is not None and request.nonce <= known.nonce:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 from testbed.lisp.actions import Action, Address, emit
@@ -39,6 +40,7 @@ def refusal(missing: Iterable[Tolerance]) -> str:
     return f"not tolerated: {', '.join(sorted(each.value for each in missing))}"
 
 
-def used(tolerances: Iterable[Tolerance], peer: Address) -> list[Action]:
-    """The events which say that a message was accepted only because of an option."""
+def used(tolerances: Collection[Tolerance], peer: Address, counters: Counter[str]) -> list[Action]:
+    """Count, and say in events, that a message was accepted only because of an option."""
+    counters.update(f"tolerated: {each.value}" for each in tolerances)
     return [emit("tolerated", tolerance=each, peer=peer) for each in sorted(tolerances, key=lambda each: each.value)]

@@ -136,8 +136,8 @@ class Network:
                 options=xtr_options or XtrOptions(),
             )
             self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
-        server_config = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
-        self._add("ms", MAP_SERVER, MapServer(server_config, saved={}, random64=self.random64))
+        self._server = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
+        self._add("ms", MAP_SERVER, MapServer(self._server, saved={}, random64=self.random64))
         if start:
             for name in RLOCS:
                 self.give(name, Started())
@@ -145,6 +145,11 @@ class Network:
 
     def _add(self, name: str, rloc: Address, machine: Xtr | MapServer) -> None:
         self.nodes[name] = self.by_rloc[rloc] = Node(name, machine)
+
+    def restart_map_server(self) -> None:
+        """The Map-Server comes back with nothing but what it has stored."""
+        node = self.nodes["ms"]
+        node.machine = MapServer(self._server, saved=dict(node.saved), random64=self.random64)
 
     def random64(self) -> int:
         self._random = (self._random * 6364136223846793005 + 1442695040888963407) % 2**64
@@ -238,7 +243,9 @@ class Network:
         source = next(rloc for rloc, each in self.by_rloc.items() if each is node)
         pair = (source, action.destination)
         count = self._sent[pair] = self._sent.get(pair, -1) + 1
-        target = self.by_rloc[action.destination]
+        target = self.by_rloc.get(action.destination)
+        if target is None:  # nobody's address: only a forged message sends there
+            return
 
         def deliver() -> None:
             received = ControlReceived(action.payload, source, 4342)
@@ -275,6 +282,8 @@ class Network:
         if entry.forwarding is Forwarding.AWAY and peer is not None:
             self.give(node.name, StaleReceived(eid, peer, self.now))
         rloc = entry.locators[0].rloc
+        if rloc not in self.by_rloc:
+            return
         if node.last_rloc.get(eid) != rloc:
             node.last_rloc[eid] = rloc
             self.give(node.name, FirstPacketSent(eid, rloc, None, self.now))

@@ -12,7 +12,8 @@ import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.inputs import ControlReceived, HostGone
+from testbed.lisp.inputs import ControlReceived, HostGone, HostSighted
+from testbed.lisp.sightings import Sighting, SightingKind
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -374,3 +375,64 @@ def test_rfc9301_5_4_a_probe_reply_without_the_a_bit_is_discarded() -> None:
     dropped = [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")]
     assert dropped == ["answers no probe, or without the A-bit"]
     assert network.saw("map_cache_changed", "xtr-c")[-1].fields["rloc"] == "10.0.1.2"
+
+
+SECOND_EID = EID + 1
+
+
+def deaf_a(network: Network) -> None:
+    """Nothing reaches A's xTR; what it sends arrives."""
+    network.faults = lambda source, destination, payload, count: [] if destination == RLOCS["xtr-a"] else [10 * MS_NS]
+
+
+def all_ears(network: Network) -> None:
+    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
+
+
+def test_a_loss_that_was_never_heard_of_outlives_a_restart_of_the_map_server() -> None:
+    network = Network()
+
+    def sight(site: str, eid: Address) -> None:
+        sighting = Sighting(SightingKind.GRATUITOUS_ARP, f"02:00:00:00:00:{int(eid) & 255:02x}", eid)
+        network.give(site, HostSighted(sighting, network.now))
+
+    sight("xtr-a", EID)
+    sight("xtr-a", SECOND_EID)
+    network.run_for(20 * SECOND_NS)
+    deaf_a(network)
+    sight("xtr-b", EID)
+    network.run_for(SECOND_NS)
+    network.restart_map_server()
+    restarted = network.now
+    sight("xtr-b", SECOND_EID)
+    all_ears(network)
+    network.run_for(45 * SECOND_NS)
+    # A has refreshed both, was told of the second and so is past its fence; B is still to refresh the first.
+    assert [network.host_state("xtr-a", eid) for eid in (EID, SECOND_EID)] == ["local", "away"]
+    reasons = {event.fields["reason"] for event in network.saw("registration_refused", "ms")}
+    assert reasons == {"registered elsewhere since"}
+    network.run_for(5 * MINUTE_NS)
+    assert [network.host_state("xtr-a", eid) for eid in (EID, SECOND_EID)] == ["away", "away"]
+    moves = network.saw("mapping_changed", "ms", since_ns=restarted)
+    mobile = {(move.fields["eid"], move.fields["rloc"]) for move in moves if move.fields["eid"].endswith("/32")}
+    assert mobile == {(f"{eid}/32", str(RLOCS["xtr-b"])) for eid in (EID, SECOND_EID)}
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_xtr_that_has_lost_an_eid_which_then_vanished_is_told_that_it_is_nowhere(
+    returned: bool, restarts: bool
+) -> None:
+    network = settled(Network())
+    deaf_a(network)
+    network.sight("xtr-b")
+    network.run_for(2 * MINUTE_NS)  # the Map-Server gives its notice up
+    network.give("xtr-b", HostGone(EID))
+    network.run_for(SECOND_NS)
+    if restarts:
+        network.restart_map_server()
+    network.really_at = "xtr-a" if returned else None
+    all_ears(network)
+    network.run_for(5 * MINUTE_NS)
+    assert network.owner() == ("xtr-a" if returned else None)
+    assert network.host_state("xtr-a") == ("local" if returned else None)

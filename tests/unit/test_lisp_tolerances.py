@@ -128,7 +128,7 @@ def test_a_map_notify_under_a_wide_key_id() -> None:
     for tolerated in (frozenset[Tolerance](), frozenset({Tolerance.SHA_1})):
         network = network_with(XtrOptions(tolerate=tolerated))
         locators = (RlocRecord(RLOCS["xtr-b"], flags=LocatorFlag.REACHABLE),)
-        notify = MapNotify(1 << 60, (EidRecord(host_eid(EID), 60, locators),))
+        notify = MapNotify(1 << 40, (EidRecord(host_eid(EID), 60, locators),))
         old = replace(site_secret("xtr-a"), algorithm=AlgorithmId.HMAC_SHA_1_96)
         network.give("xtr-a", ControlReceived(old.seal(notify), MAP_SERVER, 4342))
         dropped = [each.fields["reason"] for each in network.saw("control_dropped", "xtr-a")]
