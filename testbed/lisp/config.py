@@ -36,6 +36,12 @@ class XtrOptions:
         smr_invoked_interval_s: shortest time between SMR-invoked Map-Requests for one EID (RFC 9301 §6.1).
         on_miss: what becomes of packets while their mapping is being resolved.
         held_packets: at most, for each EID, with `hold`; the oldest go first.
+        held_packets_total: at most, for all EIDs; more are dropped and counted.
+        open_questions: EIDs that are being resolved at most; packets for more are dropped and counted.
+        map_cache_entries: mappings that are kept at most; more are refused, counted and logged. The data plane has
+            65,536 entries for each IP version, some of them for what is local.
+        resubscribe_s: between two requests for a subscription that is to go on; 0 = never. RFC 9437 has no
+            lifetime of one; a Map-Server that restarts has lost it.
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
         departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
             has really left, when the Map-Server says so.
@@ -53,6 +59,10 @@ class XtrOptions:
     smr_invoked_interval_s: float = 3.0
     on_miss: Literal["hold", "drop"] = "hold"
     held_packets: int = 32
+    held_packets_total: int = 4096
+    open_questions: int = 1024
+    map_cache_entries: int = 60_000
+    resubscribe_s: float = 60.0
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
     ordered_notifies: bool = True

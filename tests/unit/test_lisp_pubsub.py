@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from testbed.lisp.actions import SECOND_NS, Action, Address
+from testbed.lisp.config import XtrOptions
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.subscriptions import NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import MapNotify, MapNotifyAck, MapReply, XtrIdentity, decode_control
 from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
@@ -95,7 +98,7 @@ def test_rfc9437_5_a_withdrawn_mapping_is_published_with_ttl_0() -> None:
 
 
 def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_again() -> None:
-    network = settled(Network("pubsub"))
+    network = settled(Network("pubsub", xtr_options=XtrOptions(resubscribe_s=0)))
     silent = True
 
     def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
@@ -187,3 +190,46 @@ def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> Non
     changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
     assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [("10.0.1.2", SECOND_NS + 20 * MS_NS)]
     assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]
+
+
+def cached(network: Network) -> list[str]:
+    return [row["eid"] for row in network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"]]
+
+
+def test_rfc9437_5_an_itr_unsubscribes_when_its_entry_ends_and_nothing_installs_it_again() -> None:
+    network = settled(Network("pubsub", xtr_options=XtrOptions(registration_ttl_minutes=1, resubscribe_s=0)))
+    network.run_for(60 * SECOND_NS)
+    assert len(network.saw("unsubscribed", "xtr-c")) == 1
+    assert len(network.saw("subscription_ended", "ms")) == 1
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    assert not network.saw("publication_received", "xtr-c")
+    assert not network.saw("map_notify_abandoned", "ms")  # the end was acknowledged
+    assert cached(network) == []
+    network.send("xtr-c", packet_to(EID))
+    network.run_for(SECOND_NS)
+    assert cached(network) == [f"{EID}/32"]
+    assert network.nodes["xtr-c"].machine.inspect(network.now)["subscriptions"] == [f"{EID}/32"]
+
+
+def test_a_subscription_that_a_restarted_map_server_has_forgotten_is_renewed() -> None:
+    network = settled(Network("pubsub"))
+    network.restart_map_server()
+    network.run_for(180 * SECOND_NS)
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [(event.fields["rloc"], event.at_ns - moved) for event in changed] == [("10.0.2.2", 20 * MS_NS)]
+
+
+def test_nonces_of_ended_subscriptions_are_bounded_and_the_next_is_above_what_was_let_go() -> None:
+    subscriptions = Subscriptions(lambda: 10, 0)
+    first = ip_network("192.168.0.1/32")
+    for _ in range(100):
+        subscriptions.next_nonce(first)
+    last = subscriptions.next_nonce(first)
+    for number in range(2 * NONCES_KEPT):
+        subscriptions.next_nonce(ip_network(f"10.{number >> 8}.{number & 255}.1/32"))
+    assert subscriptions.next_nonce(first) > last
+    assert len(subscriptions._nonces) <= NONCES_KEPT
