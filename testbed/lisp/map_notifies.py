@@ -110,9 +110,17 @@ class MapNotifies:
                 self._counters["notifies_older_than_claim"] += 1
                 return []
             return self._depart(record, prefix, nonce, map_server, now)
+        if override is None and locators and not ours and self._is_one_of_ours(prefix):
+            self._presence.left(prefix.network_address, now)
+            override = Forwarding.AWAY
         if override is Forwarding.AWAY and not ours:
             return self._itr.install(record, now)
         return []
+
+    def _is_one_of_ours(self, prefix: Prefix) -> bool:
+        """Whether a prefix is a single EID out of one that we register whole."""
+        single = prefix.prefixlen == prefix.max_prefixlen
+        return single and any(prefix.network_address in each for each in self._config.eid_prefixes)
 
     def _depart(self, record: EidRecord, prefix: Prefix, nonce: int, map_server: Address, now: int) -> list[Action]:
         """A dynamic EID has left, says the Map-Server: for where its record points, or nobody knows where (TTL 0)."""

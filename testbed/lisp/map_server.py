@@ -102,7 +102,7 @@ class MapServer:
                     owner=registration.owner, reason="registration expired",
                 )
             )  # fmt: skip
-            actions += self._publish_withdrawal(registration, now)
+            actions += self._tell_of_withdrawal(registration, now)
         return actions
 
     def inspect(self, now: int) -> dict[str, Any]:
@@ -226,8 +226,7 @@ class MapServer:
                 "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
                 nonce=hex(message.nonce),
             )  # fmt: skip
-            told = self._tell_losers(self._ownership.ignorant_of(eid), eid, EidRecord(EidPrefix(eid), 0), now)
-            return [changed, *told, *self._publish_withdrawal(old, now)]
+            return [changed, *self._tell_of_withdrawal(old, now)]
         same_owner = old is not None and old.owner == claimant
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
@@ -256,7 +255,9 @@ class MapServer:
             )
         )  # fmt: skip
         # A static prefix may have several xTRs of one site, which agree; only single EIDs move.
-        losers = {claimed_last} if claimed_last is not None else set()
+        losers = self._outside_of(eid, site.name)
+        if claimed_last is not None:
+            losers.add(claimed_last)
         if old is not None and old.site.name != site.name:
             losers.add(old.owner)
         return actions + self._tell(eid, record, losers, claimant, now)
@@ -278,6 +279,18 @@ class MapServer:
             actions += saved
             actions += self._tell_losses(loser, now)
         return actions
+
+    def _tell_of_withdrawal(self, registration: Registration, now: int) -> list[Action]:
+        """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
+        eid, owner = registration.eid, registration.owner
+        gone = EidRecord(EidPrefix(eid), 0)
+        losers = {*self._ownership.ignorant_of(eid), *self._outside_of(eid, owner.site)} - {owner}
+        return self._tell_losers(losers, eid, gone, now) + self._publisher.publish(gone, eid, owner, now)
+
+    def _outside_of(self, eid: Prefix, site: str) -> set[Claimant]:
+        """Whose prefix a single EID of another site is taken out of: it must send on what still comes for it."""
+        around = self._registry.around(eid)
+        return {around.owner} if around is not None and around.owner.site != site else set()
 
     def _remind(self, claimant: Claimant, eid: Prefix, now: int) -> list[Action]:
         """An xTR registers what it has lost: there is something to tell it (again)."""
@@ -332,11 +345,6 @@ class MapServer:
 
     def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
         return self._resolver.records(eid)
-
-    def _publish_withdrawal(self, registration: Registration, now: int) -> list[Action]:
-        """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
-        gone = EidRecord(EidPrefix(registration.eid), 0)
-        return self._publisher.publish(gone, registration.eid, registration.owner, now)
 
     # --- refusals ----------------------------------------------------------------------------------
 

@@ -123,6 +123,10 @@ class Presence:
         host.changed_ns = now
         return [UnbindNeighbour(eid)]
 
+    def left(self, eid: Address, now: int) -> None:
+        """An EID of a fixed prefix of ours lives elsewhere, says the Map-Server."""
+        self._hosts[eid] = Host(eid, Machine(TRANSITIONS, PresenceState.AWAY), "", now, now)
+
     def forget(self, eid: Address) -> list[Action]:
         """An EID is neither here nor worth forwarding any more."""
         host = self._hosts.pop(eid)
@@ -152,6 +156,10 @@ class Presence:
     def mac_of(self, eid: Address) -> str:
         """The MAC that an EID had when last seen; KeyError if it never was."""
         return self._hosts[eid].mac
+
+    def hosts_in(self, prefix: Prefix) -> list[Address]:
+        """The EIDs in a prefix that are or were here."""
+        return [eid for eid in self._hosts if eid in prefix]
 
     def in_state(self, state: PresenceState) -> list[Address]:
         """The EIDs in one state."""

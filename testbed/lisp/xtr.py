@@ -43,6 +43,7 @@ from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import earliest
 from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
+    MAX_RECORDS,
     EidPrefix,
     EidRecord,
     EidRecordFlag,
@@ -274,7 +275,8 @@ class Xtr:
             return self._dropped("map-request", "wants no reply", peer)
         if encapsulated and request.flags & MapRequestFlag.PROBE:  # RFC 9301 §5.8: never inside an ECM
             return self._dropped("map-request", "an encapsulated probe", peer)
-        records = [record for each in request.requests for record in self._answer(each.eid, now)]
+        found = [record for each in request.requests for record in self._answer(each.eid, now)]
+        records = list(dict.fromkeys(found))[:MAX_RECORDS]
         if not records:
             return self._dropped("map-request", "for no EID of this site", peer)
         if request.flags & MapRequestFlag.PROBE:
@@ -284,17 +286,25 @@ class Xtr:
         return self._replier.reply(request, tuple(records), peer, port, now)
 
     def _answer(self, eid: object, now: int) -> list[EidRecord]:
-        """Our mapping of an EID, or where we sent it on to."""
+        """Our mapping of an EID, or where we sent it on to; the more-specifics with a prefix (RFC 9301 §5.5)."""
         if not isinstance(eid, EidPrefix) or eid.instance_id != 0:
             return []
         address = eid.prefix.network_address
-        if self._presence.state_of(address) is PresenceState.LOCAL:
-            return [self._registrar.record(host_prefix(address), authoritative=True)]
-        if self._presence.state_of(address) is PresenceState.AWAY:
-            entry = self._itr.cache.exact(host_prefix(address))
-            if entry is not None and entry.locators:
-                return [forwarded_record(entry, now)]
+        if found := self._host_record(address, now):
+            return [found]
         for prefix in sorted(self._config.eid_prefixes, key=lambda each: -each.prefixlen):
             if address in prefix:
-                return [self._registrar.record(prefix, authoritative=True)]
+                inside = [self._host_record(host, now) for host in self._presence.hosts_in(prefix)]
+                records = [self._registrar.record(prefix, authoritative=True), *(each for each in inside if each)]
+                # One TTL for the set, so that it times out as one (§5.5).
+                ttl_minutes = min(each.ttl_minutes for each in records)
+                return [replace(each, ttl_minutes=ttl_minutes) for each in records]
         return []
+
+    def _host_record(self, eid: Address, now: int) -> EidRecord | None:
+        """The mapping of a single EID that is or was here."""
+        state = self._presence.state_of(eid)
+        if state is PresenceState.LOCAL:
+            return self._registrar.record(host_prefix(eid), authoritative=True)
+        entry = self._itr.cache.exact(host_prefix(eid)) if state is PresenceState.AWAY else None
+        return forwarded_record(entry, now) if entry is not None and entry.locators else None
