@@ -29,10 +29,9 @@ class XtrOptions:
         refresh_s: between registrations of what stays (RFC 9301 §8.2).
         proxy_reply: ask the Map-Server to answer for it (P-bit, RFC 9301 §5.6).
         map_request_interval_s: shortest time between Map-Requests for one EID (RFC 9301 §5.3).
-        map_reply_interval_s: shortest time between Map-Replies to one ITR-RLOC for one EID (RFC 9301
-            §5.4 recommends 3 s for each RLOC whatever the EID, which would hold back the second
-            of two different answers).
-        smr_interval_s: shortest time between SMRs to one RLOC for one EID (RFC 9301 §6.1).
+        map_reply_interval_s: shortest time between Map-Replies to one ITR-RLOC (RFC 9301 §5.4); answers to probes
+            count apart and for each EID.
+        smr_interval_s: shortest time between SMRs to one RLOC (RFC 9301 §6.1).
         smr_invoked_interval_s: shortest time between SMR-invoked Map-Requests for one EID (RFC 9301 §6.1).
         on_miss: what becomes of packets while their mapping is being resolved.
         held_packets: at most, for each EID, with `hold`; the oldest go first.
@@ -54,7 +53,7 @@ class XtrOptions:
     refresh_s: float = 60.0
     proxy_reply: bool = True
     map_request_interval_s: float = 1.0
-    map_reply_interval_s: float = 0.5
+    map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
     smr_invoked_interval_s: float = 3.0
     on_miss: Literal["hold", "drop"] = "hold"
@@ -89,7 +88,7 @@ class MapServerOptions:
     registration_lifetime_s: float = 180.0
     unregistered_ttl_minutes: int = 1
     hole_ttl_minutes: int = 15
-    map_reply_interval_s: float = 0.5
+    map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
     tolerate: Tolerances = frozenset()
 

@@ -25,7 +25,7 @@ from testbed.lisp.refusals import dropped
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.sealing import Secret
 from testbed.lisp.timing import RateLimiter
-from testbed.lisp.tolerances import refusal, used
+from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import EidPrefix, EidRecord, MapNotify, MapNotifyAck
 
 
@@ -54,13 +54,27 @@ class MapNotifies:
             return self._dropped("not from a Map-Server of ours", event.source)
         opened = self._config.secret.open(event.payload, notify)
         if opened is None:
-            return self._dropped("authentication", event.source)
+            return self._unauthenticated(notify, event, now)
         if missing := opened.needs - self._config.options.tolerate:
             return self._dropped(refusal(missing), event.source)
         if is_exhausted(notify.nonce):
             return self._dropped("nonces exhausted", event.source)
         told = self._notified(notify, event, opened.secret, now)
         return used(opened.needs, event.source, self._counters) + told
+
+    def _unauthenticated(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
+        """A Map-Notify that nobody vouches for: at most a subscription's, of a peer that signs none of those."""
+        if any(notify.authentication.data):
+            return self._dropped("authentication", event.source)
+        needs = frozenset({Tolerance.ZERO_NOTIFY_AUTHENTICATION})
+        if needs - self._config.options.tolerate:
+            return self._dropped(refusal(needs), event.source)
+        published = self._itr.notified(notify, event.source, now) if not is_exhausted(notify.nonce) else None
+        if published is None:
+            return self._dropped("authentication", event.source)
+        ack = MapNotifyAck(notify.nonce, notify.records, notify.authentication, notify.xtr)  # answered as it came
+        acknowledge = SendControl(ack.encode(), event.source, CONTROL_PORT)
+        return [*used(needs, event.source, self._counters), *published, acknowledge]
 
     def _notified(self, notify: MapNotify, event: ControlReceived, secret: Secret, now: int) -> list[Action]:
         """A genuine Map-Notify; `secret` is how its sender uses ours."""

@@ -10,7 +10,7 @@ from testbed.lisp.wire import MapRequest, MapRequestFlag, RequestedEid, host_eid
 
 
 class Solicitor:
-    """Solicits Map-Requests, at most one per peer and EID in an interval.
+    """Solicits Map-Requests, at most one per peer in an interval (RFC 9301 §6.1).
 
     Args:
         rloc: of the sender.
@@ -21,7 +21,7 @@ class Solicitor:
     def __init__(self, rloc: Address, random64: Callable[[], int], interval_ns: int) -> None:
         self._rloc = rloc
         self._random64 = random64
-        self._limit: RateLimiter[tuple[Address, Address]] = RateLimiter(interval_ns)
+        self._limit: RateLimiter[Address] = RateLimiter(interval_ns)
         #: What the limit held back since the last SMR that went, to be told with the next.
         self._held_back: set[tuple[Address, Address]] = set()
         #: What goes as soon as it may.
@@ -38,10 +38,10 @@ class Solicitor:
                 packets trigger: the next packet will, if it is still needed.
         """
         key = (peer, eid)
-        if not self._limit.allow(key, now):
+        if not self._limit.allow(peer, now):
             self._held_back.add(key)
             if defer:
-                self._deferred[key] = self._limit.ready_at(key, now)
+                self._deferred[key] = self._limit.ready_at(peer, now)
             return []
         self._limit.forget_before(now)
         self._deferred.pop(key, None)

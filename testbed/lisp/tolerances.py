@@ -30,6 +30,9 @@ class Tolerance(Enum):
     PLAIN_MAP_REQUEST = "plain-map-request"
     #: SMRs without the D-bit (§5.2), which RFC 6830 did not have.
     SMR_WITHOUT_D_BIT = "smr-without-d-bit"
+    #: Map-Notifies for a subscription whose authentication data are all zero, or none; RFC 9437 §5, §6
+    #: have them signed.
+    ZERO_NOTIFY_AUTHENTICATION = "zero-notify-authentication"
 
 
 Tolerances = frozenset[Tolerance]

@@ -198,6 +198,7 @@ class Lab:
             "control": str(self.folder / f"{node}.control"),
             "state": str(self.folder / f"{node}.state"),
             "mechanism": self._mechanism,
+            "authentication": "hmac-sha-256-128+hkdf",
         }
 
     def _site(self, site: str) -> dict[str, Any]:

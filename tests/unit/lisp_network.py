@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_address
 from typing import Any
 
@@ -50,7 +50,7 @@ from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import Sighting, SightingKind
-from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.wire import AlgorithmId, XtrIdentity
 from testbed.lisp.xtr import Xtr
 
 MS_NS = 1_000_000
@@ -104,6 +104,7 @@ class Network:
         xtr_options: XtrOptions | None = None,
         map_server_options: MapServerOptions | None = None,
         start: bool = True,
+        algorithm: AlgorithmId = AlgorithmId.HMAC_SHA_256_128,
     ) -> None:
         self.now = 1_000 * SECOND_NS
         self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
@@ -121,7 +122,7 @@ class Network:
         for number, (name, rloc) in enumerate(RLOCS.items(), start=1):
             fixed = (FIXED,) if name == "xtr-c" else ()
             dynamic = () if name == "xtr-c" else (MOBILE,)
-            sites.append(SiteConfig(name, fixed, dynamic, site_secret(name)))
+            sites.append(SiteConfig(name, fixed, dynamic, replace(site_secret(name), algorithm=algorithm)))
             config = XtrConfig(
                 rloc=rloc,
                 identity=XtrIdentity(number, 0),
@@ -131,7 +132,7 @@ class Network:
                 gateways=(ip_address("192.168.3.1" if fixed else "192.168.0.1"),),
                 map_servers=(MAP_SERVER,),
                 map_resolvers=(MAP_SERVER,),
-                secret=site_secret(name),
+                secret=sites[-1].secret,
                 mechanism=treatment,
                 options=xtr_options or XtrOptions(),
             )

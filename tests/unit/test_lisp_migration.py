@@ -15,6 +15,7 @@ from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.inputs import ControlReceived, HostGone, HostSighted
 from testbed.lisp.sightings import Sighting, SightingKind
 from testbed.lisp.wire import (
+    AlgorithmId,
     EidPrefix,
     EidRecord,
     MapNotify,
@@ -436,3 +437,14 @@ def test_an_xtr_that_has_lost_an_eid_which_then_vanished_is_told_that_it_is_nowh
     network.run_for(5 * MINUTE_NS)
     assert network.owner() == ("xtr-a" if returned else None)
     assert network.host_state("xtr-a") == ("local" if returned else None)
+
+
+def test_the_whole_chain_with_a_key_for_each_message() -> None:
+    network = settled(Network("pubsub", algorithm=AlgorithmId.HMAC_SHA_256_128_HKDF))
+    network.sight("xtr-b")
+    network.run_for(SECOND_NS)
+    assert network.owner() == "xtr-b"
+    assert network.host_state("xtr-a") == "away"
+    assert network.saw("publication_received", "xtr-c")
+    assert not network.saw("registration_refused")
+    assert not network.saw("control_dropped")

@@ -185,10 +185,15 @@ def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> Non
     network.run_for(1 * SECOND_NS)
     asked = network.now
     network.send("xtr-b", packet_to(EID))
-    network.run_for(2 * SECOND_NS)
+    network.run_for(4 * SECOND_NS)
     assert len(network.saw("subscription_denied", "xtr-b")) == 1
     changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
-    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [("10.0.1.2", SECOND_NS + 20 * MS_NS)]
+    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [
+        ("10.0.1.2", 3 * SECOND_NS + 20 * MS_NS)
+    ]
+    # The denial was a Map-Reply too, so the next to this RLOC is 3 s away (RFC 9301 §5.4).
+    limited = network.saw("control_dropped", "ms", since_ns=asked)
+    assert {event.fields["limiter"] for event in limited} == {"map_reply_interval_s"}
     assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]
 
 

@@ -321,7 +321,7 @@ def asked(eid: Any, flags: MapRequestFlag = MapRequestFlag.NONE) -> MapRequest:
 
 
 def test_rfc9301_5_5_an_etr_answers_for_its_own_to_an_itr_rloc_at_the_inner_port() -> None:
-    site = Site()
+    site = Site(map_reply_interval_s=0)
     site.sight()
     for eid, prefix in ((EID, f"{EID}/32"), (FIXED[5], str(FIXED))):
         ecm = EncapsulatedControl(PEER, eid, 34567, asked(eid).encode())

@@ -82,7 +82,7 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         gateways=tuple(ip_address(address.split("/")[0]) for address in _listed(raw["gateway"])),
         map_servers=tuple(ip_address(address) for address in raw["map_servers"]),
         map_resolvers=tuple(ip_address(address) for address in raw["map_resolvers"]),
-        secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
+        secret=Secret.configured(int(raw["key_id"]), read_key(Path(raw["key_file"])), raw["authentication"]),
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
     )
@@ -126,6 +126,7 @@ class XtrAgent:
     ) -> None:
         self._plane, self._lan, self._gateways = plane, lan, config.gateways
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
+        self._authentication: str = runtime.config["authentication"]
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
         self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
@@ -166,7 +167,8 @@ class XtrAgent:
         dry: dict[type, Callable[[Any], None]] = {
             SetForwarding: lambda action: self._plane.rehearse_entry(_entry(action))
         }
-        self._driver.rehearse(Rehearsal(part, config.mechanism, xtr_options=config.options), every_s, dry)
+        rehearsal = Rehearsal(part, config.mechanism, xtr_options=config.options, authentication=self._authentication)
+        self._driver.rehearse(rehearsal, every_s, dry)
 
     def stop(self) -> None:
         """Take no input any more."""
