@@ -11,7 +11,7 @@ from testbed.lisp.actions import SECOND_NS, Address, Prefix
 from testbed.lisp.mechanisms import Mechanism
 from testbed.lisp.sealing import Secret
 from testbed.lisp.tolerances import Tolerance, Tolerances
-from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.wire import EidPrefix, XtrIdentity
 
 O = TypeVar("O")  # noqa: E741 - a class of options
 
@@ -143,6 +143,21 @@ class SiteConfig:
     eid_prefixes: tuple[Prefix, ...]
     dynamic_eid_prefixes: tuple[Prefix, ...]
     secret: Secret
+
+    def may_register(self, eid: EidPrefix) -> bool:
+        """Whether an EID-prefix is within what the site is authoritative for (RFC 9301 §8.2)."""
+        if eid.instance_id != 0:
+            return False
+        return self.is_dynamic(eid.prefix) or any(_within(eid.prefix, each) for each in self.eid_prefixes)
+
+    def is_dynamic(self, eid: Prefix) -> bool:
+        """Whether a prefix is a single EID that may come to the site and go from it."""
+        single = eid.prefixlen == eid.max_prefixlen
+        return single and any(_within(eid, each) for each in self.dynamic_eid_prefixes)
+
+
+def _within(inner: Prefix, outer: Prefix) -> bool:
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,34 +16,27 @@ from testbed.lisp.actions import (
     Forwarding,
     Inject,
     Prefix,
-    SendControl,
     SetForwarding,
     emit,
     host_prefix,
 )
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.held import HeldPackets
-from testbed.lisp.machine import Machine
 from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.map_version import is_newer
 from testbed.lisp.mapping import best_rloc, cache_entry, first_rloc, judge
+from testbed.lisp.questions import Questions
 from testbed.lisp.refusals import dropped
-from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
 from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
-from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
+from testbed.lisp.timing import earliest
+from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
-    CONTROL_PORT,
     EidPrefix,
     EidRecord,
-    EncapsulatedControl,
     MapNotify,
     MapReply,
-    MapRequest,
-    MapRequestFlag,
-    RequestedEid,
 )
-from testbed.lisp.wire import Action as MappingAction
 
 
 class Itr:
@@ -62,16 +55,13 @@ class Itr:
         override: Callable[[Prefix], Forwarding | None],
     ) -> None:
         self._config = config
-        self._random64 = random64
         self._override = override
         self.cache = MapCache()
         options = config.options
         self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s))
         self.counters: Counter[str] = Counter()
-        self._resolutions: dict[Prefix, Resolution] = {}
         self._held = HeldPackets(options.held_packets, options.held_packets_total, self.counters)
-        self._request_limit: RateLimiter[Prefix] = RateLimiter(ns(options.map_request_interval_s))
-        self._solicited_limit: RateLimiter[Prefix] = RateLimiter(ns(options.smr_invoked_interval_s))
+        self._questions = Questions(config, random64, self.subscriptions, self._held)
 
     def miss(self, destination: Address, packet: bytes, now: int) -> list[Action]:
         """A packet waits for a mapping: resolve it, and hold the packet if so configured."""
@@ -79,8 +69,8 @@ class Itr:
         if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
             return [Inject(packet)]  # resolved while it was on its way here
         eid, options = host_prefix(destination), self._config.options
-        asked = eid in self._resolutions
-        if not asked and len(self._resolutions) >= options.open_questions:
+        asked = eid in self._questions
+        if not asked and len(self._questions) >= options.open_questions:
             self.counters["missed_packets_beyond_open_questions"] += 1
             return []
         if options.on_miss == "hold":
@@ -115,7 +105,7 @@ class Itr:
 
     def reply(self, message: MapReply, peer: Address, now: int) -> list[Action]:
         """A Map-Reply: accepted if its nonce is that of an open question, else dropped (RFC 9301 §5.3)."""
-        resolution = self._answered_by(message.nonce)
+        resolution = self._questions.answered_by(message.nonce)
         if resolution is None:
             self.counters["replies_with_unknown_nonce"] += 1
             return [emit("control_dropped", message="map-reply", reason="unknown nonce", peer=peer)]
@@ -146,12 +136,12 @@ class Itr:
                     transmissions=resolution.transmissions,
                 )
             )  # fmt: skip
-        return actions + self._answer(judged.taken, now) + self._close(resolution, now)
+        return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
 
-    def probed(self, probe: Probe, records: tuple[EidRecord, ...], peer: Address, now: int) -> list[Action]:
+    def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
         """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
         judged = judge(records, probe.eid, self._config)
-        actions = self._refused(judged.refused, "map-reply", peer)
+        actions = self._refused(judged.refused, "map-reply", probe.rloc)
         for record in judged.taken:
             actions += self.install(record, now)
         return actions
@@ -177,13 +167,13 @@ class Itr:
 
         Returns what to do, or None if it is neither.
         """
-        resolution = self._answered_by(notify.nonce)
+        resolution = self._questions.answered_by(notify.nonce)
         if resolution is not None:
             self.subscriptions.acknowledged(resolution.eid, notify.nonce, now)
             judged = judge(notify.records, resolution.eid, self._config)
             actions = self._refused(judged.refused, "map-notify", peer)
             actions += self._told(judged.taken, "subscription_acknowledged", notify.nonce, peer, now)
-            return actions + self._answer(judged.taken, now) + self._close(resolution, now)
+            return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
         prefixes = [each.eid.prefix for each in notify.records if isinstance(each.eid, EidPrefix)]
         if not prefixes or self._override(prefixes[0]) is Forwarding.LOCAL:
             return None  # of an EID that is here: a loss (RFC 9437 §6)
@@ -246,7 +236,7 @@ class Itr:
     def forget(self, eid: Prefix) -> list[Action]:
         """Drop a mapping and its open question because the EID is local now; send on what was held for it."""
         self.cache.remove(eid)
-        self._resolutions.pop(eid, None)
+        self._questions.forget(eid)
         self.subscriptions.forget(eid)
         return [Inject(packet) for packet in self._held.take(eid.network_address)]
 
@@ -258,8 +248,7 @@ class Itr:
 
     def next_deadline(self) -> int | None:
         """When an entry ends or a question has to be repeated."""
-        parts = (self.cache.next_deadline(), self.subscriptions.next_deadline())
-        return earliest([*parts, *(each.deadline for each in self._resolutions.values())])
+        return earliest(part.next_deadline() for part in (self.cache, self.subscriptions, self._questions))
 
     def handle_timer(self, now: int) -> list[Action]:
         """End what has ended, repeat what was not answered."""
@@ -272,10 +261,7 @@ class Itr:
             # To ask for what is not cached would bring in a negative entry that nobody needs.
             cached = self.cache.lookup(eid.network_address, now) is not None
             actions += self._ask(eid, now) if cached else self._unsubscribe(eid, now)
-        for resolution in list(self._resolutions.values()):
-            if resolution.deadline <= now:
-                actions += self._due(resolution, now)
-        return actions
+        return actions + self._questions.handle_timer(now)
 
     def inspect(self, now: int) -> dict[str, Any]:
         """Cache and open questions, for people."""
@@ -293,116 +279,21 @@ class Itr:
                 }
                 for entry in self.cache
             ],
-            "resolutions": [
-                {
-                    "eid": str(each.eid),
-                    "state": each.machine.state.value,
-                    "transmissions": each.transmissions,
-                    "next_s": round((each.deadline - now) / 1e9, 3),
-                }
-                for each in self._resolutions.values()
-            ],
+            "resolutions": self._questions.inspect(now),
             "subscriptions": [str(eid) for eid in self.subscriptions.active()],
             "held_packets": self._held.inspect(),
         }
 
     def _ask(self, eid: Prefix, now: int, *, smr_invoked: bool = False) -> list[Action]:
-        resolution = self._resolutions.get(eid)
-        if resolution is not None:
-            # One that still waits to be sent will learn of the change; of one that was sent, the answer
-            # may be on its way with the old mapping.
-            resolution.smr_invoked |= smr_invoked
-            resolution.again |= smr_invoked and resolution.machine.state is not ResolutionState.HELD_BACK
-            return []
-        machine = Machine(TRANSITIONS, ResolutionState.HELD_BACK)
-        subscribe = self._config.mechanism.subscribe
-        resolution = Resolution(eid, machine, now, smr_invoked=smr_invoked, subscribe=subscribe)
-        self._resolutions[eid] = resolution
-        return self._due(resolution, now)
-
-    def _answered_by(self, nonce: int) -> Resolution | None:
-        return next((each for each in self._resolutions.values() if nonce in each.nonces), None)
-
-    def _close(self, resolution: Resolution, now: int) -> list[Action]:
-        """A question is over; ask once more if an SMR came meanwhile."""
-        del self._resolutions[resolution.eid]
-        return self._ask(resolution.eid, now, smr_invoked=True) if resolution.again else []
-
-    def _due(self, resolution: Resolution, now: int) -> list[Action]:
-        """Send, wait for a limiter, or end the pause; sets the next deadline."""
-        if resolution.machine.state is ResolutionState.PAUSED:
-            self._held.drop(resolution.eid, "held_packets_given_up")
-            return self._close(resolution, now)
-        ready = self._request_limit.ready_at(resolution.eid, now)
-        limiter = "map_request_interval_s"
-        if resolution.smr_invoked and not resolution.transmissions:
-            solicited_ready = self._solicited_limit.ready_at(resolution.eid, now)
-            if solicited_ready > ready:
-                ready, limiter = solicited_ready, "smr_invoked_interval_s"
-        if ready > now:
-            resolution.machine.feed(ResolutionInput.HOLD)
-            resolution.deadline, resolution.limiter = ready, limiter
-            return []
-        return self._send(resolution, now)
-
-    def _send(self, resolution: Resolution, now: int) -> list[Action]:
-        for limit in (self._request_limit, self._solicited_limit):
-            limit.forget_before(now)
-        self._request_limit.allow(resolution.eid, now)
-        if resolution.smr_invoked and not resolution.transmissions:
-            self._solicited_limit.allow(resolution.eid, now)
-        subscribe = resolution.subscribe
-        nonce = self.subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
-        resolution.nonces.add(nonce)
-        resolvers = self._config.map_resolvers
-        resolver = resolvers[resolution.transmissions % len(resolvers)]
-        resolution.machine.feed(ResolutionInput.SEND)
-        resolution.transmissions += 1
-        resolution.deadline = now + next(resolution.delays)
-        if resolution.transmissions > MAX_REQUEST_RETRANSMISSIONS:
-            resolution.machine.feed(ResolutionInput.EXHAUSTED)
-        flags = MapRequestFlag.SMR_INVOKED if resolution.smr_invoked else MapRequestFlag.NONE
-        request = self._request(resolution.eid, nonce, self._config.rloc, flags, subscribe=subscribe)
-        limiter, resolution.limiter = resolution.limiter, None
-        return [
-            SendControl(self.encapsulated(request, resolution.eid.network_address), resolver),
-            emit(
-                "map_request_sent", eid=resolution.eid, nonce=hex(nonce), peer=resolver,
-                smr_invoked=resolution.smr_invoked, transmission=resolution.transmissions, limiter=limiter,
-            ),
-        ]  # fmt: skip
-
-    def _request(
-        self, eid: Prefix, nonce: int, itr_rloc: Address | None, flags: MapRequestFlag, *, subscribe: bool
-    ) -> MapRequest:
-        requested = RequestedEid(EidPrefix(eid), notify=subscribe)
-        return MapRequest(
-            nonce, (itr_rloc,), (requested,), flags=flags, xtr=self._config.identity if subscribe else None
-        )
+        return self._questions.ask(eid, now, smr_invoked=smr_invoked)
 
     def _unsubscribe(self, gone: Prefix, now: int) -> list[Action]:
-        """End the subscriptions that nothing is cached under any more: one ITR-RLOC of AFI 0 (RFC 9437 §5).
-
-        It is sent once. If it is lost the Map-Server publishes to us until we acknowledge nothing.
-        """
+        """End the subscriptions that nothing is cached under any more."""
         actions: list[Action] = []
         for eid in sorted(self.subscriptions.wanted(gone), key=str):
-            if self.cache.lookup(eid.network_address, now) is not None or not self.subscriptions.forget(eid):
-                continue
-            nonce = self.subscriptions.next_nonce(eid)
-            request = self._request(eid, nonce, None, MapRequestFlag.NONE, subscribe=True)
-            resolver = self._config.map_resolvers[0]
-            actions.append(SendControl(self.encapsulated(request, eid.network_address), resolver))
-            actions.append(emit("unsubscribed", eid=eid, peer=resolver, nonce=hex(nonce)))
+            if self.cache.lookup(eid.network_address, now) is None and self.subscriptions.forget(eid):
+                actions += self._questions.unsubscribe(eid)
         return actions
-
-    def encapsulated(self, request: MapRequest, destination: Address) -> bytes:
-        """A Map-Request in an ECM to the mapping system; the inner destination is the EID (RFC 9301 §5.8)."""
-        source = self._config.rloc
-        if source.version != destination.version:
-            # The inner header is of one family, and then only an address of the EID's can be its source.
-            source = next((each for each in self._config.gateways if each.version == destination.version), destination)
-        return EncapsulatedControl(source, destination, CONTROL_PORT, request.encode()).encode()
 
     def _program(self, entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
         kind = entry.forwarding

@@ -18,7 +18,7 @@ from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
 from testbed.lisp.refusals import dropped
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.resolver import Resolver
-from testbed.lisp.solicitor import Solicitor
+from testbed.lisp.solicitor import SMR_TRANSMISSIONS, Solicitor
 from testbed.lisp.timing import earliest
 from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
@@ -71,7 +71,7 @@ class MapServer:
             if isinstance(message, EncapsulatedControl):
                 inner = message.message
                 if isinstance(inner, MapRequest):
-                    return self._resolver.request(inner, message, event, now)
+                    return self._request(inner, message, event, now)
                 return self._dropped("encapsulated", f"a {type(inner).__name__} inside", event.source)
         except WireError as error:
             return self._dropped("control", f"malformed: {error}", event.source)
@@ -141,7 +141,16 @@ class MapServer:
         # What it would have come in, so that it can be forwarded to an ETR like any other.
         source = event.source if event.source.version == eid.version else eid.network_address
         outer = EncapsulatedControl(source, eid.network_address, event.port, event.payload)
-        return used(needs, event.source, self._counters) + self._resolver.request(request, outer, event, now)
+        return used(needs, event.source, self._counters) + self._request(request, outer, event, now)
+
+    def _request(
+        self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
+    ) -> list[Action]:
+        for itr_rloc in request.itr_rlocs:
+            for each in request.requests:
+                if isinstance(itr_rloc, Address) and isinstance(each.eid, EidPrefix):
+                    self._solicitor.asked(itr_rloc, each.eid.prefix)
+        return self._resolver.request(request, outer, event, now)
 
     # --- registration ------------------------------------------------------------------------------
 
@@ -165,7 +174,7 @@ class MapServer:
                 rloc=_rloc(record), ttl_minutes=record.ttl_minutes, site=site.name, mono_ns=now,
             )  # fmt: skip
             actions.append(received)
-            if not isinstance(record.eid, EidPrefix) or not may_register(site, record.eid):
+            if not isinstance(record.eid, EidPrefix) or not site.may_register(record.eid):
                 actions += self._refused_record(record, message, event, "not an EID of this site", site=site)
                 continue
             eid = record.eid.prefix
@@ -242,7 +251,7 @@ class MapServer:
         )  # fmt: skip
         claimed_last = self._ownership.owner_of(eid)
         actions: list[Action] = []
-        if is_dynamic(site, eid):
+        if site.is_dynamic(eid):
             actions += self._ownership.claim(claimant, eid, message.nonce)
         if old is not None and same_owner and old.record == record:
             return actions
@@ -269,7 +278,9 @@ class MapServer:
         if self._config.mechanism.smr_from_map_server:
             for itr_rloc in self._resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
-                    actions += self._solicitor.solicit(eid.network_address, itr_rloc, now, defer=True)
+                    actions += self._solicitor.solicit(
+                        eid.network_address, itr_rloc, now, defer=True, transmissions=SMR_TRANSMISSIONS
+                    )
         return actions
 
     def _tell_losers(self, losers: Iterable[Claimant], eid: Prefix, record: EidRecord, now: int) -> list[Action]:
@@ -371,23 +382,6 @@ class MapServer:
 
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
         return dropped(self._counters, message, reason, peer)
-
-
-def may_register(site: SiteConfig, eid: EidPrefix) -> bool:
-    """Whether an EID-prefix is within what a site is authoritative for (RFC 9301 §8.2)."""
-    if eid.instance_id != 0:
-        return False
-    return is_dynamic(site, eid.prefix) or any(_within(eid.prefix, each) for each in site.eid_prefixes)
-
-
-def is_dynamic(site: SiteConfig, eid: Prefix) -> bool:
-    """Whether a prefix is a single EID that may come to a site and go from it."""
-    single = eid.prefixlen == eid.max_prefixlen
-    return single and any(_within(eid, each) for each in site.dynamic_eid_prefixes)
-
-
-def _within(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
 
 
 def _rloc(record: EidRecord) -> Any:

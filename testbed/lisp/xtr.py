@@ -251,7 +251,7 @@ class Xtr:
             probe, actions = self._prober.answered(message, event.source, now)
             if probe is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
-            return actions + self._itr.probed(probe, message.records, event.source, now)
+            return actions + self._itr.probed(probe, message.records, now)
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):

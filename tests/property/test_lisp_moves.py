@@ -30,8 +30,8 @@ MOVES = st.lists(
 )
 
 
-#: The Map-Server's SMRs are not acknowledged and no packet triggers another: one that is lost is the
-#: end of it, until the mapping's TTL. That is the mechanism's, not ours to hide.
+#: The Map-Server's SMRs are not acknowledged and no packet triggers another: they are repeated a few times only, and
+#: an ITR that none of them reached waits for the mapping's TTL. That is the mechanism's, not ours to hide.
 LOSSLESS = {"smr-map-server"}
 
 

@@ -114,4 +114,4 @@ def test_limiters_keep_nothing_that_is_over() -> None:
         asking.now += 10 * SECOND_NS
         (request,) = requests(asking.itr.want(EID + number, asking.now))
         asking.itr.reply(MapReply(request[0].nonce, (mapping(f"{EID + number}/32"),)), EID, asking.now)
-    assert len(asking.itr._request_limit) == 1
+    assert len(asking.itr._questions._request_limit) == 1

@@ -448,3 +448,29 @@ def test_the_whole_chain_with_a_key_for_each_message() -> None:
     assert network.saw("publication_received", "xtr-c")
     assert not network.saw("registration_refused")
     assert not network.saw("control_dropped")
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3, 4])
+def test_an_smr_of_the_map_server_is_repeated_until_the_itr_has_asked_or_four_have_gone(lost: int) -> None:
+    network = settled(Network("smr-map-server"))
+    to_lose = lost
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal to_lose
+        message = decode_control(payload)
+        smr = isinstance(message, MapRequest) and bool(message.flags & MapRequestFlag.SMR)
+        if smr and destination == RLOCS["xtr-c"] and to_lose:
+            to_lose -= 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    sent = [
+        event.at_ns - moved for event in network.saw("smr_sent", "ms") if event.fields["peer"] == str(RLOCS["xtr-c"])
+    ]
+    assert sent == [10 * MS_NS + number * 3 * SECOND_NS for number in range(min(lost + 1, 4))]
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [event.fields["rloc"] for event in changed] == (["10.0.2.2"] if lost < 4 else [])
