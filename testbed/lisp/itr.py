@@ -46,6 +46,7 @@ class Itr:
         config: of the xTR.
         random64: gives 64 random bits, from a properly seeded source (RFC 9301 §5.2).
         override: what this xTR knows better of a prefix: LOCAL, AWAY or None.
+        subscription_nonce: the highest ever used for one, from persistent storage, or None.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Itr:
         config: XtrConfig,
         random64: Callable[[], int],
         override: Callable[[Prefix], Forwarding | None],
+        subscription_nonce: int | None = None,
     ) -> None:
         self._config = config
         self._override = override
         self.cache = MapCache()
         options = config.options
-        self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s))
+        self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s), subscription_nonce)
         self.counters: Counter[str] = Counter()
         self._held = HeldPackets(options.held_packets, options.held_packets_total, self.counters)
         self._questions = Questions(config, random64, self.subscriptions, self._held)
@@ -191,7 +193,7 @@ class Itr:
             fields: dict[str, Any] = {"eid": prefixes[0], "nonce": hex(notify.nonce)}
             return dropped(self.counters, "map-notify", reason, peer, **fields)
         judged = judge(notify.records, meant, self._config)
-        actions = self._refused(judged.refused, "map-notify", peer)
+        actions = [*self.subscriptions.store(), *self._refused(judged.refused, "map-notify", peer)]
         actions += self._told(judged.taken, "publication_received", notify.nonce, peer, now)
         return actions + [action for record in judged.taken for action in self.install(record, now)]
 

@@ -14,6 +14,10 @@ from testbed.lisp.subscriptions import Subscriptions
 from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
 from testbed.lisp.wire import CONTROL_PORT, EidPrefix, EncapsulatedControl, MapRequest, MapRequestFlag, RequestedEid
 
+#: A Map-Server drops a subscription in silence whose nonce is not above the last it knows of this xTR (RFC 9437
+#: §5), and anybody can have brought it one. After so many, a mapping without a subscription is better than none.
+MOST_SUBSCRIPTION_REQUESTS = 3
+
 
 class Questions:
     """Asks the mapping system.
@@ -116,6 +120,9 @@ class Questions:
         self._request_limit.allow(resolution.eid, now)
         if resolution.smr_invoked and not resolution.transmissions:
             self._solicited_limit.allow(resolution.eid, now)
+        if resolution.subscribe and resolution.transmissions >= MOST_SUBSCRIPTION_REQUESTS:
+            resolution.subscribe = False
+            self._subscriptions.refused(resolution.eid, now)
         subscribe = resolution.subscribe
         nonce = self._subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
         resolution.nonces.add(nonce)
@@ -130,6 +137,7 @@ class Questions:
         request = self._request(resolution.eid, nonce, self._config.rloc, flags, subscribe=subscribe)
         limiter, resolution.limiter = resolution.limiter, None
         return [
+            *self._subscriptions.store(),
             SendControl(self.encapsulated(request, resolution.eid.network_address), resolver),
             emit(
                 "map_request_sent", eid=resolution.eid, nonce=hex(nonce), peer=resolver,
@@ -162,6 +170,7 @@ class Questions:
         request = self._request(eid, nonce, None, MapRequestFlag.NONE, subscribe=True)
         resolver = self._config.map_resolvers[0]
         return [
+            *self._subscriptions.store(),
             SendControl(self.encapsulated(request, eid.network_address), resolver),
             emit("unsubscribed", eid=eid, peer=resolver, nonce=hex(nonce)),
         ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from testbed.lisp.actions import Prefix
-from testbed.lisp.nonces import is_exhausted
+from testbed.lisp.actions import Action, Prefix, SaveNonce
+from testbed.lisp.nonces import NONCE_STEP, is_exhausted
 
+#: The owner under which the highest nonce of all is stored (RFC 9437 §5 recommends to keep them).
+NONCE_OWNER = "subscription"
 #: Nonces of ended subscriptions that are kept one by one; of older ones, only the highest.
 NONCES_KEPT = 4096
 
@@ -21,14 +23,16 @@ class Subscriptions:
     Args:
         random64: gives 64 random bits.
         renew_ns: between two requests for one prefix; 0 = never.
+        highest: nonce that was ever used, from persistent storage; None if that has none.
     """
 
-    def __init__(self, random64: Callable[[], int], renew_ns: int) -> None:
+    def __init__(self, random64: Callable[[], int], renew_ns: int, highest: int | None = None) -> None:
         self._random64, self._renew_ns = random64, renew_ns
         #: The last nonce of each prefix, sent or received: the next request takes the one after it.
         self._nonces: OrderedDict[Prefix, int] = OrderedDict()
         #: The highest nonce of those that are not kept: above it, a prefix's next is new to the Map-Server.
-        self._floor = -1
+        self._floor = -1 if highest is None else highest + NONCE_STEP  # what was published while we were down
+        self._highest = self._stored = highest or 0
         #: Prefixes whose subscription the Map-Server has acknowledged.
         self._active: set[Prefix] = set()
         #: When each prefix is asked for again, in that order.
@@ -44,6 +48,7 @@ class Subscriptions:
     def _note(self, eid: Prefix, nonce: int) -> None:
         self._nonces[eid] = nonce
         self._nonces.move_to_end(eid)
+        self._highest = max(self._highest, nonce)
         if len(self._nonces) > NONCES_KEPT + len(self._active):
             oldest = next(each for each in self._nonces if each not in self._active)
             self._floor = max(self._floor, self._nonces.pop(oldest))
@@ -74,8 +79,15 @@ class Subscriptions:
         if not newer:
             return None
         meant = min(newer, key=lambda each: nonce - self._nonces[each])
-        self._nonces[meant] = nonce
+        self._note(meant, nonce)
         return meant
+
+    def store(self) -> list[Action]:
+        """What is to be done before anything that was built with a new nonce leaves."""
+        if self._highest == self._stored:
+            return []
+        self._stored = self._highest
+        return [SaveNonce(NONCE_OWNER, self._highest)]
 
     def is_last(self, eid: Prefix, nonce: int) -> bool:
         """Whether a nonce is the last of a prefix: what comes under it answers a request of ours, perhaps again."""

@@ -68,13 +68,21 @@ class Xtr:
         config: what it is told.
         nonce: the last Map-Register nonce it ever used, from persistent storage (RFC 9301 §5.6).
         random64: gives 64 random bits from a properly seeded source.
+        subscription_nonce: the highest it ever used for a subscription, from persistent storage, or None.
     """
 
-    def __init__(self, config: XtrConfig, *, nonce: int, random64: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: XtrConfig,
+        *,
+        nonce: int,
+        random64: Callable[[], int],
+        subscription_nonce: int | None = None,
+    ) -> None:
         self._config = config
         self._presence = Presence(config)
         self._registrar = Registrar(config, nonce)
-        self._itr = Itr(config, random64, self._presence.override)
+        self._itr = Itr(config, random64, self._presence.override, subscription_nonce)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
         self._prober = RlocProber(config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s))

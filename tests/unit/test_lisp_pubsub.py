@@ -10,9 +10,21 @@ import pytest
 from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.config import XtrOptions
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.subscriptions import NONCES_KEPT, Subscriptions
+from testbed.lisp.nonces import NONCE_STEP
+from testbed.lisp.questions import MOST_SUBSCRIPTION_REQUESTS
+from testbed.lisp.subscriptions import NONCE_OWNER, NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import Action as MappingAction
-from testbed.lisp.wire import MapNotify, MapNotifyAck, MapReply, XtrIdentity, decode_control
+from testbed.lisp.wire import (
+    MapNotify,
+    MapNotifyAck,
+    MapReply,
+    MapRequest,
+    MapRequestFlag,
+    RequestedEid,
+    XtrIdentity,
+    decode_control,
+    host_eid,
+)
 from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
 from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, Server, events, sends
 
@@ -238,3 +250,33 @@ def test_nonces_of_ended_subscriptions_are_bounded_and_the_next_is_above_what_wa
         subscriptions.next_nonce(ip_network(f"10.{number >> 8}.{number & 255}.1/32"))
     assert subscriptions.next_nonce(first) > last
     assert len(subscriptions._nonces) <= NONCES_KEPT
+
+
+def test_rfc9437_5_an_xtr_that_restarts_subscribes_above_every_nonce_that_it_used() -> None:
+    """The highest nonce is stored before the request leaves."""
+    network = settled(Network("pubsub"))
+    asked = int(network.saw("map_request_sent", "xtr-c")[0].fields["nonce"], 16)
+    saved = network.nodes["xtr-c"].saved[NONCE_OWNER]
+    assert saved == asked
+    restarted = Subscriptions(lambda: 0, 0, saved)
+    assert restarted.next_nonce(ip_network(f"{EID}/32")) > saved + NONCE_STEP
+
+
+def test_an_itr_whose_subscriptions_are_answered_with_silence_asks_without_and_tries_again_later() -> None:
+    network = settled(Network("pubsub"))
+    network.faults = lambda source, destination, payload, count: (
+        [] if destination == RLOCS["xtr-c"] and isinstance(decode_control(payload), MapNotify) else [10 * MS_NS]
+    )
+    asked = network.now
+    network.give("xtr-c", ControlReceived(smr_of(EID), RLOCS["xtr-a"], 4342))
+    network.run_for(20 * SECOND_NS)
+    (answered,) = network.saw("map_reply_received", "xtr-c", since_ns=asked)
+    assert answered.fields["transmissions"] == MOST_SUBSCRIPTION_REQUESTS + 1
+    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
+    network.run_for(60 * SECOND_NS)
+    assert network.saw("subscription_acknowledged", "xtr-c", since_ns=answered.at_ns)
+
+
+def smr_of(eid: Address) -> bytes:
+    flags = MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY
+    return MapRequest(1, (RLOCS["xtr-a"],), (RequestedEid(host_eid(eid)),), source_eid=eid, flags=flags).encode()

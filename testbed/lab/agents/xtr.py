@@ -61,6 +61,7 @@ from testbed.lisp.sightings import (
     neighbour_solicitation,
     read_frame,
 )
+from testbed.lisp.subscriptions import NONCE_OWNER as SUBSCRIPTION_NONCE_OWNER
 from testbed.lisp.wire import XtrIdentity
 from testbed.lisp.xtr import Xtr
 
@@ -129,7 +130,12 @@ class XtrAgent:
         self._authentication: str = runtime.config["authentication"]
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
-        self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
+        self._machine = Xtr(
+            config,
+            nonce=nonce,
+            random64=lambda: secrets.randbits(64),
+            subscription_nonce=nonces.saved.get(SUBSCRIPTION_NONCE_OWNER),
+        )
         self._driver = Driver(
             runtime,
             control,
