@@ -39,6 +39,7 @@ class XtrOptions:
         open_questions: EIDs that are being resolved at most; packets for more are dropped and counted.
         map_cache_entries: mappings that are kept at most; more are refused, counted and logged. The data plane has
             65,536 entries for each IP version, some of them for what is local.
+        local_eids: dynamic EIDs that are or were here at most; sightings of more are refused and logged.
         resubscribe_s: between two requests for a subscription that is to go on; 0 = never. RFC 9437 has no
             lifetime of one; a Map-Server that restarts has lost it.
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
@@ -61,6 +62,7 @@ class XtrOptions:
     held_packets_total: int = 4096
     open_questions: int = 1024
     map_cache_entries: int = 60_000
+    local_eids: int = 4096
     resubscribe_s: float = 60.0
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
@@ -80,6 +82,7 @@ class MapServerOptions:
         hole_ttl_minutes: of the negative reply for what is no LISP EID (§8.3).
         map_reply_interval_s: as in `XtrOptions`.
         smr_interval_s: as in `XtrOptions`.
+        subscriptions: kept at most, with the nonces of ended ones (RFC 9437 §5); who asks for more gets a Map-Reply.
         tolerate: as in `XtrOptions`.
     """
 
@@ -90,6 +93,7 @@ class MapServerOptions:
     hole_ttl_minutes: int = 15
     map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
+    subscriptions: int = 65_536
     tolerate: Tolerances = frozenset()
 
 

@@ -130,6 +130,8 @@ class Itr:
         actions = self._refused(judged.refused, "map-reply", peer)
         if not judged.taken:
             return actions  # no answer: whoever has one may yet send it
+        if resolution.subscribe and any(record.locators for record in judged.taken):
+            self.subscriptions.refused(resolution.eid, now)
         for record in judged.taken:
             actions.append(
                 emit(
@@ -261,7 +263,8 @@ class Itr:
             actions += self._unsubscribe(entry.eid, now)
         for eid in self.subscriptions.due(now):
             # To ask for what is not cached would bring in a negative entry that nobody needs.
-            cached = self.cache.lookup(eid.network_address, now) is not None
+            found = self.cache.lookup(eid.network_address, now)
+            cached = found is not None and found.forwarding is Forwarding.REMOTE
             actions += self._ask(eid, now) if cached else self._unsubscribe(eid, now)
         return actions + self._questions.handle_timer(now)
 

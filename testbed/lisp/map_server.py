@@ -52,7 +52,7 @@ class MapServer:
         self._versions = MapVersions(dict(saved), random64)
         self._registry = Registry()
         self._notifier = Notifier()
-        self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of)
+        self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of, config.options.subscriptions)
         self._resolver = Resolver(config, self._registry, self._publisher)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._counters: Counter[str] = Counter()

@@ -95,6 +95,8 @@ class Presence:
         Returns whether it has just arrived, and what to do about it here; to register it is the caller's.
         """
         host = self._hosts.get(eid)
+        if host is None and len(self._hosts) >= self._config.options.local_eids:
+            return False, [emit("eid_refused", eid=eid, mac=sighting.mac, reason="full")]
         if host is None:
             host = Host(eid, Machine(TRANSITIONS, PresenceState.ELSEWHERE), sighting.mac, mono_ns, mono_ns)
         elif host.machine.state is PresenceState.AWAY and mono_ns <= host.changed_ns:

@@ -78,9 +78,9 @@ class Resolver:
             found = self._registry.best(requested.eid.prefix)
             if requested.notify and found is not None:
                 # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
-                denied, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
+                instead, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
                 actions += told
-                answer += [denied] if denied is not None else []
+                answer += [record for record in instead if record not in answer]
             elif found is not None and not (self._config.options.proxy_reply and found.proxy):
                 self._note(request, (found.record,), now)
                 etrs[found.rloc] = found
@@ -139,6 +139,8 @@ class Resolver:
         return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
 
     def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
+        if not self._config.mechanism.smr_from_map_server:
+            return  # nobody will ask
         itr_rloc = itr_rloc_for(request, self._config.rloc)
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.lisp.actions import SECOND_NS, Action, Address
-from testbed.lisp.config import XtrOptions
+from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.nonces import NONCE_STEP
 from testbed.lisp.questions import MOST_SUBSCRIPTION_REQUESTS
@@ -280,3 +280,15 @@ def test_an_itr_whose_subscriptions_are_answered_with_silence_asks_without_and_t
 def smr_of(eid: Address) -> bytes:
     flags = MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY
     return MapRequest(1, (RLOCS["xtr-a"],), (RequestedEid(host_eid(eid)),), source_eid=eid, flags=flags).encode()
+
+
+def test_rfc9437_5_who_subscribes_beyond_the_limit_gets_a_map_reply() -> None:
+    server = Server(MapServerOptions(map_reply_interval_s=0, subscriptions=1), mechanism="pubsub")
+    server.register("192.168.3.0/24", site="c", source=RLOC_C)
+    for number, eid in enumerate((MOBILE_EID, "192.168.0.11/32"), start=1):
+        server.register(eid, nonce=number)
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 50))] == [MapNotify]
+    actions = server.request("192.168.0.11/32", nonce=60, subscribe=True, xtr=IDENTITY)
+    assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [MapReply]
+    assert [event["reason"] for event in events(actions, "subscription_refused")] == ["full"]
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 51))] == [MapNotify]
