@@ -127,6 +127,11 @@ class XtrConfig:
     mechanism: Mechanism
     options: XtrOptions = XtrOptions()
 
+    def is_own_address(self, prefix: Prefix) -> bool:
+        """Whether a prefix is one of the xTR's addresses, which no mapping may take from it."""
+        single = prefix.prefixlen == prefix.max_prefixlen
+        return single and prefix.network_address in (self.rloc, *self.gateways)
+
     def is_dynamic(self, eid: Address) -> bool:
         """Whether an EID may come and go here."""
         return eid not in self.gateways and any(eid in prefix for prefix in self.dynamic_eid_prefixes)

@@ -133,7 +133,7 @@ class MapNotifies:
 
     def _is_one_of_ours(self, prefix: Prefix) -> bool:
         """Whether a prefix is a single EID out of one that we register whole."""
-        single = prefix.prefixlen == prefix.max_prefixlen
+        single = prefix.prefixlen == prefix.max_prefixlen and not self._config.is_own_address(prefix)
         return single and any(prefix.network_address in each for each in self._config.eid_prefixes)
 
     def _depart(self, record: EidRecord, prefix: Prefix, nonce: int, map_server: Address, now: int) -> list[Action]:

@@ -95,8 +95,8 @@ def _usable(record: EidRecord, asked: Prefix, config: XtrConfig) -> Prefix | str
     prefix = record.eid.prefix
     if any(each.overlaps(prefix) and each.prefixlen <= prefix.prefixlen for each in config.eid_prefixes):
         return "inside our own prefix"
-    if prefix.prefixlen == prefix.max_prefixlen and prefix.network_address in config.gateways:
-        return "our own gateway"
+    if config.is_own_address(prefix):
+        return "our own address"
     spaces = [space for space in config.eid_space if space.overlaps(prefix)]
     if not spaces:
         return "outside the EID space"

@@ -276,8 +276,10 @@ class Xtr:
                 return self._dropped("smr", refusal(missing), peer)
             actions = used(needs, peer, self._counters)
             for requested in request.requests:
-                if isinstance(requested.eid, EidPrefix):
+                if isinstance(requested.eid, EidPrefix) and requested.eid.instance_id == 0:
                     actions += self._itr.solicited(requested.eid.prefix, peer, now)
+                else:
+                    actions += self._dropped("smr-record", "unknown AFI or another instance", peer)
             return actions
         if request.flags & MapRequestFlag.DONT_MAP_REPLY:  # RFC 9301 §5.2
             return self._dropped("map-request", "wants no reply", peer)

@@ -38,7 +38,7 @@ def installed(actions: list[Action]) -> list[str]:
         (mapping("10.0.0.2/32"), "outside the EID space"),
         (mapping("192.168.3.1/32"), "inside our own prefix"),
         (mapping("192.168.3.128/25"), "inside our own prefix"),
-        (mapping("192.168.0.1/32"), "our own gateway"),
+        (mapping("192.168.0.1/32"), "our own address"),
         (mapping("192.168.9.0/24"), "not what was asked for"),
         (mapping("2001:db8::/32"), "outside the EID space"),
         (replace(mapping(), eid=EidPrefix(host_prefix(EID), 7)), "another instance"),

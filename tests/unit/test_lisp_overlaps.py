@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
 
-from testbed.lisp.actions import SECOND_NS
+from testbed.lisp.actions import SECOND_NS, SetForwarding
 from testbed.lisp.config import MapServerOptions, SiteConfig
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.wire import (
@@ -16,12 +17,14 @@ from testbed.lisp.wire import (
     MapNotify,
     MapReply,
     MapRequest,
+    MapRequestFlag,
     OtherEid,
     RequestedEid,
     RlocRecord,
     decode_control,
     host_eid,
 )
+from testbed.lisp.xtr import Xtr
 from tests.unit.lisp_server import FIXED, MOBILE, PORT, RLOC_C, SECRETS, SITES, Server, events, sends
 from tests.unit.test_lisp_xtr import ELSEWHERE, MAP_SERVER, PEER, RLOC, SECRET, Site
 
@@ -108,3 +111,20 @@ def test_an_etr_sends_on_what_moved_out_of_its_prefix_and_answers_with_it_until_
     notice(2 << 32, ttl_minutes=0)
     site.now += 10 * SECOND_NS
     assert answer() == {"192.168.7.0/24": str(RLOC)}
+
+
+def test_not_even_the_map_server_moves_the_gateway_away() -> None:
+    site = Site()
+    site.xtr = Xtr(replace(site.xtr._config, gateways=(ip_address("192.168.7.1"),)), nonce=1000, random64=lambda: 7)
+    locators = (RlocRecord(ELSEWHERE, flags=LocatorFlag.REACHABLE),)
+    notify = MapNotify(1 << 32, (EidRecord(host_eid(ip_address("192.168.7.1")), 60, locators),))
+    actions = site.receive(SECRET.seal(notify))
+    assert not [each for each in actions if isinstance(each, SetForwarding)]
+
+
+def test_an_smr_for_another_instance_is_dropped_and_logged() -> None:
+    site = Site()
+    requested = RequestedEid(EidPrefix(IPv4Network("192.168.0.10/32"), 5))
+    flags = MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY
+    actions = site.receive(MapRequest(5, (PEER,), (requested,), flags=flags).encode(), PEER)
+    assert [event["message"] for event in events(actions, "control_dropped")] == ["smr-record"]
