@@ -83,7 +83,7 @@ class MapNotifies:
             return actions + [each for record in notify.records for each in self._numbered(record, now)]
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
-        published = self._itr.notified(notify, event.source, now)
+        published = None if self._is_of_a_loss(notify) else self._itr.notified(notify, event.source, now)
         if published is not None:
             actions = published
         else:
@@ -96,6 +96,12 @@ class MapNotifies:
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
         actions.append(SendControl(secret.seal(ack), event.source, CONTROL_PORT))
         return actions
+
+    def _is_of_a_loss(self, notify: MapNotify) -> bool:
+        """Whether a notice is of an EID that is or was here, whatever wider prefix is subscribed to (RFC 9437 §6)."""
+        prefixes = [record.eid.prefix for record in notify.records if isinstance(record.eid, EidPrefix)]
+        ours = any(self._presence.override(prefix) is not None for prefix in prefixes)
+        return ours and self._config.options.ordered_notifies and self._registrar.is_of_our_clock(notify.nonce)
 
     def _numbered(self, record: EidRecord, now: int) -> list[Action]:
         """Put the map-version that a Map-Server gave our mapping into the data plane."""

@@ -156,6 +156,10 @@ class Registrar:
         """Whether a nonce cannot be a fence of ours: whoever makes a Map-Server say it does not drive our clock."""
         return nonce > self._nonce + FURTHEST_AHEAD
 
+    def is_of_our_clock(self, nonce: int) -> bool:
+        """Whether a Map-Server counted on from our own nonces to this one; a subscription has others."""
+        return abs(nonce - self._nonce) <= FURTHEST_AHEAD
+
     def observe(self, nonce: int) -> list[Action]:
         """Move the clock past a nonce that the Map-Server chose."""
         if nonce <= self._nonce:

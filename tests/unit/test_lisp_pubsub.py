@@ -25,7 +25,7 @@ from testbed.lisp.wire import (
     decode_control,
     host_eid,
 )
-from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
+from tests.unit.lisp_network import EID, MAP_SERVER, MOBILE, MS_NS, RLOCS, Network, packet_to, settled
 from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, Server, events, sends
 
 
@@ -292,3 +292,14 @@ def test_rfc9437_5_who_subscribes_beyond_the_limit_gets_a_map_reply() -> None:
     assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [MapReply]
     assert [event["reason"] for event in events(actions, "subscription_refused")] == ["full"]
     assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 51))] == [MapNotify]
+
+
+def test_a_loss_is_no_publication_though_a_wider_prefix_is_subscribed_to() -> None:
+    network = settled(Network("pubsub"))
+    itr = network.nodes["xtr-a"].machine._itr  # type: ignore[union-attr]
+    itr.subscriptions.acknowledged(MOBILE, itr.subscriptions.next_nonce(MOBILE), network.now)
+    for site, other in (("xtr-b", "xtr-a"), ("xtr-a", "xtr-b"), ("xtr-b", "xtr-a")):
+        network.sight(site)
+        network.run_for(SECOND_NS)
+        assert (network.owner(), network.host_state(other)) == (site, "away")
+    assert not network.saw("publication_received", "xtr-a")
