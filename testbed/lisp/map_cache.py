@@ -76,6 +76,10 @@ class MapCache:
         """The mapping of exactly this prefix, or None."""
         return self._entries.get(eid, instance_id)
 
+    def inside(self, eid: Prefix, instance_id: int = 0) -> list[CacheEntry]:
+        """The mappings of more-specific prefixes within one."""
+        return [entry for _, entry in self._entries.inside(eid, instance_id)]
+
     def remove(self, eid: Prefix, instance_id: int = 0) -> CacheEntry | None:
         """Remove the mapping of exactly this prefix and return it."""
         return self._entries.pop(eid, instance_id)

@@ -17,6 +17,7 @@ from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
+from testbed.lisp.nonces import FURTHEST_AHEAD
 from testbed.lisp.timing import earliest, register_delays
 from testbed.lisp.wire import (
     EidPrefix,
@@ -150,6 +151,14 @@ class Registrar:
         """The nonce with which the present stay of a prefix was first registered, or None."""
         registration = self._registrations.get((eid, map_server))
         return registration.claim_nonce if registration else None
+
+    def is_too_far_ahead(self, nonce: int) -> bool:
+        """Whether a nonce cannot be a fence of ours: whoever makes a Map-Server say it does not drive our clock."""
+        return nonce > self._nonce + FURTHEST_AHEAD
+
+    def is_of_our_clock(self, nonce: int) -> bool:
+        """Whether a Map-Server counted on from our own nonces to this one; a subscription has others."""
+        return abs(nonce - self._nonce) <= FURTHEST_AHEAD
 
     def observe(self, nonce: int) -> list[Action]:
         """Move the clock past a nonce that the Map-Server chose."""

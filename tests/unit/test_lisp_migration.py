@@ -12,8 +12,10 @@ import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.inputs import ControlReceived, HostGone
+from testbed.lisp.inputs import ControlReceived, HostGone, HostSighted
+from testbed.lisp.sightings import Sighting, SightingKind
 from testbed.lisp.wire import (
+    AlgorithmId,
     EidPrefix,
     EidRecord,
     MapNotify,
@@ -374,3 +376,101 @@ def test_rfc9301_5_4_a_probe_reply_without_the_a_bit_is_discarded() -> None:
     dropped = [event.fields["reason"] for event in network.saw("control_dropped", "xtr-c")]
     assert dropped == ["answers no probe, or without the A-bit"]
     assert network.saw("map_cache_changed", "xtr-c")[-1].fields["rloc"] == "10.0.1.2"
+
+
+SECOND_EID = EID + 1
+
+
+def deaf_a(network: Network) -> None:
+    """Nothing reaches A's xTR; what it sends arrives."""
+    network.faults = lambda source, destination, payload, count: [] if destination == RLOCS["xtr-a"] else [10 * MS_NS]
+
+
+def all_ears(network: Network) -> None:
+    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
+
+
+def test_a_loss_that_was_never_heard_of_outlives_a_restart_of_the_map_server() -> None:
+    network = Network()
+
+    def sight(site: str, eid: Address) -> None:
+        sighting = Sighting(SightingKind.GRATUITOUS_ARP, f"02:00:00:00:00:{int(eid) & 255:02x}", eid)
+        network.give(site, HostSighted(sighting, network.now))
+
+    sight("xtr-a", EID)
+    sight("xtr-a", SECOND_EID)
+    network.run_for(20 * SECOND_NS)
+    deaf_a(network)
+    sight("xtr-b", EID)
+    network.run_for(SECOND_NS)
+    network.restart_map_server()
+    restarted = network.now
+    sight("xtr-b", SECOND_EID)
+    all_ears(network)
+    network.run_for(45 * SECOND_NS)
+    # A has refreshed both, was told of the second and so is past its fence; B is still to refresh the first.
+    assert [network.host_state("xtr-a", eid) for eid in (EID, SECOND_EID)] == ["local", "away"]
+    reasons = {event.fields["reason"] for event in network.saw("registration_refused", "ms")}
+    assert reasons == {"registered elsewhere since"}
+    network.run_for(5 * MINUTE_NS)
+    assert [network.host_state("xtr-a", eid) for eid in (EID, SECOND_EID)] == ["away", "away"]
+    moves = network.saw("mapping_changed", "ms", since_ns=restarted)
+    mobile = {(move.fields["eid"], move.fields["rloc"]) for move in moves if move.fields["eid"].endswith("/32")}
+    assert mobile == {(f"{eid}/32", str(RLOCS["xtr-b"])) for eid in (EID, SECOND_EID)}
+
+
+@pytest.mark.parametrize("returned", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_xtr_that_has_lost_an_eid_which_then_vanished_is_told_that_it_is_nowhere(
+    returned: bool, restarts: bool
+) -> None:
+    network = settled(Network())
+    deaf_a(network)
+    network.sight("xtr-b")
+    network.run_for(2 * MINUTE_NS)  # the Map-Server gives its notice up
+    network.give("xtr-b", HostGone(EID))
+    network.run_for(SECOND_NS)
+    if restarts:
+        network.restart_map_server()
+    network.really_at = "xtr-a" if returned else None
+    all_ears(network)
+    network.run_for(5 * MINUTE_NS)
+    assert network.owner() == ("xtr-a" if returned else None)
+    assert network.host_state("xtr-a") == ("local" if returned else None)
+
+
+def test_the_whole_chain_with_a_key_for_each_message() -> None:
+    network = settled(Network("pubsub", algorithm=AlgorithmId.HMAC_SHA_256_128_HKDF))
+    network.sight("xtr-b")
+    network.run_for(SECOND_NS)
+    assert network.owner() == "xtr-b"
+    assert network.host_state("xtr-a") == "away"
+    assert network.saw("publication_received", "xtr-c")
+    assert not network.saw("registration_refused")
+    assert not network.saw("control_dropped")
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3, 4])
+def test_an_smr_of_the_map_server_is_repeated_until_the_itr_has_asked_or_four_have_gone(lost: int) -> None:
+    network = settled(Network("smr-map-server"))
+    to_lose = lost
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        nonlocal to_lose
+        message = decode_control(payload)
+        smr = isinstance(message, MapRequest) and bool(message.flags & MapRequestFlag.SMR)
+        if smr and destination == RLOCS["xtr-c"] and to_lose:
+            to_lose -= 1
+            return []
+        return [10 * MS_NS]
+
+    network.faults = faults
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    sent = [
+        event.at_ns - moved for event in network.saw("smr_sent", "ms") if event.fields["peer"] == str(RLOCS["xtr-c"])
+    ]
+    assert sent == [10 * MS_NS + number * 3 * SECOND_NS for number in range(min(lost + 1, 4))]
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [event.fields["rloc"] for event in changed] == (["10.0.2.2"] if lost < 4 else [])

@@ -321,7 +321,7 @@ def asked(eid: Any, flags: MapRequestFlag = MapRequestFlag.NONE) -> MapRequest:
 
 
 def test_rfc9301_5_5_an_etr_answers_for_its_own_to_an_itr_rloc_at_the_inner_port() -> None:
-    site = Site()
+    site = Site(map_reply_interval_s=0)
     site.sight()
     for eid, prefix in ((EID, f"{EID}/32"), (FIXED[5], str(FIXED))):
         ecm = EncapsulatedControl(PEER, eid, 34567, asked(eid).encode())
@@ -416,3 +416,12 @@ def test_options_are_checked(given: dict[str, Any], complaint: str) -> None:
 def test_options_are_taken() -> None:
     options = options_from(XtrOptions, {"on_miss": "drop", "refresh_s": 5, "held_packets": 1})
     assert (options.on_miss, options.refresh_s, options.held_packets) == ("drop", 5, 1)
+
+
+def test_sightings_beyond_the_bound_are_refused_and_logged() -> None:
+    site = Site(local_eids=1)
+    site.sight()
+    actions = site.sight(eid=OTHER)
+    assert [event["reason"] for event in events(actions, "eid_refused")] == ["full"]
+    assert sent(actions, MapRegister) == []
+    assert site.sight(mac="00:16:3e:00:00:0b")  # the one that is here may change its MAC

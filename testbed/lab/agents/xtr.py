@@ -63,6 +63,7 @@ from testbed.lisp.sightings import (
     neighbour_solicitation,
     read_frame,
 )
+from testbed.lisp.subscriptions import NONCE_OWNER as SUBSCRIPTION_NONCE_OWNER
 from testbed.lisp.wire import XtrIdentity
 from testbed.lisp.xtr import Xtr
 
@@ -84,7 +85,7 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         gateways=tuple(ip_address(address.split("/")[0]) for address in _listed(raw["gateway"])),
         map_servers=tuple(ip_address(address) for address in raw["map_servers"]),
         map_resolvers=tuple(ip_address(address) for address in raw["map_resolvers"]),
-        secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
+        secret=Secret.configured(int(raw["key_id"]), read_key(Path(raw["key_file"])), raw["authentication"]),
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
     )
@@ -133,7 +134,12 @@ class XtrAgent:
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
-        self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
+        self._machine = Xtr(
+            config,
+            nonce=nonce,
+            random64=lambda: secrets.randbits(64),
+            subscription_nonce=nonces.saved.get(SUBSCRIPTION_NONCE_OWNER),
+        )
         self.driver = Driver(
             runtime.log,
             control,
@@ -328,7 +334,9 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         stack.callback(agent.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
             part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
-            rehearsal = Rehearsal(part, config.mechanism, xtr_options=config.options)
+            rehearsal = Rehearsal(
+                part, config.mechanism, xtr_options=config.options, authentication=runtime.config["authentication"]
+            )
             dry = _without_effect(plane)
             stack.enter_context(
                 rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
