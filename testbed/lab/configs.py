@@ -96,6 +96,8 @@ class Configs:
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
         }
+        if lisp.rloc_probing:
+            options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s
         if not lisp.limiters.map_request:
             options |= {"map_request_interval_s": 0.0, "smr_invoked_interval_s": 0.0}
         if not lisp.limiters.map_reply:

@@ -39,6 +39,11 @@ class XtrOptions:
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
         departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
             has really left, when the Map-Server says so.
+        rloc_probe_interval_s: between two RLOC-probes of a locator beside a mechanism that does not probe by
+            itself (RFC 9301 §7.1); 0 = it is not probed. The answers are no news of mappings then.
+        rloc_probe_timeout_s: a probe without an answer after this is lost, and the next one goes at once.
+        rloc_probe_losses: so many lost probes in a row take a locator down; 0 = none do.
+        rloc_recheck_s: between two probes of a locator that is down.
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -55,6 +60,10 @@ class XtrOptions:
     held_packets: int = 32
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
+    rloc_probe_interval_s: float = 0.0
+    rloc_probe_timeout_s: float = 1.0
+    rloc_probe_losses: int = 3
+    rloc_recheck_s: float = 10.0
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()
 

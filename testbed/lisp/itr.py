@@ -26,6 +26,7 @@ from testbed.lisp.machine import Machine
 from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.map_version import is_newer
 from testbed.lisp.mapping import belonging, best_rloc, cache_entry, first_rloc
+from testbed.lisp.reachability import Reachability
 from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
 from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
@@ -63,6 +64,7 @@ class Itr:
         self._random64 = random64
         self._override = override
         self.cache = MapCache()
+        self.reachability = Reachability(self.cache, self._reprogram, self._ask)
         self.subscriptions = Subscriptions(random64)
         self.counters: Counter[str] = Counter()
         self._resolutions: dict[Prefix, Resolution] = {}
@@ -254,7 +256,12 @@ class Itr:
                     "eid": str(entry.eid),
                     "forwarding": entry.forwarding.value,
                     "locators": [
-                        {"rloc": str(each.rloc), "priority": each.priority, "weight": each.weight}
+                        {
+                            "rloc": str(each.rloc),
+                            "priority": each.priority,
+                            "weight": each.weight,
+                            "down": [cause.value for cause in self.reachability.causes(each.rloc, entry.eid)],
+                        }
                         for each in entry.locators
                     ],
                     "remaining_s": round((entry.expires_ns - now) / 1e9, 3),
@@ -358,7 +365,11 @@ class Itr:
         sent_on = override is Forwarding.AWAY and self._config.mechanism.reencapsulate
         if sent_on and kind is Forwarding.REMOTE:
             kind = Forwarding.AWAY
-        return SetForwarding(entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version)
+        locators = self.reachability.usable(entry)
+        return SetForwarding(entry.eid, kind, locators, entry.expires_ns, entry.instance_id, entry.map_version)
+
+    def _reprogram(self, entry: CacheEntry) -> SetForwarding:
+        return self._program(entry, self._override(entry.eid))
 
     def _remove(self, eid: Prefix) -> list[Action]:
         old = self.cache.remove(eid)

@@ -80,7 +80,7 @@ class Xtr:
         self._itr = Itr(config, random64, self._presence.override)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
-        self._prober = RlocProber(config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s))
+        self._prober = RlocProber(config, self._itr.cache, self._itr.reachability, random64)
         self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
         self._counters: Counter[str] = Counter()
         #: EID → the locator to which its packets last went, for the event that says it changed.
@@ -111,6 +111,7 @@ class Xtr:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
         actions += self._prober.handle_timer(now) + self._solicitor.handle_timer(now)
+        self._itr.reachability.prune()
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -254,7 +255,9 @@ class Xtr:
             probe, actions = self._prober.answered(message, event.source, now)
             if probe is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
-            return actions + self._itr.probed(probe, message.records, now)
+            # Beside another mechanism a probe says whether a locator is there, and no more.
+            learns = self._config.mechanism.probe_interval_s > 0
+            return actions + (self._itr.probed(probe, message.records, now) if learns else [])
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):

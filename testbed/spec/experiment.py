@@ -41,7 +41,8 @@ class LispSpec(Model):
         refresh_s: period of Map-Register refreshes (RFC 9301 §8.2: 60).
         proxy_reply: the Map-Server answers for the ETRs; false: it forwards requests to them.
         hold: an ITR holds packets while it resolves; false: it drops them.
-        rloc_probe_interval_s: period of RLOC-probes (RFC 9300 §7.1), for the mechanism `rloc-probe`.
+        rloc_probe_interval_s: period of RLOC-probes (RFC 9301 §7.1), for the mechanism `rloc-probe` and `rloc_probing`.
+        rloc_probing: locators are probed beside any mechanism, and not used while they do not answer.
         rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
             processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
         limiters: the rate limits.
@@ -52,6 +53,7 @@ class LispSpec(Model):
     proxy_reply: bool = True
     hold: bool = True
     rloc_probe_interval_s: Timeout = 60.0
+    rloc_probing: bool = False
     rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     limiters: LimiterSpec = LimiterSpec()
 

@@ -1,0 +1,231 @@
+"""Which locators packets take while some do not answer (RFC 9300 §9, §10; RFC 9301 §7.1)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from testbed.lisp.actions import (
+    SECOND_NS,
+    Action,
+    Address,
+    Emit,
+    Forwarding,
+    SendControl,
+    SetForwarding,
+)
+from testbed.lisp.config import XtrConfig, XtrOptions
+from testbed.lisp.inputs import ControlReceived, Input, PacketMissed, Started
+from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.sealing import Secret
+from testbed.lisp.wire import (
+    EidPrefix,
+    EidRecord,
+    EidRecordFlag,
+    EncapsulatedControl,
+    MapReply,
+    MapReplyFlag,
+    MapRequest,
+    MapRequestFlag,
+    RlocRecord,
+    XtrIdentity,
+    decode_control,
+)
+from testbed.lisp.xtr import Xtr
+
+RESOLVER, RLOC = ip_address("10.0.0.2"), ip_address("10.0.1.2")
+FIRST, SECOND = ip_address("10.0.3.2"), ip_address("10.0.4.2")
+PEER, FIXED = ip_address("192.168.3.10"), ip_network("192.168.3.0/24")
+MAPPING = EidRecord(EidPrefix(FIXED), 1440, (RlocRecord(FIRST, 1, 100), RlocRecord(SECOND, 2, 100)))
+
+
+class Site:
+    """One xTR, whose peers answer its RLOC-probes after 10 ms unless they are silent.
+
+    Args:
+        mechanism: of the xTR.
+        options: of it.
+    """
+
+    def __init__(self, mechanism: str = "ttl", **options: Any) -> None:
+        self.now = 1000 * SECOND_NS
+        self._random = 0
+        config = XtrConfig(
+            rloc=RLOC,
+            identity=XtrIdentity(1),
+            eid_prefixes=(IPv4Network("192.168.1.0/24"),),
+            dynamic_eid_prefixes=(),
+            eid_space=(IPv4Network("192.168.0.0/16"),),
+            gateways=(),
+            map_servers=(RESOLVER,),
+            map_resolvers=(RESOLVER,),
+            secret=Secret(0, b"k"),
+            mechanism=mechanism_named(mechanism),
+            options=XtrOptions(**options),
+        )
+        self.xtr = Xtr(config, nonce=0, random64=self._random64)
+        self.silent: set[Address] = set()
+        self.mapping = MAPPING
+        self.done: list[tuple[int, Action]] = []
+        self._arrivals: list[tuple[int, ControlReceived]] = []
+        self.give(Started())
+
+    def _random64(self) -> int:
+        self._random += 1
+        return self._random
+
+    def give(self, event: Input) -> list[Action]:
+        return self._take(self.xtr.handle(event, self.now))
+
+    def _take(self, actions: list[Action]) -> list[Action]:
+        self.done += [(self.now, action) for action in actions]
+        for action in actions:
+            if isinstance(action, SendControl):
+                self._sent(action)
+        return actions
+
+    def _sent(self, action: SendControl) -> None:
+        message = decode_control(action.payload)
+        if isinstance(message, EncapsulatedControl):
+            message = message.message
+        if not isinstance(message, MapRequest) or action.destination in self.silent:
+            return
+        probe = bool(message.flags & MapRequestFlag.PROBE)
+        record = EidRecord(
+            self.mapping.eid, 1440, self.mapping.locators,
+            flags=EidRecordFlag.AUTHORITATIVE if probe else EidRecordFlag.NONE,
+        )  # fmt: skip
+        reply = MapReply(message.nonce, (record,), MapReplyFlag.PROBE if probe else MapReplyFlag.NONE)
+        received = ControlReceived(reply.encode(), action.destination, 4342)
+        self._arrivals.append((self.now + SECOND_NS // 100, received))
+
+    def run_for(self, seconds: float) -> None:
+        end = self.now + round(seconds * SECOND_NS)
+        while True:
+            arrival = self._arrivals[0][0] if self._arrivals else end + 1
+            deadline = self.xtr.next_deadline()
+            timer = end + 1 if deadline is None else max(self.now, deadline)
+            if min(arrival, timer) > end:
+                break
+            if arrival <= timer:
+                self.now, received = self._arrivals.pop(0)
+                self.give(received)
+            else:
+                self.now = timer
+                self._take(self.xtr.handle_timer(self.now))
+        self.now = end
+
+    def resolved(self) -> Site:
+        self.give(PacketMissed(PEER, b"packet"))
+        self.run_for(0.1)
+        assert self.used() == [FIRST, SECOND]
+        return self
+
+    def used(self) -> list[Address]:
+        """The locators in the forwarding entry, as last programmed."""
+        entry = [each for _, each in self.done if isinstance(each, SetForwarding) and each.eid == FIXED][-1]
+        assert entry.forwarding is Forwarding.REMOTE
+        return [locator.rloc for locator in entry.locators]
+
+    def saw(self, kind: str) -> list[tuple[float, dict[str, Any]]]:
+        """Events, with seconds since the beginning."""
+        return [
+            ((at - 1000 * SECOND_NS) / SECOND_NS, dict(each.fields))
+            for at, each in self.done
+            if isinstance(each, Emit) and each.kind == kind
+        ]
+
+    def locator_rows(self) -> dict[str, list[str]]:
+        (row,) = self.xtr.inspect(self.now)["map_cache"]
+        return {locator["rloc"]: locator["down"] for locator in row["locators"]}
+
+
+def test_without_an_option_nothing_is_probed() -> None:
+    site = Site().resolved()
+    site.run_for(600)
+    assert not site.saw("rloc_probe_sent")
+
+
+def test_rfc9301_7_1_a_locator_that_does_not_answer_is_not_used_until_it_does() -> None:
+    site = Site(rloc_probe_interval_s=10.0, rloc_probe_timeout_s=1.0, rloc_probe_losses=3).resolved()
+    site.silent.add(FIRST)
+    site.run_for(15)
+    assert site.used() == [SECOND]
+    (down,) = site.saw("locator_down")
+    assert down[1] == {"rloc": "10.0.3.2", "cause": "rloc-probe", "mappings": 1}
+    unanswered = site.saw("rloc_probe_unanswered")
+    assert [fields["in_a_row"] for _, fields in unanswered] == [1, 2, 3]
+    # The second and third probe go when the one before was not answered for a second.
+    assert down[0] - unanswered[0][0] == pytest.approx(2.0)
+    assert site.locator_rows() == {"10.0.3.2": ["rloc-probe"], "10.0.4.2": []}
+    site.silent.clear()
+    site.run_for(11)
+    assert site.used() == [FIRST, SECOND]
+    (up,) = site.saw("locator_up")
+    assert up[1]["down_ms"] == pytest.approx((up[0] - down[0]) * 1000)
+    assert site.locator_rows() == {"10.0.3.2": [], "10.0.4.2": []}
+
+
+def test_an_answer_in_between_begins_the_count_anew() -> None:
+    site = Site(rloc_probe_interval_s=10.0).resolved()
+    for _ in range(5):
+        site.silent.add(FIRST)
+        lost = len(site.saw("rloc_probe_unanswered"))
+        while len(site.saw("rloc_probe_unanswered")) < lost + 2:
+            site.run_for(0.1)
+            if len(site.saw("rloc_probe_unanswered")) == lost + 1:
+                site.silent.clear()
+                break
+        site.run_for(2)
+    assert not site.saw("locator_down")
+
+
+def test_no_losses_allowed_for_is_no_locator_taken_down() -> None:
+    site = Site("rloc-probe", rloc_probe_losses=0).resolved()
+    site.silent.add(FIRST)
+    site.run_for(60)
+    assert site.used() == [FIRST, SECOND]
+    assert len(site.saw("rloc_probe_unanswered")) >= 4
+
+
+def test_a_mapping_without_a_locator_left_is_asked_for_again_and_drops() -> None:
+    site = Site("rloc-probe").resolved()
+    site.silent |= {FIRST, SECOND}
+    before = len(site.saw("map_request_sent"))
+    site.run_for(30)
+    assert site.used() == []
+    assert len(site.saw("map_request_sent")) == before + 1
+
+
+def test_a_new_mapping_does_not_bring_back_a_locator_that_is_down() -> None:
+    site = Site("rloc-probe").resolved()
+    site.silent.add(FIRST)
+    site.run_for(15)
+    # The second locator's answers carry the mapping, with both: it is installed each time.
+    installs = sum(isinstance(each, SetForwarding) for _, each in site.done)
+    site.run_for(30)
+    assert sum(isinstance(each, SetForwarding) for _, each in site.done) > installs
+    assert site.used() == [SECOND]
+
+
+def test_probes_beside_another_mechanism_are_no_news_of_mappings() -> None:
+    site = Site("smr-old-xtr", rloc_probe_interval_s=1.0).resolved()
+    site.mapping = EidRecord(EidPrefix(FIXED), 1440, (RlocRecord(ip_address("10.0.5.2")),))
+    site.run_for(30)
+    assert len(site.saw("rloc_probe_answered")) > 20
+    assert site.used() == [FIRST, SECOND]
+
+
+def test_a_locator_that_no_mapping_has_any_more_is_forgotten() -> None:
+    site = Site("rloc-probe").resolved()
+    site.silent.add(FIRST)
+    site.run_for(15)
+    site.mapping = EidRecord(EidPrefix(FIXED), 1440, (RlocRecord(SECOND),))
+    site.run_for(30)
+    assert site.used() == [SECOND]
+    site.mapping = MAPPING
+    site.silent.clear()
+    site.run_for(15)
+    assert site.used() == [FIRST, SECOND]
