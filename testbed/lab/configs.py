@@ -110,6 +110,7 @@ class Configs:
             "xtr",
             site.xtr,
             rloc=site.rloc,
+            locators=[{"rloc": site.rloc, "priority": site.rloc_priority, "weight": site.rloc_weight}],
             core_interface=site.core_interface,
             eid_interface=site.eid_interface,
             eid_prefixes=list(site.eid_prefixes),

@@ -94,6 +94,21 @@ class MapServerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteLocator:
+    """A locator of a site, as its mappings give it.
+
+    Attributes:
+        rloc: the address of one of its xTRs.
+        priority: lower is better; 255 is not to be used (RFC 9300 §9).
+        weight: share of the traffic among those of one priority.
+    """
+
+    rloc: Address
+    priority: int = 1
+    weight: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class XtrConfig:
     """One xTR.
 
@@ -109,6 +124,8 @@ class XtrConfig:
         secret: shared with the Map-Servers.
         mechanism: of the experiment.
         options: the knobs.
+        locators: of every mapping that it registers: all of the site's, its own among them; none given is
+            its own alone. Nobody merges what several xTRs register: each must be told all of them.
     """
 
     rloc: Address
@@ -122,6 +139,17 @@ class XtrConfig:
     secret: Secret
     mechanism: Mechanism
     options: XtrOptions = XtrOptions()
+    locators: tuple[SiteLocator, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise OptionError if its own locator is not among its site's, or one is there twice."""
+        rlocs = [each.rloc for each in self.locators]
+        if rlocs and (self.rloc not in rlocs or len(set(rlocs)) < len(rlocs)):
+            raise OptionError(
+                "site-locators",
+                f"The site's locators are {', '.join(map(str, rlocs))}",
+                why=f"allowed: each once, and the xTR's own, {self.rloc}, among them",
+            )
 
     def is_dynamic(self, eid: Address) -> bool:
         """Whether an EID may come and go here."""

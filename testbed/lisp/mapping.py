@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from testbed.lisp.actions import MINUTE_NS, Address, Forwarding, ForwardingLocator, Prefix
 from testbed.lisp.map_cache import CacheEntry
-from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag
+from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag, RlocRecord
 from testbed.lisp.wire import Action as MappingAction
 
 #: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
@@ -56,6 +58,16 @@ def belonging(records: tuple[EidRecord, ...], asked: Prefix) -> list[EidRecord]:
     ]
     covering = [prefix for _, prefix in prefixes if prefix.overlaps(asked)]
     return [record for record, prefix in prefixes if any(prefix.overlaps(each) for each in covering)]
+
+
+def agree(one: EidRecord, other: EidRecord) -> bool:
+    """Whether two xTRs registered the same mapping: only whose own each locator is may differ (L-bit)."""
+    return replace(one, locators=()) == replace(other, locators=()) and shared(one) == shared(other)
+
+
+def shared(record: EidRecord) -> tuple[RlocRecord, ...]:
+    """The locators of a mapping as any xTR of the site would register them."""
+    return tuple(replace(each, flags=each.flags & ~LocatorFlag.LOCAL) for each in record.locators)
 
 
 def best_rloc(entry: CacheEntry) -> Address | None:

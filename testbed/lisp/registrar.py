@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl, emit
-from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.config import SiteLocator, XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
 from testbed.lisp.timing import earliest, register_delays
@@ -27,6 +27,7 @@ from testbed.lisp.wire import (
     MapRegister,
     MapRegisterFlag,
     RlocRecord,
+    in_wire_order,
 )
 
 #: The owner under which the register nonce is stored.
@@ -209,16 +210,19 @@ class Registrar:
         ]
 
     def record(self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False) -> EidRecord:
-        """Our mapping of a prefix: this xTR's locator (RFC 9301 §5.4)."""
+        """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
         options = self._config.options
-        flags = LocatorFlag.REACHABLE | LocatorFlag.LOCAL
         return EidRecord(
             EidPrefix(eid),
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
-            (RlocRecord(self._config.rloc, flags=flags),),
+            in_wire_order(self._locator(each) for each in self._config.locators or (SiteLocator(self._config.rloc),)),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
             map_version=self.version_of(eid),
         )
+
+    def _locator(self, locator: SiteLocator) -> RlocRecord:
+        own = LocatorFlag.LOCAL if locator.rloc == self._config.rloc else LocatorFlag.NONE
+        return RlocRecord(locator.rloc, locator.priority, locator.weight, flags=LocatorFlag.REACHABLE | own)
 
     def _of(self, eid: Prefix) -> list[Registration]:
         return [each for (prefix, _), each in self._registrations.items() if prefix == eid]

@@ -165,6 +165,8 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
         eid_interface="eid0",
         core_interface="rloc0",
         key_id=spec.key_id,
+        rloc_priority=spec.rloc_priority,
+        rloc_weight=spec.rloc_weight,
     )
     node = Node(xtr, "xtr", (Route(str(space), core_address),))
     return _Resolved(site, (node,), link, tuple(bridges), core_route, xen_host if with_hosts else None)

@@ -35,7 +35,7 @@ from testbed.lisp.actions import (
     SetForwarding,
     UnbindNeighbour,
 )
-from testbed.lisp.config import XtrConfig, XtrOptions, options_from
+from testbed.lisp.config import SiteLocator, XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
     FirstPacketSent,
     HostExpected,
@@ -85,7 +85,12 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
+        locators=tuple(_site_locator(each) for each in raw.get("locators", ())),
     )
+
+
+def _site_locator(raw: Mapping[str, Any]) -> SiteLocator:
+    return SiteLocator(ip_address(raw["rloc"]), int(raw.get("priority", 1)), int(raw.get("weight", 100)))
 
 
 def _mechanism(raw: Mapping[str, Any]) -> Mechanism:
