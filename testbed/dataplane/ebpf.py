@@ -47,10 +47,13 @@ class EbpfDataPlane:
         reports: RingBuffer,
         slow_path: SlowPath,
         tap: Tap,
-        families: frozenset[int],
+        config: layout.KernelConfig,
     ) -> None:
         self._reports, self._slow_path, self._tap = reports, slow_path, tap
-        self._families = families
+        self._config = config
+        self._families = frozenset(rloc.version for rloc in config.rlocs)
+        self._configuration = program.map("configuration", layout.CONFIG_SIZE)
+        self._configure(config)
         self._entries = {
             4: program.map("entries_v4", layout.ENTRY_SIZE),
             6: program.map("entries_v6", layout.ENTRY_SIZE),
@@ -137,6 +140,10 @@ class EbpfDataPlane:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
         return self._slow_path.errors_withheld
 
+    def set_locator_status(self, bits: int) -> None:
+        """Say from now on which of the site's locators are up: bit n is the n-th of its mappings (RFC 9300 §5.3)."""
+        self._configure(replace(self._config, locator_status_bits=bits))
+
     def event_fd(self) -> int:
         """A descriptor that is readable when `read_events` has something."""
         return self._reports.fd
@@ -175,6 +182,10 @@ class EbpfDataPlane:
     def close(self) -> None:
         """Detach and free; idempotent. Call it in the namespace where it was opened."""
         self._resources.close()
+
+    def _configure(self, config: layout.KernelConfig) -> None:
+        self._config = config
+        self._configuration[bytes(4)] = config.encode()
 
     def _generation_of(self, place: tuple[Prefix, int], locators: tuple[Locator, ...]) -> int:
         """The generation of these locators at a place: the present one if they are the same."""
@@ -216,6 +227,7 @@ def open_ebpf(
     other_rlocs: Iterable[Address] = (),
     locator_status_bits: int | None = None,
     map_versioning: bool = False,
+    hear_locator_status: bool = False,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -234,6 +246,7 @@ def open_ebpf(
             all xTRs are trusted).
         map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
             closed networks). Off, they are ignored.
+        hear_locator_status: report the locator-status-bits of what arrives when they change.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -241,8 +254,7 @@ def open_ebpf(
     if not 0 <= instance_id <= MAX_INSTANCE_ID:
         raise ValueError(f"instance-ID {instance_id} does not fit into 24 bits")
     rlocs = (rloc, *other_rlocs)
-    families = frozenset(address.version for address in rlocs)
-    if len(families) != len(rlocs):
+    if len({address.version for address in rlocs}) != len(rlocs):
         raise ValueError("one RLOC of each address family")
     core_ifindex, eid_ifindex = interface.index_of(core_interface), interface.index_of(eid_interface)
     mtu = interface.mtu_of(core_interface) if mtu is None else mtu
@@ -256,14 +268,14 @@ def open_ebpf(
         stack.callback(slow_path.close)
         slow_path.open_sockets()
         config = layout.KernelConfig(
-            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning
-        )
-        program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
+            core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning,
+            layout.Hint.LOCATOR_STATUS if hear_locator_status else layout.NO_HINTS,
+        )  # fmt: skip
         for prefix in dynamic_eid_prefixes:
             program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)
         reports = program.ring_buffer("reports")
         stack.callback(reports.close)
-        plane = EbpfDataPlane(program, reports, slow_path, tap, families)
+        plane = EbpfDataPlane(program, reports, slow_path, tap, config)
         plane.set_own_addresses((address for _, address in own), instance_id)
         for name, ifindex in (
             ("encapsulate_injected", tap.ifindex),

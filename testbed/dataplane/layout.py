@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from testbed.dataplane.model import (
+    VERSION_REPORTS,
     Address,
     DataPlaneEvent,
     DataPlaneEventKind,
@@ -23,10 +24,10 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIIBBBB16s16s")
+_CONFIG = struct.Struct("=IIIIIIBBBB16s16sI")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sII")
-_REPORT = struct.Struct("=QIIBBBx6sHI16s16s16s")
+_REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
 ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
 
@@ -43,12 +44,21 @@ class KernelKind(IntEnum):
     OWN = 7
 
 
+class Hint(IntFlag):
+    """`enum hint`: what arriving packets say that is listened to."""
+
+    LOCATOR_STATUS = 1
+
+
+NO_HINTS = Hint(0)
+
 _REPORT_KINDS = {
     1: DataPlaneEventKind.FIRST_PACKET_NEW_RLOC,
     2: DataPlaneEventKind.STALE_PACKET,
     3: DataPlaneEventKind.EID_SEEN,
     4: DataPlaneEventKind.OLD_DESTINATION_VERSION,
     5: DataPlaneEventKind.NEW_SOURCE_VERSION,
+    6: DataPlaneEventKind.LOCATOR_STATUS,
 }
 
 
@@ -76,6 +86,7 @@ class KernelConfig:
     rlocs: tuple[Address, ...]
     locator_status_bits: int | None = None
     map_versioning: bool = False
+    hints: Hint = NO_HINTS
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -94,6 +105,7 @@ class KernelConfig:
             self.map_versioning,
             by_family[4].packed.ljust(16, b"\0") if 4 in by_family else bytes(16),
             by_family[6].packed if 6 in by_family else bytes(16),
+            self.hints,
         )
 
 
@@ -173,23 +185,25 @@ def decode_counters(value: bytes) -> Counters:
 
 
 def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
-    """The event in a `struct report`, and the generation of the entry that it is about."""
-    mono_ns, kind, generation, *families, mac, map_version, _iid, eid, rloc, peer = _REPORT.unpack_from(sample)
+    """The event in a `struct report`, and its number: of FIRST_PACKET_NEW_RLOC the entry's generation."""
+    mono_ns, kind, number, *families, mac, _iid, eid, rloc, peer = _REPORT.unpack_from(sample)
     eid_family, rloc_family, peer_family = families
     sender = ":".join(f"{octet:02x}" for octet in mac) if any(mac) else None
     seen = _address(eid_family, eid)
     if seen is None:
         raise ValueError(f"report without an EID: {sample.hex()}")
+    reported = _REPORT_KINDS[kind]
     event = DataPlaneEvent(
-        _REPORT_KINDS[kind],
+        reported,
         mono_ns,
         seen,
         _address(rloc_family, rloc),
         _address(peer_family, peer),
         sender,
-        map_version=map_version or None,
+        map_version=number if reported in VERSION_REPORTS else None,
+        locator_status=number if reported is DataPlaneEventKind.LOCATOR_STATUS else None,
     )
-    return event, generation
+    return event, number
 
 
 def _address(family: int, octets: bytes) -> Address | None:

@@ -95,6 +95,7 @@ class Configs:
             "refresh_s": lisp.refresh_s,
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
+            "locator_status_bits": lisp.locator_status_bits,
         }
         if lisp.rloc_probing:
             options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s

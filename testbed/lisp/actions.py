@@ -73,6 +73,13 @@ class ClearForwarding:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLocatorStatus:
+    """Say in data packets which of the site's locators are up: bit n is the n-th of its mappings (RFC 9300 §5.3)."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class BindNeighbour:
     """Tell the kernel which MAC on the EID LAN has this EID."""
 
@@ -155,6 +162,7 @@ Action: TypeAlias = (
     SendControl
     | SetForwarding
     | ClearForwarding
+    | SetLocatorStatus
     | BindNeighbour
     | UnbindNeighbour
     | AnswerNeighbour

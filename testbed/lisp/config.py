@@ -44,6 +44,9 @@ class XtrOptions:
         rloc_probe_timeout_s: a probe without an answer after this is lost, and the next one goes at once.
         rloc_probe_losses: so many lost probes in a row take a locator down; 0 = none do.
         rloc_recheck_s: between two probes of a locator that is down.
+        locator_status_bits: say in data packets which of the site's locators are up, and listen to what others
+            say (RFC 9300 §10): with `verify` a locator that is said to be down is probed, with `trust` it is
+            not used until it is said to be up. Only where all xTRs are trusted (§4.1).
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -64,6 +67,7 @@ class XtrOptions:
     rloc_probe_timeout_s: float = 1.0
     rloc_probe_losses: int = 3
     rloc_recheck_s: float = 10.0
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()
 
@@ -150,6 +154,11 @@ class XtrConfig:
                 f"The site's locators are {', '.join(map(str, rlocs))}",
                 why=f"allowed: each once, and the xTR's own, {self.rloc}, among them",
             )
+
+    @property
+    def fellows(self) -> tuple[Address, ...]:
+        """The other locators of its site."""
+        return tuple(each.rloc for each in self.locators if each.rloc != self.rloc)
 
     def is_dynamic(self, eid: Address) -> bool:
         """Whether an EID may come and go here."""

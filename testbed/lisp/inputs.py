@@ -61,6 +61,24 @@ class NewSourceVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class LocatorStatusSeen:
+    """A packet from an EID says which locators of its site are up, and it is news (RFC 9300 §10)."""
+
+    eid: Address
+    peer: Address
+    bits: int
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLocatorChanged:
+    """The operator says whether a locator of this site is up."""
+
+    rloc: Address
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PacketMissed:
     """An inner packet has no mapping."""
 
@@ -101,6 +119,8 @@ Input: TypeAlias = (
     | StaleReceived
     | OldDestinationVersion
     | NewSourceVersion
+    | LocatorStatusSeen
+    | SiteLocatorChanged
     | PacketMissed
     | FirstPacketSent
     | HostExpected

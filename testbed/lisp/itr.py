@@ -64,7 +64,7 @@ class Itr:
         self._random64 = random64
         self._override = override
         self.cache = MapCache()
-        self.reachability = Reachability(self.cache, self._reprogram, self._ask)
+        self.reachability = Reachability(self.cache, self._reprogram, self._ask, config.fellows)
         self.subscriptions = Subscriptions(random64)
         self.counters: Counter[str] = Counter()
         self._resolutions: dict[Prefix, Resolution] = {}

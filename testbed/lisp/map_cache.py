@@ -26,6 +26,7 @@ class CacheEntry:
         instance_id: of the prefix.
         map_version: of the mapping, 0 = none (RFC 9302).
         installed_ns: when.
+        listed: every locator of the record in its order, usable or not; None for what is no address.
     """
 
     eid: Prefix
@@ -35,6 +36,7 @@ class CacheEntry:
     instance_id: int = 0
     map_version: int = 0
     installed_ns: int = 0
+    listed: tuple[Address | None, ...] = ()
 
     def same_mapping(self, other: CacheEntry | None) -> bool:
         """Whether a packet would fare the same under both, lifetimes aside."""

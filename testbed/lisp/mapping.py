@@ -35,7 +35,8 @@ def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> 
         forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
     else:
         forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
-    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
+    listed = tuple(each.rloc if isinstance(each.rloc, Address) else None for each in record.locators)
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now, listed)
 
 
 def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:

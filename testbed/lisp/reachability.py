@@ -6,7 +6,7 @@ A mapping says what locators there are; whether they can be reached is not the m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from testbed.lisp.actions import Action, Address, ForwardingLocator, Prefix, emit
@@ -17,6 +17,7 @@ class Cause(Enum):
     """Who says that a locator is down."""
 
     RLOC_PROBE = "rloc-probe"  # it did not answer (RFC 9301 §7.1)
+    LOCATOR_STATUS = "locator-status-bits"  # its site says so, of one mapping (RFC 9300 §10)
 
 
 class Reachability:
@@ -26,6 +27,7 @@ class Reachability:
         cache: the mappings.
         program: makes the forwarding entry of a mapping.
         exhausted: what to do when the last locator of a mapping has gone down: the mapping may be old.
+        fellows: the other locators of this site, which no mapping in the cache has.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class Reachability:
         cache: MapCache,
         program: Callable[[CacheEntry], Action],
         exhausted: Callable[[Prefix, int], list[Action]],
+        fellows: Iterable[Address] = (),
     ) -> None:
         self._cache, self._program, self._exhausted = cache, program, exhausted
+        self._fellows = frozenset(fellows)
         #: (locator, the mapping that it is down in, None = every one) → who says so, and since when.
         self._down: dict[tuple[Address, Prefix | None], dict[Cause, int]] = {}
 
@@ -100,7 +104,7 @@ class Reachability:
         if not self._down:
             return
         present = {(locator.rloc, entry.eid) for entry in self._cache for locator in entry.locators}
-        rlocs = {rloc for rloc, _ in present}
+        rlocs = self._fellows | {rloc for rloc, _ in present}
         self._down = {
             (rloc, eid): causes
             for (rloc, eid), causes in self._down.items()

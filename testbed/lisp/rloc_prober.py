@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from testbed.lisp.actions import CONTROL_PORT, Action, Address, Forwarding, Prefix, SendControl, emit
 from testbed.lisp.config import XtrConfig, ns
@@ -64,6 +65,9 @@ class RlocProber:
         self._interval_ns = ns(config.mechanism.probe_interval_s or options.rloc_probe_interval_s)
         self._timeout_ns, self._recheck_ns = ns(options.rloc_probe_timeout_s), ns(options.rloc_recheck_s)
         self._losses = options.rloc_probe_losses
+        #: The site's other xTRs are asked for what they share, where their state is told to others.
+        shared = config.eid_prefixes[:1] if options.locator_status_bits != "none" else ()
+        self._fellows = [(eid, rloc) for eid in shared for rloc in config.fellows]
         self._round_ns: int | None = None
         #: Nonce → probe, in the order of their sending.
         self._open: dict[int, Probe] = {}
@@ -99,6 +103,10 @@ class RlocProber:
                 actions += self._send(eid, rloc, now)
         return actions
 
+    def verify(self, eid: Prefix, rloc: Address, now: int) -> list[Action]:
+        """Ask a locator now, because something makes its state doubtful; unless it is being asked."""
+        return [] if rloc in self._asked else self._send(eid, rloc, now)
+
     def answered(self, reply: MapReply, peer: Address, now: int) -> tuple[Probe | None, list[Action]]:
         """A Map-Reply with the probe-bit.
 
@@ -127,9 +135,9 @@ class RlocProber:
             if entry.forwarding is Forwarding.REMOTE
             for locator in entry.locators
         ]
-        if self._every_mapping:
-            return pairs
-        return [(eid, rloc) for rloc, eid in {rloc: eid for eid, rloc in reversed(pairs)}.items()]
+        if not self._every_mapping:
+            pairs = [(eid, rloc) for rloc, eid in {rloc: eid for eid, rloc in reversed(pairs)}.items()]
+        return self._fellows + pairs
 
     def _unanswered(self, nonce: int, probe: Probe, now: int) -> list[Action]:
         del self._open[nonce]
@@ -147,7 +155,8 @@ class RlocProber:
 
     def _recheck(self, rloc: Address, now: int) -> list[Action]:
         """Ask a locator that is down, unless no mapping has it any more."""
-        eid = next((entry.eid for entry in self._cache if any(each.rloc == rloc for each in entry.locators)), None)
+        cached = ((entry.eid, each.rloc) for entry in self._cache for each in entry.locators)
+        eid = next((eid for eid, found in chain(self._fellows, cached) if found == rloc), None)
         del self._rechecks[rloc]
         if eid is None:
             self._lost.pop(rloc, None)

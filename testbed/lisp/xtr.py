@@ -36,11 +36,11 @@ from testbed.lisp.inputs import (
     Started,
 )
 from testbed.lisp.itr import Itr
+from testbed.lisp.locators import Locators
 from testbed.lisp.mapping import usable_locators
 from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
-from testbed.lisp.rloc_prober import RlocProber
 from testbed.lisp.sealing import Secret
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import RateLimiter, earliest
@@ -80,7 +80,7 @@ class Xtr:
         self._itr = Itr(config, random64, self._presence.override)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
-        self._prober = RlocProber(config, self._itr.cache, self._itr.reachability, random64)
+        self._locators = Locators(config, self._registrar, self._itr, random64)
         self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
         self._counters: Counter[str] = Counter()
         #: EID → the locator to which its packets last went, for the event that says it changed.
@@ -96,6 +96,7 @@ class Xtr:
             NewSourceVersion: self._new_source,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
+            **self._locators.handlers,
         }
 
     def handle(self, event: Input, now: int) -> list[Action]:
@@ -104,14 +105,13 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        parts = (self._registrar, self._itr, self._prober, self._solicitor)
+        parts = (self._registrar, self._itr, self._locators, self._solicitor)
         return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
-        actions += self._prober.handle_timer(now) + self._solicitor.handle_timer(now)
-        self._itr.reachability.prune()
+        actions += self._locators.handle_timer(now) + self._solicitor.handle_timer(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -130,7 +130,6 @@ class Xtr:
         }
 
     def _started(self, event: Started, now: int) -> list[Action]:
-        self._prober.start(now)
         actions: list[Action] = []
         # Longest prefix wins, so what is local may be inside what is resolved.
         actions += [SetForwarding(prefix, Forwarding.RESOLVE) for prefix in self._config.eid_space]
@@ -138,7 +137,7 @@ class Xtr:
             actions.append(SetForwarding(prefix, Forwarding.LOCAL))
         for prefix in self._config.eid_prefixes:
             actions += self._registrar.register(prefix, now)
-        return actions
+        return actions + self._locators.start(now)
 
     # --- the LAN -----------------------------------------------------------------------------------
 
@@ -252,12 +251,10 @@ class Xtr:
         if isinstance(message, MapRequest):
             return self._request(message, event.source, event.port, now, encapsulated=False)
         if isinstance(message, MapReply) and message.flags & MapReplyFlag.PROBE:
-            probe, actions = self._prober.answered(message, event.source, now)
-            if probe is None:
+            taken = self._locators.answered(message, event.source, now)
+            if taken is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
-            # Beside another mechanism a probe says whether a locator is there, and no more.
-            learns = self._config.mechanism.probe_interval_s > 0
-            return actions + (self._itr.probed(probe, message.records, now) if learns else [])
+            return taken
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):

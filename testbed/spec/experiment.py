@@ -43,6 +43,8 @@ class LispSpec(Model):
         hold: an ITR holds packets while it resolves; false: it drops them.
         rloc_probe_interval_s: period of RLOC-probes (RFC 9301 §7.1), for the mechanism `rloc-probe` and `rloc_probing`.
         rloc_probing: locators are probed beside any mechanism, and not used while they do not answer.
+        locator_status_bits: data packets say which locators of a site are up; what others say is verified by a
+            probe, or trusted (RFC 9300 §10).
         rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
             processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
         limiters: the rate limits.
@@ -54,6 +56,7 @@ class LispSpec(Model):
     hold: bool = True
     rloc_probe_interval_s: Timeout = 60.0
     rloc_probing: bool = False
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     limiters: LimiterSpec = LimiterSpec()
 

@@ -80,3 +80,25 @@ def test_rfc9301_7_1_traffic_takes_the_other_xtr_while_the_first_is_out_of_reach
     assert ping(lab) == 10
     assert locators(lab)[FIRST]["down"] == []
     assert lab.saw("first_packet_new_rloc", "xtr-a", since_ns=mended_ns)[-1]["rloc"] == FIRST
+
+
+@pytest.mark.parametrize("lab", [{"locator_status_bits": "trust"}], indirect=True, ids=["trust"])
+def test_rfc9300_10_data_packets_say_that_a_locator_is_down(lab: Lab) -> None:
+    assert ping(lab) >= 9
+    told_ns = time.monotonic_ns()
+    for xtr in ("xtr-c", "xtr-d"):
+        assert lab.ask(xtr, op="locator", rloc=FIRST, up=False)["ok"]
+    assert ping(lab, count=5) == 5
+    seen = wait_until(lambda: lab.saw("locator_status_seen", "xtr-a", since_ns=told_ns), "the bits are seen")[0]
+    assert (seen["eid"], seen["peer"], seen["bits"]) == ("192.168.3.0/24", FIRST, "10")
+    assert locators(lab)[FIRST]["down"] == ["locator-status-bits"]
+    assert ping(lab, count=5) == 5
+    assert lab.saw("first_packet_new_rloc", "xtr-a", since_ns=told_ns)[-1]["rloc"] == SECOND
+    registered = wait_until(lambda: lab.saw("mapping_changed", "ms", since_ns=told_ns), "the R-bit is registered")
+    assert registered[0]["reason"] == "changed"
+    refused = lab.ask("xtr-c", op="locator", rloc="10.0.9.9", up=False)
+    assert "allowed: one of 10.0.3.2, 10.0.4.2" in refused["error"]
+    for xtr in ("xtr-c", "xtr-d"):
+        lab.ask(xtr, op="locator", rloc=FIRST, up=True)
+    assert ping(lab, count=5) == 5
+    assert locators(lab)[FIRST]["down"] == []

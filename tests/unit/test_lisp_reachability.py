@@ -15,9 +15,10 @@ from testbed.lisp.actions import (
     Forwarding,
     SendControl,
     SetForwarding,
+    SetLocatorStatus,
 )
-from testbed.lisp.config import XtrConfig, XtrOptions
-from testbed.lisp.inputs import ControlReceived, Input, PacketMissed, Started
+from testbed.lisp.config import OptionError, SiteLocator, XtrConfig, XtrOptions
+from testbed.lisp.inputs import ControlReceived, Input, LocatorStatusSeen, PacketMissed, SiteLocatorChanged, Started
 from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import (
@@ -25,6 +26,8 @@ from testbed.lisp.wire import (
     EidRecord,
     EidRecordFlag,
     EncapsulatedControl,
+    LocatorFlag,
+    MapRegister,
     MapReply,
     MapReplyFlag,
     MapRequest,
@@ -46,10 +49,11 @@ class Site:
 
     Args:
         mechanism: of the xTR.
+        locators: of its site.
         options: of it.
     """
 
-    def __init__(self, mechanism: str = "ttl", **options: Any) -> None:
+    def __init__(self, mechanism: str = "ttl", *, locators: tuple[SiteLocator, ...] = (), **options: Any) -> None:
         self.now = 1000 * SECOND_NS
         self._random = 0
         config = XtrConfig(
@@ -64,6 +68,7 @@ class Site:
             secret=Secret(0, b"k"),
             mechanism=mechanism_named(mechanism),
             options=XtrOptions(**options),
+            locators=locators,
         )
         self.xtr = Xtr(config, nonce=0, random64=self._random64)
         self.silent: set[Address] = set()
@@ -229,3 +234,84 @@ def test_a_locator_that_no_mapping_has_any_more_is_forgotten() -> None:
     site.silent.clear()
     site.run_for(15)
     assert site.used() == [FIRST, SECOND]
+
+
+def said(site: Site, bits: int, peer: Address = FIRST) -> None:
+    """A packet of the peer's comes, with these locator-status-bits."""
+    site.give(LocatorStatusSeen(PEER, peer, bits, site.now))
+
+
+def test_rfc9300_10_a_trusted_bit_takes_a_locator_down_until_it_is_set_again() -> None:
+    site = Site(locator_status_bits="trust").resolved()
+    said(site, 0b10)
+    assert site.used() == [SECOND]
+    assert site.locator_rows() == {"10.0.3.2": ["locator-status-bits"], "10.0.4.2": []}
+    site.run_for(600)
+    assert site.used() == [SECOND]
+    said(site, 0b11)
+    assert site.used() == [FIRST, SECOND]
+    assert not site.saw("rloc_probe_sent")
+
+
+def test_rfc9300_5_3_a_bit_that_is_verified_has_the_locator_probed() -> None:
+    site = Site(locator_status_bits="verify").resolved()
+    said(site, 0b10)
+    site.run_for(1)
+    assert [fields["peer"] for _, fields in site.saw("rloc_probe_answered")] == ["10.0.3.2"]
+    assert site.used() == [FIRST, SECOND]
+    site.silent.add(FIRST)
+    said(site, 0b10)
+    said(site, 0b10)
+    site.run_for(5)
+    assert [fields["cause"] for _, fields in site.saw("locator_down")] == ["rloc-probe"]
+    assert site.used() == [SECOND]
+    site.silent.clear()
+    said(site, 0b11)
+    site.run_for(0.1)
+    assert site.used() == [FIRST, SECOND]
+
+
+def test_bits_of_an_xtr_that_is_not_in_the_mapping_are_of_another_mapping() -> None:
+    site = Site(locator_status_bits="trust").resolved()
+    said(site, 0b10, ip_address("10.0.9.2"))
+    assert site.used() == [FIRST, SECOND]
+    assert not site.saw("locator_status_seen")
+
+
+def test_without_the_option_bits_are_ignored() -> None:
+    site = Site().resolved()
+    said(site, 0b10)
+    assert site.used() == [FIRST, SECOND]
+    assert not [each for _, each in site.done if isinstance(each, SetLocatorStatus)]
+
+
+def test_rfc9300_10_the_bits_of_our_site_follow_the_operator_and_the_probes_of_its_other_xtr() -> None:
+    fellow = ip_address("10.0.1.3")
+    locators = (SiteLocator(RLOC), SiteLocator(fellow, priority=2))
+    site = Site(locators=locators, locator_status_bits="verify", rloc_probe_interval_s=5.0)
+
+    def bits() -> int:
+        return [each.bits for _, each in site.done if isinstance(each, SetLocatorStatus)][-1]
+
+    assert bits() == 0b11
+    site.give(SiteLocatorChanged(RLOC, False))
+    assert bits() == 0b10
+    registered = [decode_control(each.payload) for _, each in site.done if isinstance(each, SendControl)]
+    flags = [each.records[0].locators[0].flags for each in registered if isinstance(each, MapRegister)]
+    assert [bool(each & LocatorFlag.REACHABLE) for each in flags] == [True]  # not acknowledged: repeated with its timer
+    site.run_for(1.5)
+    registered = [decode_control(each.payload) for _, each in site.done if isinstance(each, SendControl)]
+    last = [each for each in registered if isinstance(each, MapRegister)][-1]
+    assert [bool(each.flags & LocatorFlag.REACHABLE) for each in last.records[0].locators] == [False, True]
+    site.give(SiteLocatorChanged(RLOC, True))
+    site.silent.add(fellow)
+    site.run_for(10)
+    assert bits() == 0b01
+    site.silent.clear()
+    site.run_for(12)
+    assert bits() == 0b11
+
+
+def test_a_site_whose_xtr_is_not_among_its_locators_is_refused() -> None:
+    with pytest.raises(OptionError, match="locators"):
+        Site(locators=(SiteLocator(FIRST),))

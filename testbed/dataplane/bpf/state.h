@@ -47,6 +47,11 @@ struct config {
 	__u8 map_versioning; /* compare what arrives (RFC 9302 §7) */
 	union address rloc_v4;
 	union address rloc_v6;
+	__u32 hints; /* of enum hint: what arriving packets say that is listened to (RFC 9300 §10) */
+};
+
+enum hint {
+	HINT_LOCATOR_STATUS = 1,
 };
 
 struct locator {
@@ -65,7 +70,7 @@ struct entry {
 	__u16 map_version;
 	__u8 kind;
 	__u8 locator_count;
-	__u32 unused;
+	__u32 locator_status; /* the bits that came last from there (RFC 9300 §10); 0 = none yet */
 	struct locator locators[MAX_LOCATORS];
 };
 
@@ -87,18 +92,19 @@ enum report_kind {
 	REPORT_EID_SEEN = 3,
 	REPORT_OLD_DESTINATION_VERSION = 4,
 	REPORT_NEW_SOURCE_VERSION = 5,
+	REPORT_LOCATOR_STATUS = 6,
 };
 
 struct report {
 	__u64 mono_ns;
 	__u32 kind;
-	__u32 generation;
+	__u32 number; /* the entry's generation; or map-version or locator-status-bits of the packet */
 	__u8 eid_family;
 	__u8 rloc_family;
 	__u8 peer_family;
 	__u8 unused;
 	__u8 mac[6];
-	__u16 map_version; /* that the packet carried */
+	__u16 unused_too;
 	__u32 instance_id;
 	union address eid;
 	union address rloc;

@@ -134,11 +134,16 @@ static __always_inline struct lisp_header lisp_header(const struct config *confi
 						      const struct inner *inner)
 {
 	struct lisp_header header;
+	struct entry *source = NULL;
 	__u32 flags, second = 0;
 
+	if (entry->map_version || config->has_locator_status_bits) {
+		source = entry_for(instance_id, inner->family, source_of(inner));
+		if (source && source->kind != KIND_LOCAL)
+			source = NULL;
+	}
 	if (entry->map_version) {
-		struct entry *source = entry_for(instance_id, inner->family, source_of(inner));
-		__u32 source_version = source && source->kind == KIND_LOCAL ? source->map_version : 0;
+		__u32 source_version = source ? source->map_version : 0;
 
 		flags = LISP_MAP_VERSION << 24 | (source_version & 0xfff) << 12 |
 			(entry->map_version & 0xfff);
@@ -149,7 +154,8 @@ static __always_inline struct lisp_header lisp_header(const struct config *confi
 		flags |= LISP_INSTANCE_ID << 24;
 		second = instance_id << 8;
 	}
-	if (config->has_locator_status_bits) {
+	/* They are of the source's mapping: not ours to say for what is sent on. */
+	if (config->has_locator_status_bits && source) {
 		flags |= LISP_LSB_ENABLED << 24;
 		second |= instance_id ? config->locator_status_bits & 0xff : config->locator_status_bits;
 	}
@@ -264,7 +270,7 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	__builtin_memset(report, 0, sizeof(*report));
 	report->mono_ns = now;
 	report->kind = REPORT_FIRST_PACKET;
-	report->generation = generation;
+	report->number = generation;
 	report->eid_family = inner->family;
 	report->rloc_family = locator->family;
 	report->instance_id = instance_id;

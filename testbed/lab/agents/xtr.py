@@ -33,6 +33,7 @@ from testbed.lisp.actions import (
     Inject,
     ProbeNeighbour,
     SetForwarding,
+    SetLocatorStatus,
     UnbindNeighbour,
 )
 from testbed.lisp.config import SiteLocator, XtrConfig, XtrOptions, options_from
@@ -42,9 +43,11 @@ from testbed.lisp.inputs import (
     HostGone,
     HostSighted,
     Input,
+    LocatorStatusSeen,
     NewSourceVersion,
     OldDestinationVersion,
     PacketMissed,
+    SiteLocatorChanged,
     StaleReceived,
     Started,
 )
@@ -130,6 +133,7 @@ class XtrAgent:
         nonces: NonceStore,
     ) -> None:
         self._plane, self._lan, self._gateways = plane, lan, config.gateways
+        self._rlocs = (config.rloc, *config.fellows)
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
@@ -140,6 +144,7 @@ class XtrAgent:
             nonces,
             {
                 SetForwarding: self._set_forwarding,
+                SetLocatorStatus: lambda action: plane.set_locator_status(action.bits),
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
@@ -152,6 +157,7 @@ class XtrAgent:
         runtime.on("hint", self._hint)
         runtime.on("expect", self._expect)
         runtime.on("gone", self._gone)
+        runtime.on("locator", self._locator)
         self._readers: dict[int, Callable[[], None]] = {
             lan.fileno(): self._read_lan,
             plane.event_fd(): self._read_reports,
@@ -232,6 +238,16 @@ class XtrAgent:
         self._driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
+    def _locator(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The operator says whether a locator of this site is up."""
+        rloc, up = ip_address(request["rloc"]), request["up"]
+        if rloc not in self._rlocs or not isinstance(up, bool):
+            known = ", ".join(map(str, self._rlocs))
+            raise ValueError(f"{request['rloc']!r} up {up!r}; allowed: one of {known}, true or false")
+        changed = SiteLocatorChanged(rloc, up)
+        self._driver.feed(changed, time.monotonic_ns())
+        return {}
+
     # --- actions -----------------------------------------------------------------------------------
 
     def _set_forwarding(self, action: SetForwarding) -> None:
@@ -283,6 +299,10 @@ def _input_of(report: DataPlaneEvent) -> Input:
         assert report.peer is not None
         assert report.map_version is not None
         return _VERSION_INPUTS[report.kind](report.eid, report.peer, report.map_version, report.mono_ns)
+    if report.kind is DataPlaneEventKind.LOCATOR_STATUS:
+        assert report.peer is not None
+        assert report.locator_status is not None
+        return LocatorStatusSeen(report.eid, report.peer, report.locator_status, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -310,6 +330,8 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             eid_interface=runtime.config["eid_interface"],
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
+            locator_status_bits=None if config.options.locator_status_bits == "none" else 0,
+            hear_locator_status=config.options.locator_status_bits != "none",
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What an arriving packet says about locators, for those who listen to it (RFC 9300 §10). */
+#ifndef TESTBED_HINTS_H
+#define TESTBED_HINTS_H
+
+#include "etr.h"
+
+/* The sender's site says which of its locators are up: report a change, for the mapping that we have of it. */
+static __always_inline void hear_locator_status(const struct lisp_header *lisp, struct entry *cached,
+						const struct arrival *arrival, const struct inner *inner,
+						__u64 now)
+{
+	__u32 flags = bpf_ntohl(lisp->flags_nonce), bits = bpf_ntohl(lisp->instance_lsb);
+	union address eid;
+	__u8 kind = kind_now(cached, now);
+
+	if (!(flags & LISP_LSB_ENABLED << 24) || (kind != KIND_REMOTE && kind != KIND_AWAY))
+		return;
+	if (flags & LISP_INSTANCE_ID << 24)
+		bits |= ~0xffu; /* nothing is said of the ninth locator and on */
+	if (bits == cached->locator_status)
+		return;
+	set_source(&eid, inner);
+	if (report_arrival(REPORT_LOCATOR_STATUS, bits, &eid, arrival, inner, now))
+		cached->locator_status = bits;
+}
+
+static __always_inline void hear_hints(const struct config *config, const struct lisp_header *lisp,
+				       const struct arrival *arrival, const struct inner *inner, __u64 now)
+{
+	struct entry *source;
+
+	if (config->hints & HINT_LOCATOR_STATUS) {
+		source = entry_for(arrival->instance_id, inner->family, source_of(inner));
+		if (source)
+			hear_locator_status(lisp, source, arrival, inner, now);
+	}
+}
+
+#endif
