@@ -52,6 +52,7 @@ class EbpfDataPlane:
         self._reports, self._slow_path, self._tap = reports, slow_path, tap
         self._config = config
         self._families = frozenset(rloc.version for rloc in config.rlocs)
+        self._echo_requests = program.map("echo_requests", layout.ECHO_REQUEST_SIZE)
         self._configuration = program.map("configuration", layout.CONFIG_SIZE)
         self._configure(config)
         self._entries = {
@@ -144,6 +145,19 @@ class EbpfDataPlane:
         """Say from now on which of the site's locators are up: bit n is the n-th of its mappings (RFC 9300 §5.3)."""
         self._configure(replace(self._config, locator_status_bits=bits))
 
+    def request_echo(self, rloc: Address, nonce: int | None) -> None:
+        """Ask a locator in each packet there to echo a nonce (RFC 9300 §10.1); None: ask no more.
+
+        It ends with NONCE_ECHOED, or with NONCE_NOT_ECHOED: a packet that came from there without it, a timeout
+        after three had asked. While nothing comes from there it goes on: that says nothing.
+        """
+        key = layout.encode_address(rloc)
+        if nonce is not None:
+            self._echo_requests[key] = layout.encode_echo_request(nonce)
+        else:
+            with contextlib.suppress(KeyError):
+                del self._echo_requests[key]
+
     def event_fd(self) -> int:
         """A descriptor that is readable when `read_events` has something."""
         return self._reports.fd
@@ -228,6 +242,7 @@ def open_ebpf(
     locator_status_bits: int | None = None,
     map_versioning: bool = False,
     hear_locator_status: bool = False,
+    echo_timeout_ms: float | None = None,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -247,6 +262,8 @@ def open_ebpf(
         map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
             closed networks). Off, they are ignored.
         hear_locator_status: report the locator-status-bits of what arrives when they change.
+        echo_timeout_ms: echo nonces that are asked for; `request_echo` waits so long (RFC 9300 §10.1, §4.1: only
+            where all xTRs are trusted). None: neither.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -267,9 +284,14 @@ def open_ebpf(
         slow_path = SlowPath(tap, gateways, mtu)
         stack.callback(slow_path.close)
         slow_path.open_sockets()
+        hints = layout.NO_HINTS
+        if hear_locator_status:
+            hints |= layout.Hint.LOCATOR_STATUS
+        if echo_timeout_ms is not None:
+            hints |= layout.Hint.ECHO_NONCE
         config = layout.KernelConfig(
             core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning,
-            layout.Hint.LOCATOR_STATUS if hear_locator_status else layout.NO_HINTS,
+            hints, round((echo_timeout_ms or 0) * 1000),
         )  # fmt: skip
         for prefix in dynamic_eid_prefixes:
             program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)

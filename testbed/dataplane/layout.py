@@ -24,11 +24,13 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIIBBBB16s16sI")
+_CONFIG = struct.Struct("=IIIIIIBBBB16s16sII")
+_ECHO_REQUEST = struct.Struct("=QIHH")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sII")
 _REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
+ECHO_REQUEST_SIZE = _ECHO_REQUEST.size
 ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
 
 
@@ -48,6 +50,7 @@ class Hint(IntFlag):
     """`enum hint`: what arriving packets say that is listened to."""
 
     LOCATOR_STATUS = 1
+    ECHO_NONCE = 2
 
 
 NO_HINTS = Hint(0)
@@ -59,6 +62,8 @@ _REPORT_KINDS = {
     4: DataPlaneEventKind.OLD_DESTINATION_VERSION,
     5: DataPlaneEventKind.NEW_SOURCE_VERSION,
     6: DataPlaneEventKind.LOCATOR_STATUS,
+    7: DataPlaneEventKind.NONCE_ECHOED,
+    8: DataPlaneEventKind.NONCE_NOT_ECHOED,
 }
 
 
@@ -87,6 +92,7 @@ class KernelConfig:
     locator_status_bits: int | None = None
     map_versioning: bool = False
     hints: Hint = NO_HINTS
+    echo_timeout_us: int = 0
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -106,6 +112,7 @@ class KernelConfig:
             by_family[4].packed.ljust(16, b"\0") if 4 in by_family else bytes(16),
             by_family[6].packed if 6 in by_family else bytes(16),
             self.hints,
+            self.echo_timeout_us,
         )
 
 
@@ -132,6 +139,16 @@ def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ..
     if any(locator.weight for locator in chosen):
         chosen = [locator for locator in chosen if locator.weight]
     return tuple(chosen[:MAX_LOCATORS])
+
+
+def encode_address(address: Address) -> bytes:
+    """As `union address`."""
+    return address.packed.ljust(16, b"\0")
+
+
+def encode_echo_request(nonce: int) -> bytes:
+    """As `struct echo_request`, before any packet has asked."""
+    return _ECHO_REQUEST.pack(0, nonce, 0, 0)
 
 
 def encode_key(prefix: Prefix, instance_id: int) -> bytes:

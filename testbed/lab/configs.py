@@ -95,6 +95,7 @@ class Configs:
             "refresh_s": lisp.refresh_s,
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
+            "echo_nonce": lisp.echo_nonce,
             "locator_status_bits": lisp.locator_status_bits,
         }
         if lisp.rloc_probing:

@@ -80,6 +80,14 @@ class SetLocatorStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestEcho:
+    """Ask a locator in data packets to echo a 24-bit nonce (RFC 9300 §10.1); None: ask no more."""
+
+    rloc: Address
+    nonce: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class BindNeighbour:
     """Tell the kernel which MAC on the EID LAN has this EID."""
 
@@ -163,6 +171,7 @@ Action: TypeAlias = (
     | SetForwarding
     | ClearForwarding
     | SetLocatorStatus
+    | RequestEcho
     | BindNeighbour
     | UnbindNeighbour
     | AnswerNeighbour

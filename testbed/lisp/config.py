@@ -47,6 +47,10 @@ class XtrOptions:
         locator_status_bits: say in data packets which of the site's locators are up, and listen to what others
             say (RFC 9300 §10): with `verify` a locator that is said to be down is probed, with `trust` it is
             not used until it is said to be up. Only where all xTRs are trusted (§4.1).
+        echo_nonce: echo nonces, say so in Map-Replies, and ask locators that say so for an echo (RFC 9300
+            §10.1); one that sends without it is down. Only where all xTRs are trusted (§4.1).
+        echo_nonce_interval_s: between two requests to a locator.
+        echo_nonce_timeout_s: after three packets that asked; a longer round trip looks like a failure.
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -67,6 +71,9 @@ class XtrOptions:
     rloc_probe_timeout_s: float = 1.0
     rloc_probe_losses: int = 3
     rloc_recheck_s: float = 10.0
+    echo_nonce: bool = False
+    echo_nonce_interval_s: float = 10.0
+    echo_nonce_timeout_s: float = 1.0
     locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()
@@ -146,7 +153,13 @@ class XtrConfig:
     locators: tuple[SiteLocator, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise OptionError if its own locator is not among its site's, or one is there twice."""
+        """Raise OptionError for locators that cannot be the site's, and for options that exclude each other."""
+        if self.options.echo_nonce and self.mechanism.map_versions:
+            raise OptionError(
+                "echo-nonce-and-map-versions",
+                "Nonces cannot be echoed under the mechanism map-version",
+                why="map-versions take the nonce's place in the header (RFC 9300 §5.3)",
+            )
         rlocs = [each.rloc for each in self.locators]
         if rlocs and (self.rloc not in rlocs or len(set(rlocs)) < len(rlocs)):
             raise OptionError(

@@ -71,6 +71,15 @@ class LocatorStatusSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class NonceEchoed:
+    """A locator sent back the nonce that it was asked to, or sent something else instead (RFC 9300 §10.1)."""
+
+    rloc: Address
+    echoed: bool
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteLocatorChanged:
     """The operator says whether a locator of this site is up."""
 
@@ -120,6 +129,7 @@ Input: TypeAlias = (
     | OldDestinationVersion
     | NewSourceVersion
     | LocatorStatusSeen
+    | NonceEchoed
     | SiteLocatorChanged
     | PacketMissed
     | FirstPacketSent

@@ -7,12 +7,14 @@ from typing import Any
 
 from testbed.lisp.actions import Action, Address
 from testbed.lisp.config import XtrConfig
-from testbed.lisp.inputs import LocatorStatusSeen, SiteLocatorChanged
+from testbed.lisp.echo_nonce import EchoNonce
+from testbed.lisp.inputs import LocatorStatusSeen, NonceEchoed, SiteLocatorChanged
 from testbed.lisp.itr import Itr
 from testbed.lisp.locator_status import LocatorStatus
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.rloc_prober import RlocProber
-from testbed.lisp.wire import MapReply
+from testbed.lisp.timing import earliest
+from testbed.lisp.wire import MapReply, MapReplyFlag
 
 
 class Locators:
@@ -32,23 +34,26 @@ class Locators:
         self._learns = config.mechanism.probe_interval_s > 0
         self._prober = RlocProber(config, itr.cache, itr.reachability, random64)
         self._status = LocatorStatus(config, registrar, itr.cache, itr.reachability, self._prober)
+        self._echo = EchoNonce(config, itr.cache, itr.reachability, self._prober, random64)
         self.handlers: dict[type, Callable[[Any, int], list[Action]]] = {
             LocatorStatusSeen: self._status.seen,
+            NonceEchoed: self._echo.judged,
             SiteLocatorChanged: self._status.changed,
         }
 
     def start(self, now: int) -> list[Action]:
         """Begin to probe, and to say which of our own are up."""
         self._prober.start(now)
+        self._echo.start(now)
         return self._status.update()
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        return self._prober.next_deadline()
+        return earliest([self._prober.next_deadline(), self._echo.next_deadline()])
 
     def handle_timer(self, now: int) -> list[Action]:
         """Probe, and report what was not answered."""
-        actions = self._prober.handle_timer(now)
+        actions = self._prober.handle_timer(now) + self._echo.handle_timer(now)
         self._itr.reachability.prune()
         return actions + self._status.update()
 
@@ -59,4 +64,5 @@ class Locators:
             return None
         if self._learns:  # beside another mechanism a probe says whether a locator is there, and no more
             actions += self._itr.probed(probe, reply.records, now)
+        actions += self._echo.probe_answered(probe.rloc, bool(reply.flags & MapReplyFlag.ECHO_NONCE_CAPABLE), now)
         return actions + self._status.update()

@@ -17,6 +17,7 @@ class Cause(Enum):
     """Who says that a locator is down."""
 
     RLOC_PROBE = "rloc-probe"  # it did not answer (RFC 9301 §7.1)
+    ECHO_NONCE = "echo-nonce"  # it sends, but not the nonce that it was asked for (RFC 9300 §10.1)
     LOCATOR_STATUS = "locator-status-bits"  # its site says so, of one mapping (RFC 9300 §10)
 
 

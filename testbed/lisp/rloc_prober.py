@@ -107,6 +107,10 @@ class RlocProber:
         """Ask a locator now, because something makes its state doubtful; unless it is being asked."""
         return [] if rloc in self._asked else self._send(eid, rloc, now)
 
+    def recheck(self, rloc: Address, now: int) -> None:
+        """Ask a locator that something else has taken down, after the interval of those that are down."""
+        self._rechecks[rloc] = now + self._jittered(self._recheck_ns)
+
     def answered(self, reply: MapReply, peer: Address, now: int) -> tuple[Probe | None, list[Action]]:
         """A Map-Reply with the probe-bit.
 
@@ -119,7 +123,8 @@ class RlocProber:
         if probe.counts:
             self._asked.discard(probe.rloc)
         self._lost.pop(probe.rloc, None)
-        self._rechecks.pop(probe.rloc, None)
+        if self._reachability.since(probe.rloc, Cause.ECHO_NONCE) is None:
+            self._rechecks.pop(probe.rloc, None)
         return probe, [
             emit(
                 "rloc_probe_answered", mono_ns=now, eid=probe.eid, peer=peer, nonce=hex(reply.nonce),
@@ -136,7 +141,10 @@ class RlocProber:
             for locator in entry.locators
         ]
         if not self._every_mapping:
-            pairs = [(eid, rloc) for rloc, eid in {rloc: eid for eid, rloc in reversed(pairs)}.items()]
+            one: dict[Address, Prefix] = {}
+            for eid, rloc in pairs:
+                one.setdefault(rloc, eid)
+            pairs = [(eid, rloc) for rloc, eid in one.items()]
         return self._fellows + pairs
 
     def _unanswered(self, nonce: int, probe: Probe, now: int) -> list[Action]:
@@ -147,10 +155,12 @@ class RlocProber:
         lost = self._lost[probe.rloc] = self._lost.get(probe.rloc, 0) + 1
         actions: list[Action] = [emit("rloc_probe_unanswered", eid=probe.eid, peer=probe.rloc, in_a_row=lost)]
         if not self._losses:
+            if self._reachability.since(probe.rloc, Cause.ECHO_NONCE) is not None:
+                self.recheck(probe.rloc, now)
             return actions
         if lost < self._losses:
             return actions + self._send(probe.eid, probe.rloc, now)
-        self._rechecks[probe.rloc] = now + self._jittered(self._recheck_ns)
+        self.recheck(probe.rloc, now)
         return actions + self._reachability.lose(probe.rloc, Cause.RLOC_PROBE, now)
 
     def _recheck(self, rloc: Address, now: int) -> list[Action]:

@@ -79,7 +79,8 @@ class Xtr:
         self._registrar = Registrar(config, nonce)
         self._itr = Itr(config, random64, self._presence.override)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
-        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
+        capable = MapReplyFlag.ECHO_NONCE_CAPABLE if config.options.echo_nonce else MapReplyFlag.NONE
+        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s), capable)
         self._locators = Locators(config, self._registrar, self._itr, random64)
         self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
         self._counters: Counter[str] = Counter()

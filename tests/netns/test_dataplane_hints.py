@@ -29,7 +29,8 @@ def opened(open_plane: OpenPlane, **options: object) -> EbpfDataPlane:
 
 
 def arriving(header: DataHeader, text: bytes, *, sender: str = PEER, peer: str = PEER_RLOC) -> bytes:
-    inner = ipv4(sender, EID, udp(1, 9, text))
+    # An echo reply that nobody waits for: what the host says to it would carry the next header.
+    inner = ipv4(sender, EID, bytes(8) + text, protocol=1)
     return ipv4(peer, RLOC, udp(50000, 4341, header.encode() + inner), ttl=60)
 
 
@@ -114,3 +115,73 @@ def test_nothing_is_reported(
     plane = opened(open_plane, hear_locator_status=hear)
     comes_through(site_wire, core_wire, arriving(header, b"bits", sender=sender), b"bits")
     assert heard(plane) == []
+
+
+def echo(site: Wire, core: Wire, header: DataHeader) -> None:
+    comes_through(site, core, arriving(header, b"echo"), b"echo")
+
+
+def test_rfc9300_10_1_a_nonce_that_is_asked_for_goes_back_once(
+    open_plane: OpenPlane, site_wire: Wire, core_wire: Wire
+) -> None:
+    opened(open_plane, echo_timeout_ms=1000)
+    echo(site_wire, core_wire, DataHeader(nonce=0xABCDEF, echo_nonce=True))
+    answer = sent(site_wire, core_wire)
+    assert (answer.flags, answer.nonce) == (0x80, 0xABCDEF)
+    assert sent(site_wire, core_wire).nonce != 0xABCDEF
+
+
+def test_rfc9300_10_1_every_packet_asks_until_the_nonce_comes_back(
+    open_plane: OpenPlane, site_wire: Wire, core_wire: Wire
+) -> None:
+    plane = opened(open_plane, echo_timeout_ms=1000)
+    plane.request_echo(ip_address(PEER_RLOC), 0x123456)
+    for _ in range(3):
+        asking = sent(site_wire, core_wire)
+        assert (asking.flags, asking.nonce) == (0xA0, 0x123456)
+    # The peer asks as well: what goes there asks and answers by turns.
+    echo(site_wire, core_wire, DataHeader(nonce=0x777777, echo_nonce=True))
+    for _ in range(2):
+        assert (sent(site_wire, core_wire).flags, sent(site_wire, core_wire).flags) == (0x80, 0xA0)
+        echo(site_wire, core_wire, DataHeader(nonce=0x777777, echo_nonce=True))
+    echo(site_wire, core_wire, DataHeader(nonce=0x123456))
+    (event,) = reported(plane, DataPlaneEventKind.NONCE_ECHOED)
+    assert (str(event.peer), str(event.eid)) == (PEER_RLOC, PEER)
+    assert {sent(site_wire, core_wire).flags for _ in range(3)} == {0x80}
+
+
+def test_rfc9300_10_1_who_sends_without_the_echo_has_not_got_the_request(
+    open_plane: OpenPlane, site_wire: Wire, core_wire: Wire
+) -> None:
+    plane = opened(open_plane, echo_timeout_ms=1)
+    plane.request_echo(ip_address(PEER_RLOC), 0x123456)
+    for _ in range(2):
+        sent(site_wire, core_wire)
+    echo(site_wire, core_wire, DataHeader(nonce=1))
+    assert not [event for event in plane.read_events() if event.kind is DataPlaneEventKind.NONCE_NOT_ECHOED]
+    sent(site_wire, core_wire)  # the third: from now on silence counts
+
+    def told() -> bool:
+        echo(site_wire, core_wire, DataHeader(nonce=1))
+        return any(event.kind is DataPlaneEventKind.NONCE_NOT_ECHOED for event in plane.read_events())
+
+    wait_until(told)
+    assert sent(site_wire, core_wire).flags == 0x80
+
+
+def test_rfc9300_10_1_one_way_traffic_says_nothing(open_plane: OpenPlane, site_wire: Wire, core_wire: Wire) -> None:
+    plane = opened(open_plane, echo_timeout_ms=1)
+    plane.request_echo(ip_address(PEER_RLOC), 0x123456)
+    for _ in range(5):
+        assert sent(site_wire, core_wire).flags == 0xA0
+    # Another xTR of the peer's sends: it was asked nothing.
+    comes_through(site_wire, core_wire, arriving(DataHeader(nonce=1), b"other", peer="10.0.3.2"), b"other")
+    assert not [event for event in plane.read_events() if event.kind is DataPlaneEventKind.NONCE_NOT_ECHOED]
+    plane.request_echo(ip_address(PEER_RLOC), None)
+    assert sent(site_wire, core_wire).flags == 0x80
+
+
+def test_without_the_option_nothing_is_echoed(open_plane: OpenPlane, site_wire: Wire, core_wire: Wire) -> None:
+    opened(open_plane)
+    echo(site_wire, core_wire, DataHeader(nonce=0xABCDEF, echo_nonce=True))
+    assert sent(site_wire, core_wire).nonce != 0xABCDEF

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.sites import PEER, Lab
+from tests.netns.sites import GUEST, PEER, Lab
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -68,7 +68,6 @@ def test_rfc9301_7_1_traffic_takes_the_other_xtr_while_the_first_is_out_of_reach
     cut_ns = time.monotonic_ns()
     (down,) = wait_until(lambda: lab.saw("locator_down", "xtr-a", since_ns=cut_ns), "the first xTR is down")
     assert (down["rloc"], down["cause"]) == (FIRST, "rloc-probe")
-    assert (down["mono_ns"] - cut_ns) / 1e9 < 0.55 + 3 * 0.2 + 0.5
     # The cut off xTR's default route is withdrawn at its site (RFC 9300 §10): the answers go by the other, too.
     lab.run("peer", "ip", "route", "replace", "default", "via", "192.168.3.2")
     assert ping(lab) == 10
@@ -94,11 +93,30 @@ def test_rfc9300_10_data_packets_say_that_a_locator_is_down(lab: Lab) -> None:
     assert locators(lab)[FIRST]["down"] == ["locator-status-bits"]
     assert ping(lab, count=5) == 5
     assert lab.saw("first_packet_new_rloc", "xtr-a", since_ns=told_ns)[-1]["rloc"] == SECOND
-    registered = wait_until(lambda: lab.saw("mapping_changed", "ms", since_ns=told_ns), "the R-bit is registered")
-    assert registered[0]["reason"] == "changed"
+    wait_until(lambda: lab.saw("mapping_changed", "ms", since_ns=told_ns), "the R-bit is registered")
     refused = lab.ask("xtr-c", op="locator", rloc="10.0.9.9", up=False)
     assert "allowed: one of 10.0.3.2, 10.0.4.2" in refused["error"]
     for xtr in ("xtr-c", "xtr-d"):
         lab.ask(xtr, op="locator", rloc=FIRST, up=True)
     assert ping(lab, count=5) == 5
     assert locators(lab)[FIRST]["down"] == []
+
+
+@pytest.mark.parametrize(
+    "lab",
+    [{"echo_nonce": True, "echo_nonce_interval_s": 0.5, "echo_nonce_timeout_s": 0.2, "rloc_recheck_s": 30.0}],
+    indirect=True,
+    ids=["echo-nonce"],
+)
+def test_rfc9300_10_1_a_locator_that_gets_no_data_echoes_nothing(lab: Lab) -> None:
+    assert ping(lab, count=60) >= 59
+    assert {event["rloc"] for event in lab.saw("nonce_echoed", "xtr-a")} == {FIRST}
+    # Data to it is lost, its own still comes, and so does control: only the echo can tell.
+    cut = lab.run("core", "ip", "rule", "add", "to", FIRST, "ipproto", "udp", "dport", "4341", "blackhole")
+    assert cut.returncode == 0, cut.stderr
+    cut_ns = time.monotonic_ns()
+    lab.run("peer", "ping", "-n", "-q", "-c", "40", "-i", "0.05", "-W", "1", GUEST)
+    (down,) = wait_until(lambda: lab.saw("locator_down", "xtr-a", since_ns=cut_ns), "the first xTR is down")
+    assert (down["rloc"], down["cause"]) == (FIRST, "echo-nonce")
+    assert ping(lab) == 10
+    assert lab.saw("first_packet_new_rloc", "xtr-a", since_ns=cut_ns)[-1]["rloc"] == SECOND

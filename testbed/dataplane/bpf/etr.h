@@ -100,7 +100,7 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 		return drop(DROP_TRUNCATED);
 	announce(entry, &locator, inner, arrival->instance_id, now);
 	return send_outer(skb, config, &locator, inner,
-			  lisp_header(config, entry, arrival->instance_id, inner));
+			  lisp_header(config, entry, &locator, arrival->instance_id, inner, now));
 }
 
 /* Read the outer IP and UDP headers. Returns TC_ACT_PIPE if the packet is a LISP data packet to us. */

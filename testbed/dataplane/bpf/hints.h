@@ -25,11 +25,39 @@ static __always_inline void hear_locator_status(const struct lisp_header *lisp, 
 		cached->locator_status = bits;
 }
 
+/* A nonce that the sender wants back, or that we wanted back; or a packet that should have brought it. */
+static __always_inline void hear_nonce(const struct lisp_header *lisp, const struct arrival *arrival,
+				       const struct inner *inner, __u64 now)
+{
+	__u32 word = bpf_ntohl(lisp->flags_nonce), nonce = word & NONCE_MASK, kind;
+	union address peer = arrival->peer, eid;
+	struct echo_request *request;
+
+	/* The E-bit means nothing without the N-bit (§5.3). */
+	if (word & (__u32)LISP_NONCE_PRESENT << 24 && word & LISP_ECHO_REQUESTED << 24)
+		bpf_map_update_elem(&echoes_owed, &peer, &nonce, BPF_ANY);
+	request = bpf_map_lookup_elem(&echo_requests, &peer);
+	if (!request)
+		return;
+	if ((word >> 24 & (LISP_NONCE_PRESENT | LISP_ECHO_REQUESTED)) == LISP_NONCE_PRESENT &&
+	    nonce == request->nonce && request->sent)
+		kind = REPORT_NONCE_ECHOED;
+	else if (request->due_ns && now > request->due_ns)
+		kind = REPORT_NONCE_NOT_ECHOED;
+	else
+		return;
+	set_source(&eid, inner);
+	if (report_arrival(kind, nonce, &eid, arrival, inner, now))
+		bpf_map_delete_elem(&echo_requests, &peer);
+}
+
 static __always_inline void hear_hints(const struct config *config, const struct lisp_header *lisp,
 				       const struct arrival *arrival, const struct inner *inner, __u64 now)
 {
 	struct entry *source;
 
+	if (config->hints & HINT_ECHO_NONCE)
+		hear_nonce(lisp, arrival, inner, now);
 	if (config->hints & HINT_LOCATOR_STATUS) {
 		source = entry_for(arrival->instance_id, inner->family, source_of(inner));
 		if (source)

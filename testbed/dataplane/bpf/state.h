@@ -48,10 +48,12 @@ struct config {
 	union address rloc_v4;
 	union address rloc_v6;
 	__u32 hints; /* of enum hint: what arriving packets say that is listened to (RFC 9300 §10) */
+	__u32 echo_timeout_us;
 };
 
 enum hint {
 	HINT_LOCATOR_STATUS = 1,
+	HINT_ECHO_NONCE = 2,
 };
 
 struct locator {
@@ -93,6 +95,8 @@ enum report_kind {
 	REPORT_OLD_DESTINATION_VERSION = 4,
 	REPORT_NEW_SOURCE_VERSION = 5,
 	REPORT_LOCATOR_STATUS = 6,
+	REPORT_NONCE_ECHOED = 7,
+	REPORT_NONCE_NOT_ECHOED = 8,
 };
 
 struct report {
@@ -155,6 +159,29 @@ struct {
 	__type(key, struct key_v6);
 	__type(value, __u32);
 } dynamic_v6 SEC(".maps");
+
+/* A locator that is asked to echo a nonce (RFC 9300 §10.1); made by the agent, removed with the report. */
+struct echo_request {
+	__u64 due_ns; /* from then on a packet from there without the echo is a failure; 0 = not yet asked enough */
+	__u32 nonce;  /* 24 bits */
+	__u16 sent;   /* packets that asked, up to enough */
+	__u16 gave_way; /* the last packet there answered instead of asking */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, union address);
+	__type(value, struct echo_request);
+} echo_requests SEC(".maps");
+
+/* Locators that asked us → the nonce that the next packet there echoes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_REMEMBERED);
+	__type(key, union address);
+	__type(value, __u32);
+} echoes_owed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

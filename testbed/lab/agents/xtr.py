@@ -32,6 +32,7 @@ from testbed.lisp.actions import (
     ClearForwarding,
     Inject,
     ProbeNeighbour,
+    RequestEcho,
     SetForwarding,
     SetLocatorStatus,
     UnbindNeighbour,
@@ -45,6 +46,7 @@ from testbed.lisp.inputs import (
     Input,
     LocatorStatusSeen,
     NewSourceVersion,
+    NonceEchoed,
     OldDestinationVersion,
     PacketMissed,
     SiteLocatorChanged,
@@ -145,6 +147,7 @@ class XtrAgent:
             {
                 SetForwarding: self._set_forwarding,
                 SetLocatorStatus: lambda action: plane.set_locator_status(action.bits),
+                RequestEcho: lambda action: plane.request_echo(action.rloc, action.nonce),
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
@@ -303,6 +306,9 @@ def _input_of(report: DataPlaneEvent) -> Input:
         assert report.peer is not None
         assert report.locator_status is not None
         return LocatorStatusSeen(report.eid, report.peer, report.locator_status, report.mono_ns)
+    if report.kind in (DataPlaneEventKind.NONCE_ECHOED, DataPlaneEventKind.NONCE_NOT_ECHOED):
+        assert report.peer is not None
+        return NonceEchoed(report.peer, report.kind is DataPlaneEventKind.NONCE_ECHOED, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -331,6 +337,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
             locator_status_bits=None if config.options.locator_status_bits == "none" else 0,
+            echo_timeout_ms=config.options.echo_nonce_timeout_s * 1000 if config.options.echo_nonce else None,
             hear_locator_status=config.options.locator_status_bits != "none",
         )
         stack.callback(plane.close)

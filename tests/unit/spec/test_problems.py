@@ -164,6 +164,11 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
         "directions: [to-guest, from-guest]",
         ["e.yaml:8:33: a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"],
     ),
+    (
+        "mechanism: ttl",
+        "mechanism: map-version\nlisp: {echo_nonce: true}",
+        ["e.yaml:6:20: map-versions take the nonce's place (RFC 9300 §5.3); allowed with map-version: false"],
+    ),
     ("probes:", "guest: {name: vm2}\nprobes:", [
         "e.yaml:8:15: no guest is called 'vm2'; did you mean 'vm1'? Allowed: vm1"
     ]),
