@@ -243,6 +243,7 @@ def open_ebpf(
     map_versioning: bool = False,
     hear_locator_status: bool = False,
     echo_timeout_ms: float | None = None,
+    hear_sources: bool = False,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -264,6 +265,7 @@ def open_ebpf(
         hear_locator_status: report the locator-status-bits of what arrives when they change.
         echo_timeout_ms: echo nonces that are asked for; `request_echo` waits so long (RFC 9300 §10.1, §4.1: only
             where all xTRs are trusted). None: neither.
+        hear_sources: report the outer source of packets whose inner one has no mapping.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -289,6 +291,8 @@ def open_ebpf(
             hints |= layout.Hint.LOCATOR_STATUS
         if echo_timeout_ms is not None:
             hints |= layout.Hint.ECHO_NONCE
+        if hear_sources:
+            hints |= layout.Hint.SOURCE
         config = layout.KernelConfig(
             core_ifindex, eid_ifindex, tap.ifindex, instance_id, mtu, rlocs, locator_status_bits, map_versioning,
             hints, round((echo_timeout_ms or 0) * 1000),

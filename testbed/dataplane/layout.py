@@ -51,6 +51,7 @@ class Hint(IntFlag):
 
     LOCATOR_STATUS = 1
     ECHO_NONCE = 2
+    SOURCE = 4
 
 
 NO_HINTS = Hint(0)
@@ -64,6 +65,7 @@ _REPORT_KINDS = {
     6: DataPlaneEventKind.LOCATOR_STATUS,
     7: DataPlaneEventKind.NONCE_ECHOED,
     8: DataPlaneEventKind.NONCE_NOT_ECHOED,
+    9: DataPlaneEventKind.UNMAPPED_SOURCE,
 }
 
 

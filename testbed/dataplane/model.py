@@ -67,6 +67,7 @@ class DataPlaneEventKind(Enum):
     LOCATOR_STATUS = "locator_status"  # `peer` says which locators of `eid`'s site are up, and it is news
     NONCE_ECHOED = "nonce_echoed"  # `peer` sent back the nonce that it was asked to (RFC 9300 §10.1)
     NONCE_NOT_ECHOED = "nonce_not_echoed"  # `peer` sends, and not the nonce that it was asked for in time
+    UNMAPPED_SOURCE = "unmapped_source"  # `eid`, to which packets would meet RESOLVE, sends from `peer`
     EID_SEEN = "eid_seen"  # a frame on the EID LAN from a source with no LOCAL entry under a dynamic prefix
 
 

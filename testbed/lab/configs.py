@@ -96,6 +96,7 @@ class Configs:
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
             "echo_nonce": lisp.echo_nonce,
+            "gleaning": lisp.gleaning,
             "locator_status_bits": lisp.locator_status_bits,
         }
         if lisp.rloc_probing:

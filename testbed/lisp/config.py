@@ -51,6 +51,8 @@ class XtrOptions:
             §10.1); one that sends without it is down. Only where all xTRs are trusted (§4.1).
         echo_nonce_interval_s: between two requests to a locator.
         echo_nonce_timeout_s: after three packets that asked; a longer round trip looks like a failure.
+        gleaning: use where a packet came from as the mapping of its source for three seconds, while the
+            mapping system is asked (RFC 9300 §9). Only where all xTRs are trusted (§4.1).
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -74,6 +76,7 @@ class XtrOptions:
     echo_nonce: bool = False
     echo_nonce_interval_s: float = 10.0
     echo_nonce_timeout_s: float = 1.0
+    gleaning: bool = False
     locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()

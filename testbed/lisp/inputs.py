@@ -71,6 +71,15 @@ class LocatorStatusSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSeen:
+    """A packet came from an EID that there is no mapping of; `peer` is its outer source."""
+
+    eid: Address
+    peer: Address
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class NonceEchoed:
     """A locator sent back the nonce that it was asked to, or sent something else instead (RFC 9300 §10.1)."""
 
@@ -130,6 +139,7 @@ Input: TypeAlias = (
     | NewSourceVersion
     | LocatorStatusSeen
     | NonceEchoed
+    | SourceSeen
     | SiteLocatorChanged
     | PacketMissed
     | FirstPacketSent

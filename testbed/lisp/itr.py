@@ -206,9 +206,10 @@ class Itr:
         old = self.cache.exact(eid)
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
             return self._remove(eid)
+        superseded = [self.cleared(each) for each in self.cache.remove_gleaned(eid)]
         entry = self.cache.insert(cache_entry(record, eid, now, ns(self._config.options.local_cache_ttl_s)))
         programmed = self._program(entry, override)
-        actions: list[Action] = [programmed]
+        actions: list[Action] = [programmed, *superseded]
         if not entry.same_mapping(old):
             actions.append(
                 emit(
@@ -218,6 +219,13 @@ class Itr:
                 )
             )  # fmt: skip
         return actions + self._release(eid, now)
+
+    def glean(self, entry: CacheEntry, now: int) -> list[Action]:
+        """Use a guess until the mapping system has said what is right, which is asked (RFC 9300 §9)."""
+        if self._override(entry.eid) is not None:
+            return []
+        self.cache.insert(entry)
+        return [self._reprogram(entry), *self._ask(entry.eid, now), *self._release(entry.eid, now)]
 
     def forget(self, eid: Prefix) -> list[Action]:
         """Drop a mapping and its open question because the EID is local now; send on what was held for it."""
@@ -255,17 +263,10 @@ class Itr:
                 {
                     "eid": str(entry.eid),
                     "forwarding": entry.forwarding.value,
-                    "locators": [
-                        {
-                            "rloc": str(each.rloc),
-                            "priority": each.priority,
-                            "weight": each.weight,
-                            "down": [cause.value for cause in self.reachability.causes(each.rloc, entry.eid)],
-                        }
-                        for each in entry.locators
-                    ],
+                    "locators": self.reachability.inspect(entry),
                     "remaining_s": round((entry.expires_ns - now) / 1e9, 3),
                     "map_version": entry.map_version,
+                    "gleaned": entry.gleaned,
                 }
                 for entry in self.cache
             ],

@@ -1,4 +1,4 @@
-"""Everything by which an xTR finds out which locators can be reached (RFC 9300 §10, RFC 9301 §7.1), joined."""
+"""What probes and data packets say of locators (RFC 9300 §9, §10, RFC 9301 §7.1), joined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from testbed.lisp.actions import Action, Address
 from testbed.lisp.config import XtrConfig
 from testbed.lisp.echo_nonce import EchoNonce
-from testbed.lisp.inputs import LocatorStatusSeen, NonceEchoed, SiteLocatorChanged
+from testbed.lisp.gleaner import Gleaner
+from testbed.lisp.inputs import LocatorStatusSeen, NonceEchoed, SiteLocatorChanged, SourceSeen
 from testbed.lisp.itr import Itr
 from testbed.lisp.locator_status import LocatorStatus
 from testbed.lisp.registrar import Registrar
@@ -38,6 +39,7 @@ class Locators:
         self.handlers: dict[type, Callable[[Any, int], list[Action]]] = {
             LocatorStatusSeen: self._status.seen,
             NonceEchoed: self._echo.judged,
+            SourceSeen: Gleaner(config, itr).seen,
             SiteLocatorChanged: self._status.changed,
         }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import Any
 
 from testbed.lisp.actions import Action, Address, ForwardingLocator, Prefix, emit
 from testbed.lisp.map_cache import CacheEntry, MapCache
@@ -99,6 +100,18 @@ class Reachability:
             )
         )  # fmt: skip
         return actions
+
+    def inspect(self, entry: CacheEntry) -> list[dict[str, Any]]:
+        """The locators of a mapping, for people."""
+        return [
+            {
+                "rloc": str(each.rloc),
+                "priority": each.priority,
+                "weight": each.weight,
+                "down": [cause.value for cause in self.causes(each.rloc, entry.eid)],
+            }
+            for each in entry.locators
+        ]
 
     def prune(self) -> None:
         """Forget locators that no cached mapping has any more."""

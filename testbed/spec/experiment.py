@@ -47,6 +47,8 @@ class LispSpec(Model):
             probe, or trusted (RFC 9300 §10).
         echo_nonce: locators are asked to send a nonce back in data packets, and not used while they do not
             (RFC 9300 §10.1); not under `map-version`.
+        gleaning: where a packet came from is its source's mapping for three seconds, while the mapping system is
+            asked (RFC 9300 §9).
         rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
             processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
         limiters: the rate limits.
@@ -59,6 +61,7 @@ class LispSpec(Model):
     rloc_probe_interval_s: Timeout = 60.0
     rloc_probing: bool = False
     echo_nonce: bool = False
+    gleaning: bool = False
     locator_status_bits: Literal["none", "verify", "trust"] = "none"
     rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     limiters: LimiterSpec = LimiterSpec()

@@ -185,3 +185,22 @@ def test_without_the_option_nothing_is_echoed(open_plane: OpenPlane, site_wire: 
     opened(open_plane)
     echo(site_wire, core_wire, DataHeader(nonce=0xABCDEF, echo_nonce=True))
     assert sent(site_wire, core_wire).nonce != 0xABCDEF
+
+
+RESOLVE = Entry(ip_network("192.168.0.0/16"), EntryKind.RESOLVE)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "hear"), [(False, True), (True, True), (False, False)], ids=["gleaned", "mapped", "not listened to"]
+)
+def test_rfc9300_9_where_an_unmapped_source_sends_from_is_reported(
+    open_plane: OpenPlane, site_wire: Wire, core_wire: Wire, mapped: bool, hear: bool
+) -> None:
+    plane = open_plane(1, hear_sources=hear)
+    for entry in (RESOLVE, LOCAL, *([REMOTE] if mapped else [])):
+        plane.set_entry(entry)
+    comes_through(site_wire, core_wire, arriving(DataHeader(nonce=1), b"glean"), b"glean")
+    found = [event for event in plane.read_events() if event.kind is DataPlaneEventKind.UNMAPPED_SOURCE]
+    assert [(str(event.eid), str(event.peer)) for event in found] == (
+        [(PEER, PEER_RLOC)] if hear and not mapped else []
+    )

@@ -58,7 +58,7 @@ def test_two_xtrs_of_a_site_register_one_mapping(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "lab",
-    [{"rloc_probe_interval_s": 0.5, "rloc_probe_timeout_s": 0.2, "rloc_recheck_s": 0.5}],
+    [{"rloc_probe_interval_s": 0.5, "rloc_probe_timeout_s": 0.5, "rloc_recheck_s": 0.5}],
     indirect=True,
     ids=["probing"],
 )
@@ -120,3 +120,16 @@ def test_rfc9300_10_1_a_locator_that_gets_no_data_echoes_nothing(lab: Lab) -> No
     assert (down["rloc"], down["cause"]) == (FIRST, "echo-nonce")
     assert ping(lab) == 10
     assert lab.saw("first_packet_new_rloc", "xtr-a", since_ns=cut_ns)[-1]["rloc"] == SECOND
+
+
+@pytest.mark.parametrize("lab", [{"gleaning": True}], indirect=True, ids=["gleaning"])
+def test_rfc9300_9_an_answer_need_not_wait_for_its_mapping(lab: Lab) -> None:
+    assert ping(lab, count=3) == 3
+    gleaned = lab.saw("mapping_gleaned", "xtr-c")
+    assert [(event["eid"], event["rloc"]) for event in gleaned] == [(GUEST, "10.0.1.2")]
+    verified = wait_until(lambda: lab.saw("map_reply_received", "xtr-c"), "the mapping is verified")
+    assert verified[0]["eid"] == f"{GUEST}/32"
+    (row,) = [each for each in lab.ask("xtr-c", op="inspect")["map_cache"] if each["eid"] == f"{GUEST}/32"]
+    assert (row["gleaned"], row["locators"][0]["weight"]) == (False, 100)
+    assert row["remaining_s"] > 3600
+    assert not lab.saw("map_cache_miss", "xtr-c")

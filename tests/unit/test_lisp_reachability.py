@@ -11,8 +11,10 @@ from testbed.lisp.actions import (
     SECOND_NS,
     Action,
     Address,
+    ClearForwarding,
     Emit,
     Forwarding,
+    Inject,
     RequestEcho,
     SendControl,
     SetForwarding,
@@ -26,6 +28,7 @@ from testbed.lisp.inputs import (
     NonceEchoed,
     PacketMissed,
     SiteLocatorChanged,
+    SourceSeen,
     Started,
 )
 from testbed.lisp.mechanisms import mechanism_named
@@ -414,3 +417,65 @@ def test_rfc9301_5_4_an_xtr_that_echoes_says_so_in_its_map_replies() -> None:
         message = decode_control(reply.payload)
         assert isinstance(message, MapReply)
         assert bool(message.flags & MapReplyFlag.ECHO_NONCE_CAPABLE) is on
+
+
+def gleaned(site: Site) -> list[tuple[str, Forwarding, list[Address]]]:
+    """The forwarding entries of the peer's own address, and their removal."""
+    host = ip_network(f"{PEER}/32")
+    return [
+        ("set", each.forwarding, [locator.rloc for locator in each.locators])
+        if isinstance(each, SetForwarding)
+        else ("clear", Forwarding.RESOLVE, [])
+        for _, each in site.done
+        if isinstance(each, (SetForwarding, ClearForwarding)) and each.eid == host
+    ]
+
+
+def test_rfc9300_9_a_gleaned_mapping_is_used_until_the_verified_one_comes() -> None:
+    site = Site(gleaning=True)
+    site.give(SourceSeen(PEER, SECOND, site.now))
+    (row,) = site.xtr.inspect(site.now)["map_cache"]
+    assert (row["eid"], row["gleaned"], row["remaining_s"]) == ("192.168.3.10/32", True, 3.0)
+    assert [(each["rloc"], each["weight"]) for each in row["locators"]] == [("10.0.4.2", 0)]
+    assert len(site.saw("map_request_sent")) == 1
+    site.run_for(0.1)
+    # The mapping of the whole prefix takes the place of the guess, in this order, so that nothing is missed between.
+    assert gleaned(site) == [("set", Forwarding.REMOTE, [SECOND]), ("clear", Forwarding.RESOLVE, [])]
+    order = [each.eid for _, each in site.done if isinstance(each, (SetForwarding, ClearForwarding))]
+    assert order.index(FIXED) < len(order) - 1 - order[::-1].index(ip_network(f"{PEER}/32"))
+    (row,) = site.xtr.inspect(site.now)["map_cache"]
+    assert (row["eid"], row["gleaned"]) == ("192.168.3.0/24", False)
+    assert row["remaining_s"] > 3600  # not limited by what was guessed inside it
+    site.give(SourceSeen(PEER, ip_address("10.0.9.2"), site.now))
+    assert site.used() == [FIRST, SECOND]
+    assert len(gleaned(site)) == 2
+
+
+def test_rfc9300_9_packets_do_not_keep_a_guess_alive_that_nobody_verifies() -> None:
+    site = Site(gleaning=True)
+    site.silent.add(RESOLVER)
+    for _ in range(20):
+        site.give(SourceSeen(PEER, SECOND, site.now))
+        site.run_for(1)
+    assert gleaned(site) == [("set", Forwarding.REMOTE, [SECOND]), ("clear", Forwarding.RESOLVE, [])]
+    assert len(site.saw("mapping_gleaned")) == 1
+
+
+def test_a_packet_that_waits_goes_with_the_gleaned_mapping() -> None:
+    site = Site(gleaning=True)
+    site.silent.add(RESOLVER)
+    site.give(PacketMissed(PEER, b"packet"))
+    done = site.give(SourceSeen(PEER, SECOND, site.now))
+    assert [each.packet for each in done if isinstance(each, Inject)] == [b"packet"]
+
+
+@pytest.mark.parametrize(
+    ("eid", "peer", "on"),
+    [(PEER, SECOND, False), (ip_address("192.168.1.7"), SECOND, True), (PEER, ip_address("192.168.3.1"), True)],
+    ids=["without the option", "of an EID of our own", "from an EID as if it were a locator"],
+)
+def test_nothing_is_gleaned(eid: Address, peer: Address, on: bool) -> None:
+    site = Site(gleaning=on)
+    site.give(SourceSeen(eid, peer, site.now))
+    assert not site.saw("mapping_gleaned")
+    assert site.xtr.inspect(site.now)["map_cache"] == []

@@ -51,6 +51,18 @@ static __always_inline void hear_nonce(const struct lisp_header *lisp, const str
 		bpf_map_delete_elem(&echo_requests, &peer);
 }
 
+/* A source that packets to would have to wait for a mapping of: say which locator it came from. */
+static __always_inline void hear_source(const struct entry *entry, const struct arrival *arrival,
+					const struct inner *inner, __u64 now)
+{
+	union address eid;
+
+	if (kind_now(entry, now) != KIND_RESOLVE)
+		return;
+	set_source(&eid, inner);
+	report_arrival(REPORT_UNMAPPED_SOURCE, 0, &eid, arrival, inner, now);
+}
+
 static __always_inline void hear_hints(const struct config *config, const struct lisp_header *lisp,
 				       const struct arrival *arrival, const struct inner *inner, __u64 now)
 {
@@ -58,11 +70,15 @@ static __always_inline void hear_hints(const struct config *config, const struct
 
 	if (config->hints & HINT_ECHO_NONCE)
 		hear_nonce(lisp, arrival, inner, now);
-	if (config->hints & HINT_LOCATOR_STATUS) {
-		source = entry_for(arrival->instance_id, inner->family, source_of(inner));
-		if (source)
-			hear_locator_status(lisp, source, arrival, inner, now);
-	}
+	if (!(config->hints & (HINT_LOCATOR_STATUS | HINT_SOURCE)))
+		return;
+	source = entry_for(arrival->instance_id, inner->family, source_of(inner));
+	if (!source)
+		return;
+	if (config->hints & HINT_LOCATOR_STATUS)
+		hear_locator_status(lisp, source, arrival, inner, now);
+	if (config->hints & HINT_SOURCE)
+		hear_source(source, arrival, inner, now);
 }
 
 #endif

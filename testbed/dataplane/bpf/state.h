@@ -54,6 +54,7 @@ struct config {
 enum hint {
 	HINT_LOCATOR_STATUS = 1,
 	HINT_ECHO_NONCE = 2,
+	HINT_SOURCE = 4, /* where an EID without a mapping sends from (§9, gleaning) */
 };
 
 struct locator {
@@ -97,6 +98,7 @@ enum report_kind {
 	REPORT_LOCATOR_STATUS = 6,
 	REPORT_NONCE_ECHOED = 7,
 	REPORT_NONCE_NOT_ECHOED = 8,
+	REPORT_UNMAPPED_SOURCE = 9,
 };
 
 struct report {

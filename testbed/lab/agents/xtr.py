@@ -50,6 +50,7 @@ from testbed.lisp.inputs import (
     OldDestinationVersion,
     PacketMissed,
     SiteLocatorChanged,
+    SourceSeen,
     StaleReceived,
     Started,
 )
@@ -309,6 +310,9 @@ def _input_of(report: DataPlaneEvent) -> Input:
     if report.kind in (DataPlaneEventKind.NONCE_ECHOED, DataPlaneEventKind.NONCE_NOT_ECHOED):
         assert report.peer is not None
         return NonceEchoed(report.peer, report.kind is DataPlaneEventKind.NONCE_ECHOED, report.mono_ns)
+    if report.kind is DataPlaneEventKind.UNMAPPED_SOURCE:
+        assert report.peer is not None
+        return SourceSeen(report.eid, report.peer, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -338,6 +342,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             map_versioning=config.mechanism.map_versions,
             locator_status_bits=None if config.options.locator_status_bits == "none" else 0,
             echo_timeout_ms=config.options.echo_nonce_timeout_s * 1000 if config.options.echo_nonce else None,
+            hear_sources=config.options.gleaning,
             hear_locator_status=config.options.locator_status_bits != "none",
         )
         stack.callback(plane.close)
