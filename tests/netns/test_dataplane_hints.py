@@ -7,10 +7,10 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from testbed.dataplane.ebpf import EbpfDataPlane
-from testbed.dataplane.model import DataPlaneEvent, DataPlaneEventKind, Entry, EntryKind, Locator
+from testbed.dataplane.model import DataPlaneEventKind, Entry, EntryKind, Locator
 from testbed.lisp.wire.data import DataHeader
 from tests.netns.conftest import OpenPlane
-from tests.netns.lispnet import Wire, wait_until
+from tests.netns.lispnet import Wire, events_of, wait_until
 from tests.netns.packets import ETHERNET, Encapsulated, ipv4, is_lisp, udp
 
 pytestmark = pytest.mark.netns
@@ -43,18 +43,6 @@ def sent(site: Wire, core: Wire) -> Encapsulated:
     """What the site's next packet to the peer looks like in the core."""
     site.send(ipv4(EID, PEER, udp(1, 2, b"x")))
     return Encapsulated.read(core.expect(is_lisp)[ETHERNET:])
-
-
-def reported(plane: EbpfDataPlane, kind: DataPlaneEventKind) -> list[DataPlaneEvent]:
-    """The reports of a kind, once there are any."""
-    found: list[DataPlaneEvent] = []
-
-    def any_came() -> bool:
-        found.extend(event for event in plane.read_events() if event.kind is kind)
-        return bool(found)
-
-    wait_until(any_came)
-    return found
 
 
 def heard(plane: EbpfDataPlane) -> list[int]:
@@ -96,7 +84,7 @@ def test_bits_of_an_instance_say_nothing_of_the_ninth_locator(
     plane.set_entry(Entry(REMOTE.eid, REMOTE.kind, REMOTE.locators, instance_id=7))
     header = DataHeader(nonce=1, instance_id=7, locator_status_bits=0b10)
     comes_through(site_wire, core_wire, arriving(header, b"bits"), b"bits")
-    (event,) = reported(plane, DataPlaneEventKind.LOCATOR_STATUS)
+    (event,) = events_of(plane, DataPlaneEventKind.LOCATOR_STATUS)
     assert event.locator_status == 0xFFFFFF02
 
 
@@ -145,7 +133,7 @@ def test_rfc9300_10_1_every_packet_asks_until_the_nonce_comes_back(
         assert (sent(site_wire, core_wire).flags, sent(site_wire, core_wire).flags) == (0x80, 0xA0)
         echo(site_wire, core_wire, DataHeader(nonce=0x777777, echo_nonce=True))
     echo(site_wire, core_wire, DataHeader(nonce=0x123456))
-    (event,) = reported(plane, DataPlaneEventKind.NONCE_ECHOED)
+    (event,) = events_of(plane, DataPlaneEventKind.NONCE_ECHOED)
     assert (str(event.peer), str(event.eid)) == (PEER_RLOC, PEER)
     assert {sent(site_wire, core_wire).flags for _ in range(3)} == {0x80}
 

@@ -16,7 +16,7 @@
  * The first word of the header to a locator. While both sides ask, packets ask and answer by turns: who
  * only answered would never learn that its answers are lost (§10.1 suspends the asking for a while).
  */
-static __always_inline __u32 echoing_nonce(const struct config *config, const struct locator *locator,
+static __noinline __u32 echoing_nonce(const struct config *config, const struct locator *locator,
 					   __u64 now)
 {
 	union address rloc = locator->rloc;

@@ -63,8 +63,9 @@ static __always_inline void hear_source(const struct entry *entry, const struct 
 	report_arrival(REPORT_UNMAPPED_SOURCE, 0, &eid, arrival, inner, now);
 }
 
-static __always_inline void hear_hints(const struct config *config, const struct lisp_header *lisp,
-				       const struct arrival *arrival, const struct inner *inner, __u64 now)
+/* Not inlined: whoever listens to nothing shall not pay for registers and stack that this wants. */
+static __noinline void hear_hints(const struct config *config, const struct lisp_header *lisp,
+				  const struct arrival *arrival, const struct inner *inner, __u64 now)
 {
 	struct entry *source;
 
