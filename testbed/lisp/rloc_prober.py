@@ -154,24 +154,32 @@ class RlocProber:
         self._asked.discard(probe.rloc)
         lost = self._lost[probe.rloc] = self._lost.get(probe.rloc, 0) + 1
         actions: list[Action] = [emit("rloc_probe_unanswered", eid=probe.eid, peer=probe.rloc, in_a_row=lost)]
+        eid = self._eid_of(probe.rloc)
+        if eid is None:
+            self._lost.pop(probe.rloc, None)
+            return actions
         if not self._losses:
             if self._reachability.since(probe.rloc, Cause.ECHO_NONCE) is not None:
                 self.recheck(probe.rloc, now)
             return actions
         if lost < self._losses:
-            return actions + self._send(probe.eid, probe.rloc, now)
+            return actions + self._send(eid, probe.rloc, now)
         self.recheck(probe.rloc, now)
         return actions + self._reachability.lose(probe.rloc, Cause.RLOC_PROBE, now)
 
     def _recheck(self, rloc: Address, now: int) -> list[Action]:
         """Ask a locator that is down, unless no mapping has it any more."""
-        cached = ((entry.eid, each.rloc) for entry in self._cache for each in entry.locators)
-        eid = next((eid for eid, found in chain(self._fellows, cached) if found == rloc), None)
         del self._rechecks[rloc]
+        eid = self._eid_of(rloc)
         if eid is None:
             self._lost.pop(rloc, None)
             return []
         return self._send(eid, rloc, now)
+
+    def _eid_of(self, rloc: Address) -> Prefix | None:
+        """A prefix that a locator may be asked for, or None if it is not in use any more."""
+        cached = ((entry.eid, each.rloc) for entry in self._cache for each in entry.locators)
+        return next((eid for eid, found in chain(self._fellows, cached) if found == rloc), None)
 
     def _send(self, eid: Prefix, rloc: Address, now: int) -> list[Action]:
         nonce = self._random64()

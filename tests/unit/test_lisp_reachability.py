@@ -251,6 +251,16 @@ def test_a_locator_that_no_mapping_has_any_more_is_forgotten() -> None:
     assert site.used() == [FIRST, SECOND]
 
 
+def test_a_locator_that_is_not_in_use_any_more_is_asked_no_more_and_is_not_down() -> None:
+    site = Site("rloc-probe").resolved()
+    site.silent.add(FIRST)
+    site.mapping = EidRecord(EidPrefix(FIXED), 1440, (RlocRecord(SECOND),))
+    site.run_for(60)
+    assert site.used() == [SECOND]
+    assert [fields["in_a_row"] for _, fields in site.saw("rloc_probe_unanswered")] == [1]
+    assert not site.saw("locator_down")
+
+
 def said(site: Site, bits: int, peer: Address = FIRST) -> None:
     """A packet of the peer's comes, with these locator-status-bits."""
     site.give(LocatorStatusSeen(PEER, peer, bits, site.now))
