@@ -21,6 +21,7 @@ from testbed.lisp.actions import (
     SetLocatorStatus,
 )
 from testbed.lisp.config import OptionError, SiteLocator, XtrConfig, XtrOptions
+from testbed.lisp.gleaner import AT_MOST
 from testbed.lisp.inputs import (
     ControlReceived,
     Input,
@@ -489,3 +490,14 @@ def test_nothing_is_gleaned(eid: Address, peer: Address, on: bool) -> None:
     site.give(SourceSeen(eid, peer, site.now))
     assert not site.saw("mapping_gleaned")
     assert site.xtr.inspect(site.now)["map_cache"] == []
+
+
+def test_made_up_sources_do_not_fill_the_cache() -> None:
+    site = Site(gleaning=True)
+    site.silent.add(RESOLVER)
+    for number in range(2 * AT_MOST):
+        site.give(SourceSeen(ip_address("192.168.8.0") + number, SECOND, site.now))
+    assert len(site.xtr.inspect(site.now)["map_cache"]) == AT_MOST
+    site.run_for(4)
+    site.give(SourceSeen(PEER, SECOND, site.now))
+    assert len(site.xtr.inspect(site.now)["map_cache"]) == 1
