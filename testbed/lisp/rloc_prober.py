@@ -10,7 +10,7 @@ from testbed.lisp.actions import CONTROL_PORT, Action, Address, Forwarding, Pref
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.map_cache import MapCache
 from testbed.lisp.reachability import Cause, Reachability
-from testbed.lisp.timing import earliest
+from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecordFlag,
@@ -65,6 +65,7 @@ class RlocProber:
         self._interval_ns = ns(config.mechanism.probe_interval_s or options.rloc_probe_interval_s)
         self._timeout_ns, self._recheck_ns = ns(options.rloc_probe_timeout_s), ns(options.rloc_recheck_s)
         self._losses = options.rloc_probe_losses
+        self._doubts: RateLimiter[Address] = RateLimiter(self._timeout_ns)
         #: The site's other xTRs are asked for what they share, where their state is told to others.
         shared = config.eid_prefixes[:1] if options.locator_status_bits != "none" else ()
         self._fellows = [(eid, rloc) for eid in shared for rloc in config.fellows]
@@ -104,8 +105,14 @@ class RlocProber:
         return actions
 
     def verify(self, eid: Prefix, rloc: Address, now: int) -> list[Action]:
-        """Ask a locator now, because something makes its state doubtful; unless it is being asked."""
-        return [] if rloc in self._asked else self._send(eid, rloc, now)
+        """Ask a locator now, because something makes its state doubtful; unless it is being asked.
+
+        At most once in the time that a probe may take: who sends doubts is not to make us send as much.
+        """
+        self._doubts.forget_before(now)
+        if rloc in self._asked or not self._doubts.allow(rloc, now):
+            return []
+        return self._send(eid, rloc, now)
 
     def recheck(self, rloc: Address, now: int) -> None:
         """Ask a locator that something else has taken down, after the interval of those that are down."""

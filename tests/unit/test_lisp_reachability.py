@@ -297,6 +297,15 @@ def test_rfc9300_5_3_a_bit_that_is_verified_has_the_locator_probed() -> None:
     assert site.used() == [FIRST, SECOND]
 
 
+def test_many_doubts_make_few_probes() -> None:
+    site = Site(locator_status_bits="verify").resolved()
+    for _ in range(200):
+        said(site, 0b10)
+        said(site, 0b11)
+        site.run_for(0.02)
+    assert len(site.saw("rloc_probe_sent")) <= 5  # in 4 s, one a second
+
+
 def test_bits_of_an_xtr_that_is_not_in_the_mapping_are_of_another_mapping() -> None:
     site = Site(locator_status_bits="trust").resolved()
     said(site, 0b10, ip_address("10.0.9.2"))
