@@ -103,7 +103,12 @@ class Configs:
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
             "tolerate": list(lisp.tolerate),
+            "echo_nonce": lisp.echo_nonce,
+            "gleaning": lisp.gleaning,
+            "locator_status_bits": lisp.locator_status_bits,
         }
+        if lisp.rloc_probing:
+            options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s
         options |= self._limits(XtrOptions)
         space = {prefix for each in self._plan.sites for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
         return self._agent(
@@ -111,6 +116,7 @@ class Configs:
             "xtr",
             site.xtr,
             rloc=site.rloc,
+            locators=[{"rloc": site.rloc, "priority": site.rloc_priority, "weight": site.rloc_weight}],
             core_interface=site.core_interface,
             eid_interface=site.eid_interface,
             eid_prefixes=list(site.eid_prefixes),

@@ -45,6 +45,20 @@ class XtrOptions:
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
         departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
             has really left, when the Map-Server says so.
+        rloc_probe_interval_s: between two RLOC-probes of a locator beside a mechanism that does not probe by
+            itself (RFC 9301 §7.1); 0 = it is not probed. The answers are no news of mappings then.
+        rloc_probe_timeout_s: a probe without an answer after this is lost, and the next one goes at once.
+        rloc_probe_losses: so many lost probes in a row take a locator down; 0 = none do.
+        rloc_recheck_s: between two probes of a locator that is down.
+        locator_status_bits: say in data packets which of the site's locators are up, and listen to what others
+            say (RFC 9300 §10): with `verify` a locator that is said to be down is probed, with `trust` it is
+            not used until it is said to be up. Only where all xTRs are trusted (§4.1).
+        echo_nonce: echo nonces, say so in Map-Replies, and ask locators that say so for an echo (RFC 9300
+            §10.1); one that sends without it is down. Only where all xTRs are trusted (§4.1).
+        echo_nonce_interval_s: between two requests to a locator.
+        echo_nonce_timeout_s: after three packets that asked; a longer round trip looks like a failure.
+        gleaning: use where a packet came from as the mapping of its source for three seconds, while the
+            mapping system is asked (RFC 9300 §9). Only where all xTRs are trusted (§4.1).
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -66,6 +80,15 @@ class XtrOptions:
     resubscribe_s: float = 60.0
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
+    rloc_probe_interval_s: float = 0.0
+    rloc_probe_timeout_s: float = 1.0
+    rloc_probe_losses: int = 3
+    rloc_recheck_s: float = 10.0
+    echo_nonce: bool = False
+    echo_nonce_interval_s: float = 10.0
+    echo_nonce_timeout_s: float = 1.0
+    gleaning: bool = False
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()
 
@@ -98,6 +121,21 @@ class MapServerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteLocator:
+    """A locator of a site, as its mappings give it.
+
+    Attributes:
+        rloc: the address of one of its xTRs.
+        priority: lower is better; 255 is not to be used (RFC 9300 §9).
+        weight: share of the traffic among those of one priority.
+    """
+
+    rloc: Address
+    priority: int = 1
+    weight: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class XtrConfig:
     """One xTR.
 
@@ -113,6 +151,8 @@ class XtrConfig:
         secret: shared with the Map-Servers.
         mechanism: of the experiment.
         options: the knobs.
+        locators: of every mapping that it registers: all of the site's, its own among them; none given is
+            its own alone. Nobody merges what several xTRs register: each must be told all of them.
     """
 
     rloc: Address
@@ -126,6 +166,28 @@ class XtrConfig:
     secret: Secret
     mechanism: Mechanism
     options: XtrOptions = XtrOptions()
+    locators: tuple[SiteLocator, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for locators that cannot be the site's, and for options that exclude each other."""
+        if self.options.echo_nonce and self.mechanism.map_versions:
+            raise OptionError(
+                "echo-nonce-and-map-versions",
+                "Nonces cannot be echoed under the mechanism map-version",
+                why="map-versions take the nonce's place in the header (RFC 9300 §5.3)",
+            )
+        rlocs = [each.rloc for each in self.locators]
+        if rlocs and (self.rloc not in rlocs or len(set(rlocs)) < len(rlocs)):
+            raise OptionError(
+                "site-locators",
+                f"The site's locators are {', '.join(map(str, rlocs))}",
+                why=f"allowed: each once, and the xTR's own, {self.rloc}, among them",
+            )
+
+    @property
+    def fellows(self) -> tuple[Address, ...]:
+        """The other locators of its site."""
+        return tuple(each.rloc for each in self.locators if each.rloc != self.rloc)
 
     def is_own_address(self, prefix: Prefix) -> bool:
         """Whether a prefix is one of the xTR's addresses, which no mapping may take from it."""

@@ -26,6 +26,7 @@ from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.map_version import is_newer
 from testbed.lisp.mapping import best_rloc, cache_entry, first_rloc, judge
 from testbed.lisp.questions import Questions
+from testbed.lisp.reachability import Reachability
 from testbed.lisp.refusals import dropped
 from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
@@ -59,6 +60,7 @@ class Itr:
         self._config = config
         self._override = override
         self.cache = MapCache()
+        self.reachability = Reachability(self.cache, self._reprogram, self._ask, config.fellows)
         options = config.options
         self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s), subscription_nonce)
         self.counters: Counter[str] = Counter()
@@ -224,9 +226,10 @@ class Itr:
             self.counters["map_cache_full"] += 1
             self._held.drop(eid, "held_packets_dropped_by_mapping")
             return [emit("map_cache_refused", eid=eid, reason="full")]
+        superseded = [self.cleared(each) for each in self.cache.remove_gleaned(eid)]
         entry = self.cache.insert(cache_entry(record, eid, now, ns(self._config.options.local_cache_ttl_s)))
         programmed = self._program(entry, override)
-        actions: list[Action] = [programmed]
+        actions: list[Action] = [programmed, *superseded]
         if not entry.same_mapping(old):
             actions.append(
                 emit(
@@ -236,6 +239,15 @@ class Itr:
                 )
             )  # fmt: skip
         return actions + self._release(eid, now)
+
+    def glean(self, entry: CacheEntry, now: int) -> list[Action]:
+        """Use a guess until the mapping system has said what is right, which is asked (RFC 9300 §9)."""
+        options = self._config.options
+        full = len(self.cache) >= options.map_cache_entries or len(self._questions) >= options.open_questions
+        if full or self._override(entry.eid) is not None:
+            return []
+        self.cache.insert(entry)
+        return [self._reprogram(entry), *self._ask(entry.eid, now), *self._release(entry.eid, now)]
 
     def forget(self, eid: Prefix) -> list[Action]:
         """Drop a mapping and its open question because the EID is local now; send on what was held for it."""
@@ -275,12 +287,10 @@ class Itr:
                 {
                     "eid": str(entry.eid),
                     "forwarding": entry.forwarding.value,
-                    "locators": [
-                        {"rloc": str(each.rloc), "priority": each.priority, "weight": each.weight}
-                        for each in entry.locators
-                    ],
+                    "locators": self.reachability.inspect(entry),
                     "remaining_s": round((entry.expires_ns - now) / 1e9, 3),
                     "map_version": entry.map_version,
+                    "gleaned": entry.gleaned,
                 }
                 for entry in self.cache
             ],
@@ -305,7 +315,11 @@ class Itr:
         sent_on = override is Forwarding.AWAY and self._config.mechanism.reencapsulate
         if sent_on and kind is Forwarding.REMOTE:
             kind = Forwarding.AWAY
-        return SetForwarding(entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version)
+        locators = self.reachability.usable(entry)
+        return SetForwarding(entry.eid, kind, locators, entry.expires_ns, entry.instance_id, entry.map_version)
+
+    def _reprogram(self, entry: CacheEntry) -> SetForwarding:
+        return self._program(entry, self._override(entry.eid))
 
     def _remove(self, eid: Prefix) -> list[Action]:
         old = self.cache.remove(eid)

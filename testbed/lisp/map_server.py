@@ -12,6 +12,7 @@ from testbed.lisp.admission import Admission, Correspondent, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.map_version import MapVersions
+from testbed.lisp.mapping import agree
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
@@ -237,6 +238,9 @@ class MapServer:
             )  # fmt: skip
             return [changed, *self._tell_of_withdrawal(old, now)]
         same_owner = old is not None and old.owner == claimant
+        if old is not None and old.site.name == site.name and not site.is_dynamic(eid) and agree(old.record, record):
+            # The xTRs of a site take turns to refresh its prefixes; that is no change.
+            same_owner, record = True, old.record
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
             lifetime_ns = record.ttl_minutes * MINUTE_NS

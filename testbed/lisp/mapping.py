@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from testbed.lisp.actions import MINUTE_NS, Address, Forwarding, ForwardingLocator, Prefix
 from testbed.lisp.config import XtrConfig
 from testbed.lisp.map_cache import CacheEntry
-from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag
+from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag, RlocRecord
 from testbed.lisp.wire import Action as MappingAction
 
 #: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
@@ -36,7 +36,8 @@ def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> 
         forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
     else:
         forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
-    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
+    listed = tuple(each.rloc if isinstance(each.rloc, Address) else None for each in record.locators)
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now, listed)
 
 
 def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
@@ -105,6 +106,16 @@ def _usable(record: EidRecord, asked: Prefix, config: XtrConfig) -> Prefix | str
     if record.locators:
         return "wider than the EID space"
     return next((space for space in spaces if space.overlaps(asked)), spaces[0])
+
+
+def agree(one: EidRecord, other: EidRecord) -> bool:
+    """Whether two xTRs registered the same mapping: only whose own each locator is may differ (L-bit)."""
+    return replace(one, locators=()) == replace(other, locators=()) and shared(one) == shared(other)
+
+
+def shared(record: EidRecord) -> tuple[RlocRecord, ...]:
+    """The locators of a mapping as any xTR of the site would register them."""
+    return tuple(replace(each, flags=each.flags & ~LocatorFlag.LOCAL) for each in record.locators)
 
 
 def best_rloc(entry: CacheEntry) -> Address | None:

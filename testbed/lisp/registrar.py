@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl, emit
-from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.config import SiteLocator, XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
 from testbed.lisp.nonces import FURTHEST_AHEAD
@@ -28,6 +28,7 @@ from testbed.lisp.wire import (
     MapRegister,
     MapRegisterFlag,
     RlocRecord,
+    in_wire_order,
 )
 
 #: The owner under which the register nonce is stored.
@@ -101,6 +102,8 @@ class Registrar:
         self._config = config
         self._nonce = nonce
         self._registrations: dict[tuple[Prefix, Address], Registration] = {}
+        #: Locators of the site that are down.
+        self._unreachable: set[Address] = set()
         #: Of our mappings, as the Map-Servers number them (docs/adr/0004-map-versions.md).
         self._versions: dict[Prefix, int] = {}
 
@@ -218,16 +221,37 @@ class Registrar:
         ]
 
     def record(self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False) -> EidRecord:
-        """Our mapping of a prefix: this xTR's locator (RFC 9301 §5.4)."""
+        """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
         options = self._config.options
-        flags = LocatorFlag.REACHABLE | LocatorFlag.LOCAL
         return EidRecord(
             EidPrefix(eid),
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
-            (RlocRecord(self._config.rloc, flags=flags),),
+            self.locators(),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
             map_version=self.version_of(eid),
         )
+
+    def locators(self) -> tuple[RlocRecord, ...]:
+        """The site's locators, in the order of every mapping of it."""
+        given = self._config.locators or (SiteLocator(self._config.rloc),)
+        return in_wire_order(self._locator(each) for each in given)
+
+    def set_reachable(self, rloc: Address, up: bool, now: int) -> list[Action]:
+        """A locator of the site is up or down (R-bit, RFC 9301 §5.4): register anew what is registered."""
+        if up is (rloc not in self._unreachable) or rloc not in {each.rloc for each in self.locators()}:
+            return []
+        self._unreachable ^= {rloc}
+        actions: list[Action] = []
+        for registration in self._registrations.values():
+            if registration.machine.accepts(RegistrationInput.REFRESH):
+                registration.machine.feed(RegistrationInput.REFRESH)
+                actions += self._transmit(registration, now)
+        return actions
+
+    def _locator(self, locator: SiteLocator) -> RlocRecord:
+        own = LocatorFlag.LOCAL if locator.rloc == self._config.rloc else LocatorFlag.NONE
+        up = LocatorFlag.NONE if locator.rloc in self._unreachable else LocatorFlag.REACHABLE
+        return RlocRecord(locator.rloc, locator.priority, locator.weight, flags=up | own)
 
     def _of(self, eid: Prefix) -> list[Registration]:
         return [each for (prefix, _), each in self._registrations.items() if prefix == eid]

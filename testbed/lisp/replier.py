@@ -25,10 +25,11 @@ class Replier:
     Args:
         rloc: of the sender.
         interval_ns: of the limit; 0 switches it off.
+        flags: of every reply.
     """
 
-    def __init__(self, rloc: Address, interval_ns: int) -> None:
-        self._rloc = rloc
+    def __init__(self, rloc: Address, interval_ns: int, flags: MapReplyFlag = MapReplyFlag.NONE) -> None:
+        self._rloc, self._flags = rloc, flags
         self._limit: RateLimiter[tuple[Address, Eid | None]] = RateLimiter(interval_ns)
 
     def reply(
@@ -57,7 +58,7 @@ class Replier:
                 )
             ]  # fmt: skip
         self._limit.forget_before(now)
-        reply = MapReply(request.nonce, records, MapReplyFlag.PROBE if probe else MapReplyFlag.NONE)
+        reply = MapReply(request.nonce, records, self._flags | (MapReplyFlag.PROBE if probe else MapReplyFlag.NONE))
         actions: list[Action] = [SendControl(reply.encode(), itr_rloc, port)]
         for record in records:
             rlocs = [locator.rloc for locator in record.locators]

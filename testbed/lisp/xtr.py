@@ -33,12 +33,12 @@ from testbed.lisp.inputs import (
     Started,
 )
 from testbed.lisp.itr import Itr
+from testbed.lisp.locators import Locators
 from testbed.lisp.map_notifies import MapNotifies
 from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.refusals import dropped
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
-from testbed.lisp.rloc_prober import RlocProber
 from testbed.lisp.solicitor import Solicitor
 from testbed.lisp.timing import earliest
 from testbed.lisp.tolerances import Tolerance, refusal, used
@@ -84,8 +84,9 @@ class Xtr:
         self._registrar = Registrar(config, nonce)
         self._itr = Itr(config, random64, self._presence.override, subscription_nonce)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
-        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
-        self._prober = RlocProber(config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s))
+        capable = MapReplyFlag.ECHO_NONCE_CAPABLE if config.options.echo_nonce else MapReplyFlag.NONE
+        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s), capable)
+        self._locators = Locators(config, self._registrar, self._itr, random64)
         self._counters: Counter[str] = Counter()
         self._notifies = MapNotifies(config, self._presence, self._registrar, self._itr, self._counters)
         #: EID → the locator to which its packets last went, for the event that says it changed.
@@ -101,6 +102,7 @@ class Xtr:
             NewSourceVersion: self._new_source,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
+            **self._locators.handlers,
         }
 
     def handle(self, event: Input, now: int) -> list[Action]:
@@ -109,13 +111,13 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        parts = (self._registrar, self._itr, self._prober, self._solicitor)
+        parts = (self._registrar, self._itr, self._locators, self._solicitor)
         return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
-        actions += self._prober.handle_timer(now) + self._solicitor.handle_timer(now)
+        actions += self._locators.handle_timer(now) + self._solicitor.handle_timer(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -134,7 +136,6 @@ class Xtr:
         }
 
     def _started(self, event: Started, now: int) -> list[Action]:
-        self._prober.start(now)
         actions: list[Action] = []
         # Longest prefix wins, so what is local may be inside what is resolved.
         actions += [SetForwarding(prefix, Forwarding.RESOLVE) for prefix in self._config.eid_space]
@@ -142,7 +143,7 @@ class Xtr:
             actions.append(SetForwarding(prefix, Forwarding.LOCAL))
         for prefix in self._config.eid_prefixes:
             actions += self._registrar.register(prefix, now)
-        return actions
+        return actions + self._locators.start(now)
 
     # --- the LAN -----------------------------------------------------------------------------------
 
@@ -256,10 +257,10 @@ class Xtr:
         if isinstance(message, MapRequest):
             return self._request(message, event.source, event.port, now, encapsulated=False)
         if isinstance(message, MapReply) and message.flags & MapReplyFlag.PROBE:
-            probe, actions = self._prober.answered(message, event.source, now)
-            if probe is None:
+            taken = self._locators.answered(message, event.source, now)
+            if taken is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
-            return actions + self._itr.probed(probe, message.records, now)
+            return taken
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):

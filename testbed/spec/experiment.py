@@ -55,7 +55,14 @@ class LispSpec(Model):
         refresh_s: period of Map-Register refreshes (RFC 9301 §8.2: 60).
         proxy_reply: the Map-Server answers for the ETRs; false: it forwards requests to them.
         hold: an ITR holds packets while it resolves; false: it drops them.
-        rloc_probe_interval_s: period of RLOC-probes (RFC 9300 §7.1), for the mechanism `rloc-probe`.
+        rloc_probe_interval_s: period of RLOC-probes (RFC 9301 §7.1), for the mechanism `rloc-probe` and `rloc_probing`.
+        rloc_probing: locators are probed beside any mechanism, and not used while they do not answer.
+        locator_status_bits: data packets say which locators of a site are up; what others say is verified by a
+            probe, or trusted (RFC 9300 §10).
+        echo_nonce: locators are asked to send a nonce back in data packets, and not used while they do not
+            (RFC 9300 §10.1); not under `map-version`.
+        gleaning: where a packet came from is its source's mapping for three seconds, while the mapping system is
+            asked (RFC 9300 §9).
         rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
             processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
         authentication: of Map-Registers and Map-Notifies. RFC 9301 §1.1 has the one with a key for each message (HKDF)
@@ -69,6 +76,10 @@ class LispSpec(Model):
     proxy_reply: bool = True
     hold: bool = True
     rloc_probe_interval_s: Timeout = 60.0
+    rloc_probing: bool = False
+    echo_nonce: bool = False
+    gleaning: bool = False
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     authentication: Literal["hmac-sha-256-128", "hmac-sha-256-128+hkdf"] = "hmac-sha-256-128+hkdf"
     tolerate: tuple[Tolerance, ...] = ()

@@ -11,10 +11,10 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from testbed.dataplane.ebpf import EbpfDataPlane
-from testbed.dataplane.model import DataPlaneEvent, DataPlaneEventKind, Entry, EntryKind, Locator
+from testbed.dataplane.model import DataPlaneEventKind, Entry, EntryKind, Locator
 from testbed.errors import TestbedError
 from tests.netns.conftest import OpenPlane
-from tests.netns.lispnet import Network, Wire, inside, wait_for, wait_until
+from tests.netns.lispnet import Network, Wire, events_of, inside, wait_for, wait_until
 from tests.netns.packets import ETHERNET, Encapsulated, Ip, checksum, ipv4, ipv6, is_lisp, lisp, udp
 
 pytestmark = pytest.mark.netns
@@ -30,18 +30,6 @@ def entry(eid: str, kind: EntryKind, *rlocs: str) -> Entry:
 
 def arriving(inner: bytes, source: str = OLD_RLOC, ttl: int = 60, tos: int = 0) -> bytes:
     return ipv4(source, RLOC, udp(50000, 4341, lisp(inner)), ttl=ttl, tos=tos)
-
-
-def events_of(plane: EbpfDataPlane, kind: DataPlaneEventKind) -> list[DataPlaneEvent]:
-    """The reports of a kind, once there are any."""
-    found: list[DataPlaneEvent] = []
-
-    def any_came() -> bool:
-        found.extend(event for event in plane.read_events() if event.kind is kind)
-        return bool(found)
-
-    wait_until(any_came)
-    return found
 
 
 def missed(plane: EbpfDataPlane) -> bytes:

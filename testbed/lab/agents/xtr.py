@@ -33,20 +33,26 @@ from testbed.lisp.actions import (
     ClearForwarding,
     Inject,
     ProbeNeighbour,
+    RequestEcho,
     SaveNonce,
     SetForwarding,
+    SetLocatorStatus,
     UnbindNeighbour,
 )
-from testbed.lisp.config import XtrConfig, XtrOptions, options_from
+from testbed.lisp.config import SiteLocator, XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
     FirstPacketSent,
     HostExpected,
     HostGone,
     HostSighted,
     Input,
+    LocatorStatusSeen,
     NewSourceVersion,
+    NonceEchoed,
     OldDestinationVersion,
     PacketMissed,
+    SiteLocatorChanged,
+    SourceSeen,
     StaleReceived,
     Started,
 )
@@ -88,7 +94,12 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         secret=Secret.configured(int(raw["key_id"]), read_key(Path(raw["key_file"])), raw["authentication"]),
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
+        locators=tuple(_site_locator(each) for each in raw.get("locators", ())),
     )
+
+
+def _site_locator(raw: Mapping[str, Any]) -> SiteLocator:
+    return SiteLocator(ip_address(raw["rloc"]), int(raw.get("priority", 1)), int(raw.get("weight", 100)))
 
 
 def _mechanism(raw: Mapping[str, Any]) -> Mechanism:
@@ -131,6 +142,7 @@ class XtrAgent:
         nonces: NonceStore,
     ) -> None:
         self._plane, self._lan, self._gateways = plane, lan, config.gateways
+        self._rlocs = (config.rloc, *config.fellows)
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
@@ -146,6 +158,8 @@ class XtrAgent:
             {
                 SaveNonce: nonces.save,
                 SetForwarding: self._set_forwarding,
+                SetLocatorStatus: lambda action: plane.set_locator_status(action.bits),
+                RequestEcho: lambda action: plane.request_echo(action.rloc, action.nonce),
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
@@ -158,6 +172,7 @@ class XtrAgent:
         runtime.on("hint", self._hint)
         runtime.on("expect", self._expect)
         runtime.on("gone", self._gone)
+        runtime.on("locator", self._locator)
         self._readers: dict[int, Callable[[], None]] = {
             lan.fileno(): self._read_lan,
             plane.event_fd(): self._read_reports,
@@ -231,6 +246,15 @@ class XtrAgent:
         self.driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
+    def _locator(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The operator says whether a locator of this site is up."""
+        rloc, up = ip_address(request["rloc"]), request["up"]
+        if rloc not in self._rlocs or not isinstance(up, bool):
+            known = ", ".join(map(str, self._rlocs))
+            raise ValueError(f"{request['rloc']!r} up {up!r}; allowed: one of {known}, true or false")
+        self.driver.feed(SiteLocatorChanged(rloc, up), time.monotonic_ns())
+        return {}
+
     # --- actions -----------------------------------------------------------------------------------
 
     def _set_forwarding(self, action: SetForwarding) -> None:
@@ -282,6 +306,16 @@ def _input_of(report: DataPlaneEvent) -> Input:
         assert report.peer is not None
         assert report.map_version is not None
         return _VERSION_INPUTS[report.kind](report.eid, report.peer, report.map_version, report.mono_ns)
+    if report.kind is DataPlaneEventKind.LOCATOR_STATUS:
+        assert report.peer is not None
+        assert report.locator_status is not None
+        return LocatorStatusSeen(report.eid, report.peer, report.locator_status, report.mono_ns)
+    if report.kind in (DataPlaneEventKind.NONCE_ECHOED, DataPlaneEventKind.NONCE_NOT_ECHOED):
+        assert report.peer is not None
+        return NonceEchoed(report.peer, report.kind is DataPlaneEventKind.NONCE_ECHOED, report.mono_ns)
+    if report.kind is DataPlaneEventKind.UNMAPPED_SOURCE:
+        assert report.peer is not None
+        return SourceSeen(report.eid, report.peer, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -303,7 +337,17 @@ def _without_effect(plane: DataPlane) -> dict[type, Callable[[Any], None]]:
     return {
         SetForwarding: lambda action: plane.rehearse(_entry(action)),
         **dict.fromkeys(
-            (ClearForwarding, BindNeighbour, UnbindNeighbour, AnswerNeighbour, ProbeNeighbour, Inject), nothing
+            (
+                AnswerNeighbour,
+                BindNeighbour,
+                ClearForwarding,
+                Inject,
+                ProbeNeighbour,
+                RequestEcho,
+                SetLocatorStatus,
+                UnbindNeighbour,
+            ),
+            nothing,
         ),
     }
 
@@ -324,6 +368,10 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
             on_path_mtu=lambda rloc, mtu: runtime.log.emit("path_mtu_changed", rloc=str(rloc), mtu=mtu),
+            locator_status_bits=None if config.options.locator_status_bits == "none" else 0,
+            echo_timeout_ms=config.options.echo_nonce_timeout_s * 1000 if config.options.echo_nonce else None,
+            hear_sources=config.options.gleaning,
+            hear_locator_status=config.options.locator_status_bits != "none",
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])

@@ -205,6 +205,11 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("probes:", "lisp: {authentication: none}\nprobes:", [
         "e.yaml:8:24: 'none' is not known; allowed: hmac-sha-256-128, hmac-sha-256-128+hkdf"
     ]),
+    (
+        "mechanism: ttl",
+        "mechanism: map-version\nlisp: {echo_nonce: true}",
+        ["e.yaml:6:20: map-versions take the nonce's place (RFC 9300 §5.3); allowed with map-version: false"],
+    ),
     ("probes:", "guest: {name: vm2}\nprobes:", [
         "e.yaml:8:15: no guest is called 'vm2'; did you mean 'vm1'? Allowed: vm1"
     ]),
