@@ -328,30 +328,6 @@ def _destination(packet: bytes) -> Address:
     return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
 
 
-def _without_effect(plane: DataPlane) -> dict[type, Callable[[Any], None]]:
-    """How an understudy carries out what an xTR wants done."""
-
-    def nothing(action: object) -> None:
-        return
-
-    return {
-        SetForwarding: lambda action: plane.rehearse(_entry(action)),
-        **dict.fromkeys(
-            (
-                AnswerNeighbour,
-                BindNeighbour,
-                ClearForwarding,
-                Inject,
-                ProbeNeighbour,
-                RequestEcho,
-                SetLocatorStatus,
-                UnbindNeighbour,
-            ),
-            nothing,
-        ),
-    }
-
-
 @asynccontextmanager
 async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
     """An xTR in the node's network namespace, for as long as the context is open."""
@@ -385,7 +361,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             rehearsal = Rehearsal(
                 part, config.mechanism, xtr_options=config.options, authentication=runtime.config["authentication"]
             )
-            dry = _without_effect(plane)
+            dry: dict[type, Callable[[Any], None]] = {SetForwarding: lambda action: plane.rehearse(_entry(action))}
             stack.enter_context(
                 rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
             )
