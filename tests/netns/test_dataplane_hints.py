@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address, ip_network
 
 import pytest
 
+from testbed.dataplane import icmp
 from testbed.dataplane.ebpf import EbpfDataPlane
 from testbed.dataplane.model import DataPlaneEventKind, Entry, EntryKind, Locator
 from testbed.lisp.wire.data import DataHeader
 from tests.netns.conftest import OpenPlane
 from tests.netns.lispnet import Wire, events_of, wait_until
 from tests.netns.packets import ETHERNET, Encapsulated, ipv4, is_lisp, udp
+from tests.netns.test_dataplane_mtu import ROUTER, SENT, paths_of
 
 pytestmark = pytest.mark.netns
 
@@ -74,6 +77,26 @@ def test_rfc9300_10_bits_are_reported_when_they_change(open_plane: OpenPlane, si
         for _ in range(3):
             comes_through(site_wire, core_wire, said, b"bits")
         assert heard(plane) == []
+
+
+def test_bits_are_not_reported_again_because_of_a_path_mtu_but_of_a_new_mapping(
+    open_plane: OpenPlane, site_wire: Wire, core_wire: Wire
+) -> None:
+    plane = opened(open_plane, hear_locator_status=True)
+    said = arriving(DataHeader(nonce=1, locator_status_bits=0b11), b"bits")
+
+    def told() -> bool:
+        comes_through(site_wire, core_wire, said, b"bits")
+        return heard(plane) == [0b11]
+
+    wait_until(told)
+    reported_ns = time.monotonic_ns()
+    core_wire.send(icmp.too_big(SENT, ROUTER, 1300))
+    wait_until(lambda: plane.read_missed() is None and bool(paths_of(plane)))
+    wait_until(lambda: time.monotonic_ns() > reported_ns + 20_000_000)  # a report could come again
+    assert not told()
+    plane.set_entry(REMOTE)
+    wait_until(told)
 
 
 def test_bits_of_an_instance_say_nothing_of_the_ninth_locator(

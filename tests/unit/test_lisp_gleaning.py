@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
@@ -72,12 +73,18 @@ def test_a_packet_that_waits_goes_with_the_gleaned_mapping() -> None:
 
 
 @pytest.mark.parametrize(
-    ("eid", "peer", "on"),
-    [(PEER, SECOND, False), (ip_address("192.168.1.7"), SECOND, True), (PEER, ip_address("192.168.3.1"), True)],
-    ids=["without the option", "of an EID of our own", "from an EID as if it were a locator"],
+    ("eid", "peer", "options"),
+    [
+        (PEER, SECOND, {"gleaning": False}),
+        (ip_address("192.168.1.7"), SECOND, {}),
+        (PEER, ip_address("192.168.3.1"), {}),
+        (PEER, SECOND, {"map_cache_entries": 0}),
+        (PEER, SECOND, {"open_questions": 0}),
+    ],
+    ids=["without the option", "of an EID of our own", "from an EID as if it were a locator", "full", "busy"],
 )
-def test_nothing_is_gleaned(eid: Address, peer: Address, on: bool) -> None:
-    site = Site(gleaning=on)
+def test_nothing_is_gleaned(eid: Address, peer: Address, options: dict[str, Any]) -> None:
+    site = Site(**{"gleaning": True, **options})
     site.give(SourceSeen(eid, peer, site.now))
     assert not site.saw("mapping_gleaned")
     assert site.xtr.inspect(site.now)["map_cache"] == []
