@@ -59,7 +59,7 @@ def _map_server(folder: Path, messages: Messages) -> Iterator[None]:
             {
                 "node": "ms", "events": str(events), "control": str(folder / "ms.sock"),
                 "state": str(folder / "ms.state"),
-                "rloc": str(MAP_SERVER), "sites": sites, "mechanism": "pubsub",
+                "rloc": str(MAP_SERVER), "sites": sites, "mechanism": "pubsub", "authentication": "hmac-sha-256-128",
                 "options": {"registration_lifetime_s": LIFETIME_S, "map_reply_interval_s": 0.0},
             }
         )

@@ -106,7 +106,7 @@ class Bench(Messages):
 
     def __init__(self, mechanism: str = "pubsub") -> None:
         super().__init__()
-        options = MapServerOptions(registration_lifetime_s=LIFETIME_S)
+        options = MapServerOptions(registration_lifetime_s=LIFETIME_S, map_reply_interval_s=0)
         config = MapServerConfig(MAP_SERVER, self.sites, mechanism_named(mechanism), options)
         numbers = random.Random(1)
         self.machine = MapServer(config, saved={}, random64=lambda: numbers.getrandbits(64))

@@ -61,13 +61,16 @@ class EbpfDataPlane:
         slow_path: SlowPath,
         path_mtus: PathMtus,
         refused: interface.RefusedFrames,
-        families: frozenset[int],
+        config: layout.KernelConfig,
         on_path_mtu: Callable[[Address, int], object],
     ) -> None:
         self._reports, self._slow_path, self._path_mtus = reports, slow_path, path_mtus
         self._refused, self._on_path_mtu = refused, on_path_mtu
-        self._families = families
         slow_path.on_too_big, slow_path.on_too_long = self._learn_path_mtu, self._age_out_path_mtus
+        self._families = frozenset(rloc.version for rloc in config.rlocs)
+        self._echo_requests = program.map("echo_requests", layout.ECHO_REQUEST_SIZE)
+        self._configuration = program.map("configuration", layout.CONFIG_SIZE)
+        self._configure(config)
         self._entries = {
             4: program.map("entries_v4", layout.ENTRY_SIZE),
             6: program.map("entries_v6", layout.ENTRY_SIZE),
@@ -108,7 +111,8 @@ class EbpfDataPlane:
             )
         locators = layout.usable_locators(entry, self._families)
         installed = _Installed(entry, locators, self._generation_of(place, locators))
-        self._write(installed, self._counters(*place))
+        # What its packets said of the locators counted for the mapping that is replaced.
+        self._write(installed, replace(self._counters(*place), locator_status=0))
         self._installed[place] = installed
 
     def _write(self, installed: _Installed, counters: layout.Counters) -> None:
@@ -199,6 +203,23 @@ class EbpfDataPlane:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
         return self._slow_path.errors_withheld
 
+    def set_locator_status(self, bits: int) -> None:
+        """Say from now on which of the site's locators are up: bit n is the n-th of its mappings (RFC 9300 §5.3)."""
+        self._configure(replace(self._config, locator_status_bits=bits))
+
+    def request_echo(self, rloc: Address, nonce: int | None) -> None:
+        """Ask a locator in each packet there to echo a nonce (RFC 9300 §10.1); None: ask no more.
+
+        It ends with NONCE_ECHOED, or with NONCE_NOT_ECHOED: a packet that came from there without it, a timeout
+        after three had asked. While nothing comes from there it goes on: that says nothing.
+        """
+        key = layout.encode_address(rloc)
+        if nonce is not None:
+            self._echo_requests[key] = layout.encode_echo_request(nonce)
+        else:
+            with contextlib.suppress(KeyError):
+                del self._echo_requests[key]
+
     def event_fd(self) -> int:
         """A descriptor that is readable when `read_events` has something."""
         return self._reports.fd
@@ -237,6 +258,10 @@ class EbpfDataPlane:
     def close(self) -> None:
         """Detach and free; idempotent. Call it in the namespace where it was opened."""
         self._resources.close()
+
+    def _configure(self, config: layout.KernelConfig) -> None:
+        self._config = config
+        self._configuration[bytes(4)] = config.encode()
 
     def _generation_of(self, place: tuple[Prefix, int], locators: tuple[Locator, ...]) -> int:
         """The generation of these locators at a place: the present one if they are the same."""
@@ -280,6 +305,9 @@ def open_ebpf(
     locator_status_bits: int | None = None,
     map_versioning: bool = False,
     on_path_mtu: Callable[[Address, int], object] = lambda rloc, mtu: None,
+    hear_locator_status: bool = False,
+    echo_timeout_ms: float | None = None,
+    hear_sources: bool = False,
 ) -> EbpfDataPlane:
     """Load the data plane and attach it, in the caller's network namespace.
 
@@ -299,6 +327,10 @@ def open_ebpf(
         map_versioning: compare the map-versions of what arrives with ours (RFC 9302 §7; §8: only in
             closed networks). Off, they are ignored.
         on_path_mtu: told a locator and its MTU whenever that changes.
+        hear_locator_status: report the locator-status-bits of what arrives when they change.
+        echo_timeout_ms: echo nonces that are asked for; `request_echo` waits so long (RFC 9300 §10.1, §4.1: only
+            where all xTRs are trusted). None: neither.
+        hear_sources: report the outer source of packets whose inner one has no mapping.
 
     Raises:
         TestbedError: what is missing or was refused, and the next command.
@@ -306,8 +338,7 @@ def open_ebpf(
     if not 0 <= instance_id <= MAX_INSTANCE_ID:
         raise ValueError(f"instance-ID {instance_id} does not fit into 24 bits")
     rlocs = (rloc, *other_rlocs)
-    families = frozenset(address.version for address in rlocs)
-    if len(families) != len(rlocs):
+    if len({address.version for address in rlocs}) != len(rlocs):
         raise ValueError("one RLOC of each address family")
     core_ifindex, eid_ifindex = interface.index_of(core_interface), interface.index_of(eid_interface)
     mtu = interface.mtu_of(core_interface) if mtu is None else mtu
@@ -320,10 +351,17 @@ def open_ebpf(
         slow_path = SlowPath(tap, gateways)
         stack.callback(slow_path.close)
         slow_path.open_sockets()
+        hints = layout.NO_HINTS
+        if hear_locator_status:
+            hints |= layout.Hint.LOCATOR_STATUS
+        if echo_timeout_ms is not None:
+            hints |= layout.Hint.ECHO_NONCE
+        if hear_sources:
+            hints |= layout.Hint.SOURCE
         config = layout.KernelConfig(
-            core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning
-        )
-        program.map("configuration", layout.CONFIG_SIZE)[bytes(4)] = config.encode()
+            core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning,
+            hints, round((echo_timeout_ms or 0) * 1000),
+        )  # fmt: skip
         program.map("cable", 4)[bytes(4)] = struct.pack("=I", interface.is_cable_to_elsewhere(eid_interface))
         for prefix in dynamic_eid_prefixes:
             program.map(f"dynamic_v{prefix.version}", 4)[layout.encode_key(prefix, instance_id)] = bytes(4)
@@ -334,7 +372,7 @@ def open_ebpf(
             {tap.name: "slow-path-full", core_interface: "core-refused", eid_interface: "eid-refused"}
         )
         stack.callback(refused.close)
-        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, families, on_path_mtu)
+        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, config, on_path_mtu)
         plane.set_own_addresses((address for _, address in own), instance_id)
         for name, ifindex in (
             ("encapsulate_injected", tap.ifindex),

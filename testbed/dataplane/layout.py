@@ -6,11 +6,12 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from testbed.dataplane.model import (
+    VERSION_REPORTS,
     Address,
     DataPlaneEvent,
     DataPlaneEventKind,
@@ -24,12 +25,14 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIBBBB16s16s")
+_CONFIG = struct.Struct("=IIIIIBBBB16s16sII")
+_ECHO_REQUEST = struct.Struct("=QIHH")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sHHI")
 LONGEST_PACKET = 0xFFFF  # octets of IP
-_REPORT = struct.Struct("=QIIBBBx6sHI16s16s16s")
+_REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
+ECHO_REQUEST_SIZE = _ECHO_REQUEST.size
 ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
 
 
@@ -45,12 +48,26 @@ class KernelKind(IntEnum):
     OWN = 7
 
 
+class Hint(IntFlag):
+    """`enum hint`: what arriving packets say that is listened to."""
+
+    LOCATOR_STATUS = 1
+    ECHO_NONCE = 2
+    SOURCE = 4
+
+
+NO_HINTS = Hint(0)
+
 _REPORT_KINDS = {
     1: DataPlaneEventKind.FIRST_PACKET_NEW_RLOC,
     2: DataPlaneEventKind.STALE_PACKET,
     3: DataPlaneEventKind.EID_SEEN,
     4: DataPlaneEventKind.OLD_DESTINATION_VERSION,
     5: DataPlaneEventKind.NEW_SOURCE_VERSION,
+    6: DataPlaneEventKind.LOCATOR_STATUS,
+    7: DataPlaneEventKind.NONCE_ECHOED,
+    8: DataPlaneEventKind.NONCE_NOT_ECHOED,
+    9: DataPlaneEventKind.UNMAPPED_SOURCE,
 }
 
 
@@ -77,6 +94,8 @@ class KernelConfig:
     rlocs: tuple[Address, ...]
     locator_status_bits: int | None = None
     map_versioning: bool = False
+    hints: Hint = NO_HINTS
+    echo_timeout_us: int = 0
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -94,16 +113,19 @@ class KernelConfig:
             self.map_versioning,
             by_family[4].packed.ljust(16, b"\0") if 4 in by_family else bytes(16),
             by_family[6].packed if 6 in by_family else bytes(16),
+            self.hints,
+            self.echo_timeout_us,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the kernel counted for an entry."""
+    """What the kernel counted for an entry, and the locator-status-bits that came last from there (0 = none yet)."""
 
     packets: int = 0
     bytes: int = 0
     last_used_ns: int | None = None
+    locator_status: int = 0
 
 
 def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ...]:
@@ -119,6 +141,16 @@ def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ..
     if any(locator.weight for locator in chosen):
         chosen = [locator for locator in chosen if locator.weight]
     return tuple(chosen[:MAX_LOCATORS])
+
+
+def encode_address(address: Address) -> bytes:
+    """As `union address`."""
+    return address.packed.ljust(16, b"\0")
+
+
+def encode_echo_request(nonce: int) -> bytes:
+    """As `struct echo_request`, before any packet has asked."""
+    return _ECHO_REQUEST.pack(0, nonce, 0, 0)
 
 
 def encode_key(prefix: Prefix, instance_id: int) -> bytes:
@@ -153,7 +185,7 @@ def encode_entry(
         map_version,
         kind,
         len(locators),
-        0,
+        counters.locator_status,
     )
     total = sum(locator.weight for locator in locators)
     tail = b""
@@ -173,35 +205,37 @@ def kernel_kind(kind: EntryKind) -> KernelKind:
 
 def decode_counters(value: bytes) -> Counters:
     """The counters in a `struct entry`."""
-    _, packets, octets, last_used_ns, *_ = _ENTRY.unpack_from(value)
-    return Counters(packets, octets, last_used_ns or None)
+    _, packets, octets, last_used_ns, *_, locator_status = _ENTRY.unpack_from(value)
+    return Counters(packets, octets, last_used_ns or None, locator_status)
 
 
 def decode_report(sample: bytes) -> tuple[DataPlaneEvent, int]:
-    """The event in a `struct report`, and the generation of the entry that it is about."""
-    mono_ns, kind, generation, *families, mac, map_version, _iid, eid, rloc, peer = _REPORT.unpack_from(sample)
+    """The event in a `struct report`, and its number: of FIRST_PACKET_NEW_RLOC the entry's generation."""
+    mono_ns, kind, number, *families, mac, _iid, eid, rloc, peer = _REPORT.unpack_from(sample)
     eid_family, rloc_family, peer_family = families
     sender = ":".join(f"{octet:02x}" for octet in mac) if any(mac) else None
     seen = _address(eid_family, eid)
     if seen is None:
         raise ValueError(f"report without an EID: {sample.hex()}")
+    reported = _REPORT_KINDS[kind]
     event = DataPlaneEvent(
-        _REPORT_KINDS[kind],
+        reported,
         mono_ns,
         seen,
         _address(rloc_family, rloc),
         _address(peer_family, peer),
         sender,
-        map_version=map_version or None,
+        map_version=number if reported in VERSION_REPORTS else None,
+        locator_status=number if reported is DataPlaneEventKind.LOCATOR_STATUS else None,
     )
-    return event, generation
+    return event, number
 
 
 def example_report(eid: Address) -> bytes:
     """A `struct report` as `decode_report` takes it, of a stale packet to an EID."""
     kind = next(number for number, name in _REPORT_KINDS.items() if name is DataPlaneEventKind.STALE_PACKET)
     families = (eid.version, 0, 4)
-    return _REPORT.pack(1, kind, 0, *families, bytes(6), 0, 0, eid.packed.ljust(16, b"\0"), bytes(16), bytes(16))
+    return _REPORT.pack(1, kind, 0, *families, bytes(6), 0, eid.packed.ljust(16, b"\0"), bytes(16), bytes(16))
 
 
 def _address(family: int, octets: bytes) -> Address | None:

@@ -64,6 +64,10 @@ class DataPlaneEventKind(Enum):
     STALE_PACKET = "stale_packet"  # one arrived encapsulated for an AWAY entry; `peer` is its outer source
     OLD_DESTINATION_VERSION = "old_destination_version"  # `peer` has an older mapping of the local `eid`
     NEW_SOURCE_VERSION = "new_source_version"  # `peer` says that the mapping of `eid` which we have is old
+    LOCATOR_STATUS = "locator_status"  # `peer` says which locators of `eid`'s site are up, and it is news
+    NONCE_ECHOED = "nonce_echoed"  # `peer` sent back the nonce that it was asked to (RFC 9300 §10.1)
+    NONCE_NOT_ECHOED = "nonce_not_echoed"  # `peer` sends, and not the nonce that it was asked for in time
+    UNMAPPED_SOURCE = "unmapped_source"  # `eid`, to which packets would meet RESOLVE, sends from `peer`
     EID_SEEN = "eid_seen"  # a frame on the EID LAN from a source with no LOCAL entry under a dynamic prefix
 
 
@@ -79,6 +83,10 @@ class DataPlaneEvent:
     mac: str | None = None
     old_rloc: Address | None = None  # of FIRST_PACKET_NEW_RLOC: where this prefix pointed before
     map_version: int | None = None  # of the *_VERSION reports: what the packet said
+    locator_status: int | None = None  # of LOCATOR_STATUS: bit n is the n-th locator of the mapping
+
+
+VERSION_REPORTS = (DataPlaneEventKind.OLD_DESTINATION_VERSION, DataPlaneEventKind.NEW_SOURCE_VERSION)
 
 
 class DataPlane(Protocol):
@@ -101,6 +109,12 @@ class DataPlane(Protocol):
 
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason."""
+
+    def set_locator_status(self, bits: int) -> None:
+        """Say from now on which of the site's locators are up; only where they are said at all."""
+
+    def request_echo(self, rloc: Address, nonce: int | None) -> None:
+        """Ask a locator in each packet there to echo a nonce, until it does or fails to; None: ask no more."""
 
     def event_fd(self) -> int:
         """A descriptor that is readable when `read_events` has something."""

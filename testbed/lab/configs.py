@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from testbed.lab.hypervisor.keys import write_secret
+from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.plan.model import Guest, Plan, Site
 from testbed.spec.experiment import Experiment
 
@@ -56,6 +57,12 @@ class Configs:
         shared = {"node": node, "events": str(self._events), "control": str(self._folder / f"{name}.sock")}
         return AgentSpec(name, kind, node, {**shared, **config})
 
+    def _limits(self, options: type[XtrOptions] | type[MapServerOptions]) -> dict[str, float]:
+        """The rate limits that are switched off, as far as a kind of agent has them."""
+        known = {each.name for each in fields(options)}
+        off = [f"{name}_interval_s" for name, on in self._experiment.lisp.limiters.model_dump().items() if not on]
+        return {name: 0.0 for name in off if name in known}
+
     def map_server(self) -> AgentSpec:
         """The Map-Server and Map-Resolver."""
         lisp = self._experiment.lisp
@@ -69,11 +76,6 @@ class Configs:
             }
             for site in self._plan.sites
         ]
-        limits: dict[str, Any] = {}
-        if not lisp.limiters.map_reply:
-            limits["map_reply_interval_s"] = 0.0
-        if not lisp.limiters.smr:
-            limits["smr_interval_s"] = 0.0
         node = self._plan.mapping_system.node
         return self._agent(
             node,
@@ -84,7 +86,12 @@ class Configs:
             state=str(self._folder / f"{node}.state"),
             mechanism=self._experiment.mechanism,
             rehearse_every_ms=lisp.rehearse_every_ms,
-            options={"proxy_reply": lisp.proxy_reply, **limits},
+            authentication=lisp.authentication,
+            options={
+                "proxy_reply": lisp.proxy_reply,
+                "tolerate": list(lisp.tolerate),
+                **self._limits(MapServerOptions),
+            },
         )
 
     def xtr(self, site: Site) -> AgentSpec:
@@ -95,19 +102,21 @@ class Configs:
             "refresh_s": lisp.refresh_s,
             "proxy_reply": lisp.proxy_reply,
             "on_miss": "hold" if lisp.hold else "drop",
+            "tolerate": list(lisp.tolerate),
+            "echo_nonce": lisp.echo_nonce,
+            "gleaning": lisp.gleaning,
+            "locator_status_bits": lisp.locator_status_bits,
         }
-        if not lisp.limiters.map_request:
-            options |= {"map_request_interval_s": 0.0, "smr_invoked_interval_s": 0.0}
-        if not lisp.limiters.map_reply:
-            options["map_reply_interval_s"] = 0.0
-        if not lisp.limiters.smr:
-            options["smr_interval_s"] = 0.0
+        if lisp.rloc_probing:
+            options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s
+        options |= self._limits(XtrOptions)
         space = {prefix for each in self._plan.sites for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
         return self._agent(
             site.xtr,
             "xtr",
             site.xtr,
             rloc=site.rloc,
+            locators=[{"rloc": site.rloc, "priority": site.rloc_priority, "weight": site.rloc_weight}],
             core_interface=site.core_interface,
             eid_interface=site.eid_interface,
             eid_prefixes=list(site.eid_prefixes),
@@ -115,6 +124,7 @@ class Configs:
             eid_space=sorted(space),
             gateway=list(site.gateway),
             gateway_mac=site.gateway_mac,
+            authentication=lisp.authentication,
             map_servers=[self._plan.mapping_system.rloc],
             map_resolvers=[self._plan.mapping_system.rloc],
             key_id=site.key_id,

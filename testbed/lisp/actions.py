@@ -89,6 +89,21 @@ class ClearForwarding:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLocatorStatus:
+    """Say in data packets which of the site's locators are up: bit n is the n-th of its mappings (RFC 9300 §5.3)."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEcho:
+    """Ask a locator in data packets to echo a 24-bit nonce (RFC 9300 §10.1); None: ask no more."""
+
+    rloc: Address
+    nonce: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class BindNeighbour:
     """Tell the kernel which MAC on the EID LAN has this EID."""
 
@@ -175,6 +190,8 @@ Action: TypeAlias = (
     SendControl
     | SetForwarding
     | ClearForwarding
+    | SetLocatorStatus
+    | RequestEcho
     | BindNeighbour
     | UnbindNeighbour
     | AnswerNeighbour

@@ -8,6 +8,7 @@ from typing import Any
 from testbed.lisp.actions import CONTROL_PORT, Address
 from testbed.lisp.config import MapServerConfig, SiteConfig
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.sealing import Opened, Secret
 from testbed.lisp.tolerances import Tolerance, Tolerances, refusal
@@ -81,6 +82,8 @@ class Admission:
         # A MAC that ends before the xTR-ID (RFC 9301 §5.6) lets anyone repeat the message as another
         # xTR's; what the MAC does cover, the sender's own locators, must then be new too.
         senders = (claimant,) if opened.covers_trailer else (claimant, *_own_locators(site, message))
+        if is_exhausted(message.nonce):
+            return Refused("nonces exhausted: this xTR needs a new key", site)
         tolerated = self._config.options.tolerate
         needs, ordered, port = set(opened.needs), True, CONTROL_PORT
         for sender in senders:

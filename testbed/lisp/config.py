@@ -11,7 +11,7 @@ from testbed.lisp.actions import SECOND_NS, Address, Prefix
 from testbed.lisp.mechanisms import Mechanism
 from testbed.lisp.sealing import Secret
 from testbed.lisp.tolerances import Tolerance, Tolerances
-from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.wire import EidPrefix, XtrIdentity
 
 O = TypeVar("O")  # noqa: E741 - a class of options
 
@@ -29,16 +29,36 @@ class XtrOptions:
         refresh_s: between registrations of what stays (RFC 9301 §8.2).
         proxy_reply: ask the Map-Server to answer for it (P-bit, RFC 9301 §5.6).
         map_request_interval_s: shortest time between Map-Requests for one EID (RFC 9301 §5.3).
-        map_reply_interval_s: shortest time between Map-Replies to one ITR-RLOC for one EID (RFC 9301
-            §5.4 recommends 3 s for each RLOC whatever the EID, which would hold back the second
-            of two different answers).
-        smr_interval_s: shortest time between SMRs to one RLOC for one EID (RFC 9301 §6.1).
+        map_reply_interval_s: shortest time between Map-Replies to one ITR-RLOC (RFC 9301 §5.4); answers to probes
+            count apart and for each EID.
+        smr_interval_s: shortest time between SMRs to one RLOC (RFC 9301 §6.1).
         smr_invoked_interval_s: shortest time between SMR-invoked Map-Requests for one EID (RFC 9301 §6.1).
         on_miss: what becomes of packets while their mapping is being resolved.
         held_packets: at most, for each EID, with `hold`; the oldest go first.
+        held_packets_total: at most, for all EIDs; more are dropped and counted.
+        open_questions: EIDs that are being resolved at most; packets for more are dropped and counted.
+        map_cache_entries: mappings that are kept at most; more are refused, counted and logged. The data plane has
+            65,536 entries for each IP version, some of them for what is local.
+        local_eids: dynamic EIDs that are or were here at most; sightings of more are refused and logged.
+        resubscribe_s: between two requests for a subscription that is to go on; 0 = never. RFC 9437 has no
+            lifetime of one; a Map-Server that restarts has lost it.
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
         departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
             has really left, when the Map-Server says so.
+        rloc_probe_interval_s: between two RLOC-probes of a locator beside a mechanism that does not probe by
+            itself (RFC 9301 §7.1); 0 = it is not probed. The answers are no news of mappings then.
+        rloc_probe_timeout_s: a probe without an answer after this is lost, and the next one goes at once.
+        rloc_probe_losses: so many lost probes in a row take a locator down; 0 = none do.
+        rloc_recheck_s: between two probes of a locator that is down.
+        locator_status_bits: say in data packets which of the site's locators are up, and listen to what others
+            say (RFC 9300 §10): with `verify` a locator that is said to be down is probed, with `trust` it is
+            not used until it is said to be up. Only where all xTRs are trusted (§4.1).
+        echo_nonce: echo nonces, say so in Map-Replies, and ask locators that say so for an echo (RFC 9300
+            §10.1); one that sends without it is down. Only where all xTRs are trusted (§4.1).
+        echo_nonce_interval_s: between two requests to a locator.
+        echo_nonce_timeout_s: after three packets that asked; a longer round trip looks like a failure.
+        gleaning: use where a packet came from as the mapping of its source for three seconds, while the
+            mapping system is asked (RFC 9300 §9). Only where all xTRs are trusted (§4.1).
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
@@ -48,13 +68,27 @@ class XtrOptions:
     refresh_s: float = 60.0
     proxy_reply: bool = True
     map_request_interval_s: float = 1.0
-    map_reply_interval_s: float = 0.5
+    map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
     smr_invoked_interval_s: float = 3.0
     on_miss: Literal["hold", "drop"] = "hold"
     held_packets: int = 32
+    held_packets_total: int = 4096
+    open_questions: int = 1024
+    map_cache_entries: int = 60_000
+    local_eids: int = 4096
+    resubscribe_s: float = 60.0
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
+    rloc_probe_interval_s: float = 0.0
+    rloc_probe_timeout_s: float = 1.0
+    rloc_probe_losses: int = 3
+    rloc_recheck_s: float = 10.0
+    echo_nonce: bool = False
+    echo_nonce_interval_s: float = 10.0
+    echo_nonce_timeout_s: float = 1.0
+    gleaning: bool = False
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
     tolerate: Tolerances = frozenset()
 
@@ -71,6 +105,7 @@ class MapServerOptions:
         hole_ttl_minutes: of the negative reply for what is no LISP EID (§8.3).
         map_reply_interval_s: as in `XtrOptions`.
         smr_interval_s: as in `XtrOptions`.
+        subscriptions: kept at most, with the nonces of ended ones (RFC 9437 §5); who asks for more gets a Map-Reply.
         tolerate: as in `XtrOptions`.
     """
 
@@ -79,9 +114,25 @@ class MapServerOptions:
     registration_lifetime_s: float = 180.0
     unregistered_ttl_minutes: int = 1
     hole_ttl_minutes: int = 15
-    map_reply_interval_s: float = 0.5
+    map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
+    subscriptions: int = 65_536
     tolerate: Tolerances = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLocator:
+    """A locator of a site, as its mappings give it.
+
+    Attributes:
+        rloc: the address of one of its xTRs.
+        priority: lower is better; 255 is not to be used (RFC 9300 §9).
+        weight: share of the traffic among those of one priority.
+    """
+
+    rloc: Address
+    priority: int = 1
+    weight: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +151,8 @@ class XtrConfig:
         secret: shared with the Map-Servers.
         mechanism: of the experiment.
         options: the knobs.
+        locators: of every mapping that it registers: all of the site's, its own among them; none given is
+            its own alone. Nobody merges what several xTRs register: each must be told all of them.
     """
 
     rloc: Address
@@ -113,6 +166,33 @@ class XtrConfig:
     secret: Secret
     mechanism: Mechanism
     options: XtrOptions = XtrOptions()
+    locators: tuple[SiteLocator, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for locators that cannot be the site's, and for options that exclude each other."""
+        if self.options.echo_nonce and self.mechanism.map_versions:
+            raise OptionError(
+                "echo-nonce-and-map-versions",
+                "Nonces cannot be echoed under the mechanism map-version",
+                why="map-versions take the nonce's place in the header (RFC 9300 §5.3)",
+            )
+        rlocs = [each.rloc for each in self.locators]
+        if rlocs and (self.rloc not in rlocs or len(set(rlocs)) < len(rlocs)):
+            raise OptionError(
+                "site-locators",
+                f"The site's locators are {', '.join(map(str, rlocs))}",
+                why=f"allowed: each once, and the xTR's own, {self.rloc}, among them",
+            )
+
+    @property
+    def fellows(self) -> tuple[Address, ...]:
+        """The other locators of its site."""
+        return tuple(each.rloc for each in self.locators if each.rloc != self.rloc)
+
+    def is_own_address(self, prefix: Prefix) -> bool:
+        """Whether a prefix is one of the xTR's addresses, which no mapping may take from it."""
+        single = prefix.prefixlen == prefix.max_prefixlen
+        return single and prefix.network_address in (self.rloc, *self.gateways)
 
     def is_dynamic(self, eid: Address) -> bool:
         """Whether an EID may come and go here."""
@@ -134,6 +214,21 @@ class SiteConfig:
     eid_prefixes: tuple[Prefix, ...]
     dynamic_eid_prefixes: tuple[Prefix, ...]
     secret: Secret
+
+    def may_register(self, eid: EidPrefix) -> bool:
+        """Whether an EID-prefix is within what the site is authoritative for (RFC 9301 §8.2)."""
+        if eid.instance_id != 0:
+            return False
+        return self.is_dynamic(eid.prefix) or any(_within(eid.prefix, each) for each in self.eid_prefixes)
+
+    def is_dynamic(self, eid: Prefix) -> bool:
+        """Whether a prefix is a single EID that may come to the site and go from it."""
+        single = eid.prefixlen == eid.max_prefixlen
+        return single and any(_within(eid, each) for each in self.dynamic_eid_prefixes)
+
+
+def _within(inner: Prefix, outer: Prefix) -> bool:
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
 
 
 @dataclass(frozen=True, slots=True)

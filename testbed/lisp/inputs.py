@@ -61,6 +61,42 @@ class NewSourceVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class LocatorStatusSeen:
+    """A packet from an EID says which locators of its site are up, and it is news (RFC 9300 §10)."""
+
+    eid: Address
+    peer: Address
+    bits: int
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSeen:
+    """A packet came from an EID that there is no mapping of; `peer` is its outer source."""
+
+    eid: Address
+    peer: Address
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NonceEchoed:
+    """A locator sent back the nonce that it was asked to, or sent something else instead (RFC 9300 §10.1)."""
+
+    rloc: Address
+    echoed: bool
+    mono_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLocatorChanged:
+    """The operator says whether a locator of this site is up."""
+
+    rloc: Address
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PacketMissed:
     """An inner packet has no mapping."""
 
@@ -101,6 +137,10 @@ Input: TypeAlias = (
     | StaleReceived
     | OldDestinationVersion
     | NewSourceVersion
+    | LocatorStatusSeen
+    | NonceEchoed
+    | SourceSeen
+    | SiteLocatorChanged
     | PacketMissed
     | FirstPacketSent
     | HostExpected

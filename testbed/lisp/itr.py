@@ -5,7 +5,7 @@ RFC 9301 §5.2, §5.3 (requests), §5.4, §5.5 (replies), §6.1 (solicitations),
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,32 +16,28 @@ from testbed.lisp.actions import (
     Forwarding,
     Inject,
     Prefix,
-    SendControl,
     SetForwarding,
     emit,
     host_prefix,
 )
 from testbed.lisp.config import XtrConfig, ns
-from testbed.lisp.machine import Machine
+from testbed.lisp.held import HeldPackets
 from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.map_version import is_newer
-from testbed.lisp.mapping import belonging, best_rloc, cache_entry, first_rloc
-from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
+from testbed.lisp.mapping import best_rloc, cache_entry, first_rloc, judge
+from testbed.lisp.questions import Questions
+from testbed.lisp.reachability import Reachability
+from testbed.lisp.refusals import dropped
 from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
-from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
+from testbed.lisp.timing import earliest
+from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
-    CONTROL_PORT,
     EidPrefix,
     EidRecord,
-    EncapsulatedControl,
     MapNotify,
     MapReply,
-    MapRequest,
-    MapRequestFlag,
-    RequestedEid,
 )
-from testbed.lisp.wire import Action as MappingAction
 
 
 class Itr:
@@ -51,6 +47,7 @@ class Itr:
         config: of the xTR.
         random64: gives 64 random bits, from a properly seeded source (RFC 9301 §5.2).
         override: what this xTR knows better of a prefix: LOCAL, AWAY or None.
+        subscription_nonce: the highest ever used for one, from persistent storage, or None.
     """
 
     def __init__(
@@ -58,34 +55,33 @@ class Itr:
         config: XtrConfig,
         random64: Callable[[], int],
         override: Callable[[Prefix], Forwarding | None],
+        subscription_nonce: int | None = None,
     ) -> None:
         self._config = config
-        self._random64 = random64
         self._override = override
         self.cache = MapCache()
-        self.subscriptions = Subscriptions(random64)
-        self.counters: Counter[str] = Counter()
-        self._resolutions: dict[Prefix, Resolution] = {}
-        self._held: dict[Address, deque[bytes]] = {}
+        self.reachability = Reachability(self.cache, self._reprogram, self._ask, config.fellows)
         options = config.options
-        self._request_limit: RateLimiter[Prefix] = RateLimiter(ns(options.map_request_interval_s))
-        self._solicited_limit: RateLimiter[Prefix] = RateLimiter(ns(options.smr_invoked_interval_s))
+        self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s), subscription_nonce)
+        self.counters: Counter[str] = Counter()
+        self._held = HeldPackets(options.held_packets, options.held_packets_total, self.counters)
+        self._questions = Questions(config, random64, self.subscriptions, self._held)
 
     def miss(self, destination: Address, packet: bytes, now: int) -> list[Action]:
         """A packet waits for a mapping: resolve it, and hold the packet if so configured."""
         entry = self.cache.lookup(destination, now)
         if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
             return [Inject(packet)]  # resolved while it was on its way here
-        if self._config.options.on_miss == "hold":
-            held = self._held.setdefault(destination, deque())
-            held.append(packet)
-            if len(held) > self._config.options.held_packets:
-                held.popleft()
-                self.counters["held_packets_overflowed"] += 1
+        eid, options = host_prefix(destination), self._config.options
+        asked = eid in self._questions
+        if not asked and len(self._questions) >= options.open_questions:
+            self.counters["missed_packets_beyond_open_questions"] += 1
+            return []
+        if options.on_miss == "hold":
+            self._held.hold(destination, packet)
         else:
             self.counters["missed_packets_dropped"] += 1
-        eid = host_prefix(destination)
-        if eid in self._resolutions:
+        if asked:
             return []
         actions: list[Action] = [emit("map_cache_miss", eid=destination)]
         return actions + self._ask(eid, now)
@@ -113,7 +109,7 @@ class Itr:
 
     def reply(self, message: MapReply, peer: Address, now: int) -> list[Action]:
         """A Map-Reply: accepted if its nonce is that of an open question, else dropped (RFC 9301 §5.3)."""
-        resolution = self._answered_by(message.nonce)
+        resolution = self._questions.answered_by(message.nonce)
         if resolution is None:
             self.counters["replies_with_unknown_nonce"] += 1
             return [emit("control_dropped", message="map-reply", reason="unknown nonce", peer=peer)]
@@ -121,6 +117,7 @@ class Itr:
             # RFC 9437 §5 lets us leave the cache as it is. Dropping packets because nobody publishes
             # would be worse than not being told: the next transmission is a plain request.
             resolution.subscribe = False
+            self.subscriptions.refused(resolution.eid, now)
             return [
                 emit(
                     "subscription_denied",
@@ -131,9 +128,13 @@ class Itr:
                 )
             ]
         # A mapping of something that was not asked for would be an injection (RFC 9301 §9).
-        records = belonging(message.records, resolution.eid)
-        actions: list[Action] = []
-        for record in records:
+        judged = judge(message.records, resolution.eid, self._config)
+        actions = self._refused(judged.refused, "map-reply", peer)
+        if not judged.taken:
+            return actions  # no answer: whoever has one may yet send it
+        if resolution.subscribe and any(record.locators for record in judged.taken):
+            self.subscriptions.refused(resolution.eid, now)
+        for record in judged.taken:
             actions.append(
                 emit(
                     "map_reply_received", mono_ns=now, eid=record.eid, nonce=hex(message.nonce), peer=peer,
@@ -141,55 +142,72 @@ class Itr:
                     transmissions=resolution.transmissions,
                 )
             )  # fmt: skip
-        for record in records:
-            actions += self.install(record, now)
-        return actions + self._close(resolution, now)
+        return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
 
     def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
         """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
-        actions: list[Action] = []
-        for record in belonging(records, probe.eid):
+        judged = judge(records, probe.eid, self._config)
+        actions = self._refused(judged.refused, "map-reply", probe.rloc)
+        for record in judged.taken:
             actions += self.install(record, now)
         return actions
+
+    def _refused(self, refused: list[tuple[EidRecord, str]], message: str, peer: Address) -> list[Action]:
+        """Count and log the records of a message that are not taken."""
+        actions: list[Action] = []
+        for record, reason in refused:
+            self.counters[f"records_refused: {reason}"] += 1
+            actions += dropped(self.counters, f"{message}-record", reason, peer, eid=record.eid)
+        return actions
+
+    def _answer(self, records: list[EidRecord], now: int) -> list[Action]:
+        """Install a whole answer: what is cached inside it and it lacks is no more (RFC 9301 §5.5)."""
+        prefixes = {record.eid.prefix for record in records if isinstance(record.eid, EidPrefix)}
+        gone = {entry.eid for prefix in prefixes for entry in self.cache.inside(prefix)} - prefixes
+        # Out of the cache first, lest they shorten the answer's life; out of the forwarding when it is there.
+        removed = [action for eid in sorted(gone, key=str) for action in self._remove(eid)]
+        return [action for record in records for action in self.install(record, now)] + removed
 
     def notified(self, notify: MapNotify, peer: Address, now: int) -> list[Action] | None:
         """A verified Map-Notify that may confirm a subscription or be a publication (RFC 9437 §5, §6).
 
         Returns what to do, or None if it is neither.
         """
-        resolution = self._answered_by(notify.nonce)
+        resolution = self._questions.answered_by(notify.nonce)
         if resolution is not None:
-            self.subscriptions.acknowledged(resolution.eid, notify.nonce)
-            records = belonging(notify.records, resolution.eid)
-            actions = self._take(records, "subscription_acknowledged", notify.nonce, peer, now)
-            return actions + self._close(resolution, now)
+            self.subscriptions.acknowledged(resolution.eid, notify.nonce, now)
+            judged = judge(notify.records, resolution.eid, self._config)
+            actions = self._refused(judged.refused, "map-notify", peer)
+            actions += self._told(judged.taken, "subscription_acknowledged", notify.nonce, peer, now)
+            return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
         prefixes = [each.eid.prefix for each in notify.records if isinstance(each.eid, EidPrefix)]
-        if not prefixes or not self.subscriptions.covering(prefixes[0]):
-            return None
+        if not prefixes or self._override(prefixes[0]) is Forwarding.LOCAL:
+            return None  # of an EID that is here: a loss (RFC 9437 §6)
         first = notify.records[0]
         if first.action == MappingAction.DROP_AUTH_FAILURE and not first.locators:
             # The Map-Server gave up on us: what is cached may be old, so subscribe again.
-            if self.subscriptions.ended(prefixes[0], notify.nonce):
-                return self._ask(prefixes[0], now)
-            return []
-        if self.subscriptions.accept(prefixes[0], notify.nonce) is None:
-            self.counters["publications_not_newer"] += 1
-            return [
-                emit("control_dropped", message="map-notify", reason="replayed publication",
-                     eid=prefixes[0], nonce=hex(notify.nonce), peer=peer)
-            ]  # fmt: skip
-        return self._take(list(notify.records), "publication_received", notify.nonce, peer, now)
+            return self._ask(prefixes[0], now) if self.subscriptions.ended(prefixes[0], notify.nonce) else []
+        known = self.subscriptions.covering(prefixes[0])
+        if not known and not self.subscriptions.is_last(prefixes[0], notify.nonce):
+            return None
+        meant = self.subscriptions.accept(prefixes[0], notify.nonce)
+        if meant is None:
+            # What answers the end of a subscription comes under the last nonce too, and is no news.
+            reason = "replayed publication" if known else "publication without subscription"
+            fields: dict[str, Any] = {"eid": prefixes[0], "nonce": hex(notify.nonce)}
+            return dropped(self.counters, "map-notify", reason, peer, **fields)
+        judged = judge(notify.records, meant, self._config)
+        actions = [*self.subscriptions.store(), *self._refused(judged.refused, "map-notify", peer)]
+        actions += self._told(judged.taken, "publication_received", notify.nonce, peer, now)
+        return actions + [action for record in judged.taken for action in self.install(record, now)]
 
-    def _take(self, records: list[EidRecord], kind: str, nonce: int, peer: Address, now: int) -> list[Action]:
-        """Say what came, then install it."""
-        actions: list[Action] = [
+    @staticmethod
+    def _told(records: list[EidRecord], kind: str, nonce: int, peer: Address, now: int) -> list[Action]:
+        return [
             emit(kind, mono_ns=now, eid=record.eid, nonce=hex(nonce), peer=peer,
                  ttl_minutes=record.ttl_minutes, rloc=first_rloc(record))
             for record in records
         ]  # fmt: skip
-        for record in records:
-            actions += self.install(record, now)
-        return actions
 
     def install(self, record: EidRecord, now: int) -> list[Action]:
         """Take a mapping from a reply, a publication or a notification into the cache and program it."""
@@ -204,9 +222,14 @@ class Itr:
         old = self.cache.exact(eid)
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
             return self._remove(eid)
+        if old is None and len(self.cache) >= self._config.options.map_cache_entries:
+            self.counters["map_cache_full"] += 1
+            self._held.drop(eid, "held_packets_dropped_by_mapping")
+            return [emit("map_cache_refused", eid=eid, reason="full")]
+        superseded = [self.cleared(each) for each in self.cache.remove_gleaned(eid)]
         entry = self.cache.insert(cache_entry(record, eid, now, ns(self._config.options.local_cache_ttl_s)))
         programmed = self._program(entry, override)
-        actions: list[Action] = [programmed]
+        actions: list[Action] = [programmed, *superseded]
         if not entry.same_mapping(old):
             actions.append(
                 emit(
@@ -217,13 +240,21 @@ class Itr:
             )  # fmt: skip
         return actions + self._release(eid, now)
 
+    def glean(self, entry: CacheEntry, now: int) -> list[Action]:
+        """Use a guess until the mapping system has said what is right, which is asked (RFC 9300 §9)."""
+        options = self._config.options
+        full = len(self.cache) >= options.map_cache_entries or len(self._questions) >= options.open_questions
+        if full or self._override(entry.eid) is not None:
+            return []
+        self.cache.insert(entry)
+        return [self._reprogram(entry), *self._ask(entry.eid, now), *self._release(entry.eid, now)]
+
     def forget(self, eid: Prefix) -> list[Action]:
         """Drop a mapping and its open question because the EID is local now; send on what was held for it."""
         self.cache.remove(eid)
-        self._resolutions.pop(eid, None)
+        self._questions.forget(eid)
         self.subscriptions.forget(eid)
-        packets = self._held.pop(eid.network_address, ())
-        return [Inject(packet) for packet in packets]
+        return [Inject(packet) for packet in self._held.take(eid.network_address)]
 
     def cleared(self, eid: Prefix) -> Action:
         """Take a mapping out of the forwarding; a prefix that is EID space itself is resolved again."""
@@ -233,7 +264,7 @@ class Itr:
 
     def next_deadline(self) -> int | None:
         """When an entry ends or a question has to be repeated."""
-        return earliest([self.cache.next_deadline(), *(each.deadline for each in self._resolutions.values())])
+        return earliest(part.next_deadline() for part in (self.cache, self.subscriptions, self._questions))
 
     def handle_timer(self, now: int) -> list[Action]:
         """End what has ended, repeat what was not answered."""
@@ -241,10 +272,13 @@ class Itr:
         for entry in self.cache.expire(now):
             actions.append(self.cleared(entry.eid))
             actions.append(emit("map_cache_expired", eid=entry.eid, old_rloc=best_rloc(entry)))
-        for resolution in list(self._resolutions.values()):
-            if resolution.deadline <= now:
-                actions += self._due(resolution, now)
-        return actions
+            actions += self._unsubscribe(entry.eid, now)
+        for eid in self.subscriptions.due(now):
+            # To ask for what is not cached would bring in a negative entry that nobody needs.
+            found = self.cache.lookup(eid.network_address, now)
+            cached = found is not None and found.forwarding is Forwarding.REMOTE
+            actions += self._ask(eid, now) if cached else self._unsubscribe(eid, now)
+        return actions + self._questions.handle_timer(now)
 
     def inspect(self, now: int) -> dict[str, Any]:
         """Cache and open questions, for people."""
@@ -253,112 +287,39 @@ class Itr:
                 {
                     "eid": str(entry.eid),
                     "forwarding": entry.forwarding.value,
-                    "locators": [
-                        {"rloc": str(each.rloc), "priority": each.priority, "weight": each.weight}
-                        for each in entry.locators
-                    ],
+                    "locators": self.reachability.inspect(entry),
                     "remaining_s": round((entry.expires_ns - now) / 1e9, 3),
                     "map_version": entry.map_version,
+                    "gleaned": entry.gleaned,
                 }
                 for entry in self.cache
             ],
-            "resolutions": [
-                {
-                    "eid": str(each.eid),
-                    "state": each.machine.state.value,
-                    "transmissions": each.transmissions,
-                    "next_s": round((each.deadline - now) / 1e9, 3),
-                }
-                for each in self._resolutions.values()
-            ],
+            "resolutions": self._questions.inspect(now),
             "subscriptions": [str(eid) for eid in self.subscriptions.active()],
-            "held_packets": {str(eid): len(packets) for eid, packets in self._held.items()},
+            "held_packets": self._held.inspect(),
         }
 
     def _ask(self, eid: Prefix, now: int, *, smr_invoked: bool = False) -> list[Action]:
-        resolution = self._resolutions.get(eid)
-        if resolution is not None:
-            # One that still waits to be sent will learn of the change; of one that was sent, the answer
-            # may be on its way with the old mapping.
-            resolution.smr_invoked |= smr_invoked
-            resolution.again |= smr_invoked and resolution.machine.state is not ResolutionState.HELD_BACK
-            return []
-        machine = Machine(TRANSITIONS, ResolutionState.HELD_BACK)
-        subscribe = self._config.mechanism.subscribe
-        resolution = Resolution(eid, machine, now, smr_invoked=smr_invoked, subscribe=subscribe)
-        self._resolutions[eid] = resolution
-        return self._due(resolution, now)
+        return self._questions.ask(eid, now, smr_invoked=smr_invoked)
 
-    def _answered_by(self, nonce: int) -> Resolution | None:
-        return next((each for each in self._resolutions.values() if nonce in each.nonces), None)
-
-    def _close(self, resolution: Resolution, now: int) -> list[Action]:
-        """A question is over; ask once more if an SMR came meanwhile."""
-        del self._resolutions[resolution.eid]
-        return self._ask(resolution.eid, now, smr_invoked=True) if resolution.again else []
-
-    def _due(self, resolution: Resolution, now: int) -> list[Action]:
-        """Send, wait for a limiter, or end the pause; sets the next deadline."""
-        if resolution.machine.state is ResolutionState.PAUSED:
-            dropped = [self._held.pop(eid) for eid in list(self._held) if eid in resolution.eid]
-            self.counters["held_packets_given_up"] += sum(map(len, dropped))
-            return self._close(resolution, now)
-        ready = self._request_limit.ready_at(resolution.eid, now)
-        limiter = "map_request_interval_s"
-        if resolution.smr_invoked and not resolution.transmissions:
-            solicited_ready = self._solicited_limit.ready_at(resolution.eid, now)
-            if solicited_ready > ready:
-                ready, limiter = solicited_ready, "smr_invoked_interval_s"
-        if ready > now:
-            resolution.machine.feed(ResolutionInput.HOLD)
-            resolution.deadline, resolution.limiter = ready, limiter
-            return []
-        return self._send(resolution, now)
-
-    def _send(self, resolution: Resolution, now: int) -> list[Action]:
-        self._request_limit.allow(resolution.eid, now)
-        if resolution.smr_invoked and not resolution.transmissions:
-            self._solicited_limit.allow(resolution.eid, now)
-        subscribe = resolution.subscribe
-        nonce = self.subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
-        resolution.nonces.add(nonce)
-        resolvers = self._config.map_resolvers
-        resolver = resolvers[resolution.transmissions % len(resolvers)]
-        resolution.machine.feed(ResolutionInput.SEND)
-        resolution.transmissions += 1
-        resolution.deadline = now + next(resolution.delays)
-        if resolution.transmissions > MAX_REQUEST_RETRANSMISSIONS:
-            resolution.machine.feed(ResolutionInput.EXHAUSTED)
-        request = MapRequest(
-            nonce,
-            (self._config.rloc,),
-            (RequestedEid(EidPrefix(resolution.eid), notify=subscribe),),
-            flags=MapRequestFlag.SMR_INVOKED if resolution.smr_invoked else MapRequestFlag.NONE,
-            xtr=self._config.identity if subscribe else None,
-        )
-        limiter, resolution.limiter = resolution.limiter, None
-        return [
-            SendControl(self.encapsulated(request, resolution.eid.network_address), resolver),
-            emit(
-                "map_request_sent", eid=resolution.eid, nonce=hex(nonce), peer=resolver,
-                smr_invoked=resolution.smr_invoked, transmission=resolution.transmissions, limiter=limiter,
-            ),
-        ]  # fmt: skip
-
-    def encapsulated(self, request: MapRequest, destination: Address) -> bytes:
-        """A Map-Request in an ECM to the mapping system; the inner destination is the EID (RFC 9301 §5.8)."""
-        source = self._config.rloc
-        if source.version != destination.version:
-            # The inner header is of one family, and then only an address of the EID's can be its source.
-            source = next((each for each in self._config.gateways if each.version == destination.version), destination)
-        return EncapsulatedControl(source, destination, CONTROL_PORT, request.encode()).encode()
+    def _unsubscribe(self, gone: Prefix, now: int) -> list[Action]:
+        """End the subscriptions that nothing is cached under any more."""
+        actions: list[Action] = []
+        for eid in sorted(self.subscriptions.wanted(gone), key=str):
+            if self.cache.lookup(eid.network_address, now) is None and self.subscriptions.forget(eid):
+                actions += self._questions.unsubscribe(eid)
+        return actions
 
     def _program(self, entry: CacheEntry, override: Forwarding | None) -> SetForwarding:
         kind = entry.forwarding
         sent_on = override is Forwarding.AWAY and self._config.mechanism.reencapsulate
         if sent_on and kind is Forwarding.REMOTE:
             kind = Forwarding.AWAY
-        return SetForwarding(entry.eid, kind, entry.locators, entry.expires_ns, entry.instance_id, entry.map_version)
+        locators = self.reachability.usable(entry)
+        return SetForwarding(entry.eid, kind, locators, entry.expires_ns, entry.instance_id, entry.map_version)
+
+    def _reprogram(self, entry: CacheEntry) -> SetForwarding:
+        return self._program(entry, self._override(entry.eid))
 
     def _remove(self, eid: Prefix) -> list[Action]:
         old = self.cache.remove(eid)
@@ -371,9 +332,9 @@ class Itr:
 
     def _release(self, eid: Prefix, now: int) -> list[Action]:
         actions: list[Action] = []
-        for destination in [each for each in self._held if each in eid]:
+        for destination in self._held.destinations(eid):
             entry = self.cache.lookup(destination, now)
-            packets = self._held.pop(destination)
+            packets = self._held.take(destination)
             if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
                 actions += [Inject(packet) for packet in packets]
             else:

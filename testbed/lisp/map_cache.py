@@ -26,6 +26,8 @@ class CacheEntry:
         instance_id: of the prefix.
         map_version: of the mapping, 0 = none (RFC 9302).
         installed_ns: when.
+        gleaned: guessed from a packet, not said by the mapping system (RFC 9300 §9).
+        listed: every locator of the record in its order, usable or not; None for what is no address.
     """
 
     eid: Prefix
@@ -35,6 +37,8 @@ class CacheEntry:
     instance_id: int = 0
     map_version: int = 0
     installed_ns: int = 0
+    listed: tuple[Address | None, ...] = ()
+    gleaned: bool = False
 
     def same_mapping(self, other: CacheEntry | None) -> bool:
         """Whether a packet would fare the same under both, lifetimes aside."""
@@ -65,6 +69,13 @@ class MapCache:
         heapq.heappush(self._expiries, (entry.expires_ns, self._serial, entry))
         return entry
 
+    def remove_gleaned(self, eid: Prefix, instance_id: int = 0) -> list[Prefix]:
+        """Remove what was guessed of longer prefixes within one that is known now; returns these."""
+        inside = [(prefix, entry) for prefix, entry in self._entries.inside(eid, instance_id) if entry.gleaned]
+        for prefix, _ in inside:
+            self._entries.pop(prefix, instance_id)
+        return [prefix for prefix, _ in inside]
+
     def lookup(self, eid: Address, now: int, instance_id: int = 0) -> CacheEntry | None:
         """The longest live mapping that holds an EID, or None."""
         for _, entry in self._entries.matches(eid, instance_id):
@@ -75,6 +86,10 @@ class MapCache:
     def exact(self, eid: Prefix, instance_id: int = 0) -> CacheEntry | None:
         """The mapping of exactly this prefix, or None."""
         return self._entries.get(eid, instance_id)
+
+    def inside(self, eid: Prefix, instance_id: int = 0) -> list[CacheEntry]:
+        """The mappings of more-specific prefixes within one."""
+        return [entry for _, entry in self._entries.inside(eid, instance_id)]
 
     def remove(self, eid: Prefix, instance_id: int = 0) -> CacheEntry | None:
         """Remove the mapping of exactly this prefix and return it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,16 @@ from testbed.lisp.admission import Admission, Correspondent, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.map_version import MapVersions
+from testbed.lisp.mapping import agree
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
+from testbed.lisp.refusals import dropped
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.resolver import Resolver
-from testbed.lisp.solicitor import Solicitor
+from testbed.lisp.solicitor import SMR_TRANSMISSIONS, Solicitor
 from testbed.lisp.timing import earliest
-from testbed.lisp.tolerances import Tolerance, Tolerances, refusal, used
+from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
@@ -51,7 +53,7 @@ class MapServer:
         self._versions = MapVersions(dict(saved), random64)
         self._registry = Registry()
         self._notifier = Notifier()
-        self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of)
+        self._publisher = Publisher(self._notifier, self._subscriber_of, self._records_of, config.options.subscriptions)
         self._resolver = Resolver(config, self._registry, self._publisher)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._counters: Counter[str] = Counter()
@@ -59,15 +61,18 @@ class MapServer:
         #: Every xTR that has registered something, as it was last heard.
         self._heard: dict[Claimant, Correspondent] = {}
         self._claimant_of: dict[XtrIdentity, Claimant] = {}
+        #: Whoever was registered before a restart has refreshed that by then, or is gone.
+        self._settled_ns = 0
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
+        self._settled_ns = self._settled_ns or now + ns(self._config.options.registration_lifetime_s)
         try:
             message = decode_control(event.payload)
             if isinstance(message, EncapsulatedControl):
                 inner = message.message
                 if isinstance(inner, MapRequest):
-                    return self._resolver.request(inner, message, event, now)
+                    return self._request(inner, message, event, now)
                 return self._dropped("encapsulated", f"a {type(inner).__name__} inside", event.source)
         except WireError as error:
             return self._dropped("control", f"malformed: {error}", event.source)
@@ -98,7 +103,7 @@ class MapServer:
                     owner=registration.owner, reason="registration expired",
                 )
             )  # fmt: skip
-            actions += self._publish_withdrawal(registration, now)
+            actions += self._tell_of_withdrawal(registration, now)
         return actions
 
     def inspect(self, now: int) -> dict[str, Any]:
@@ -137,11 +142,16 @@ class MapServer:
         # What it would have come in, so that it can be forwarded to an ETR like any other.
         source = event.source if event.source.version == eid.version else eid.network_address
         outer = EncapsulatedControl(source, eid.network_address, event.port, event.payload)
-        return self._tolerated(needs, event.source) + self._resolver.request(request, outer, event, now)
+        return used(needs, event.source, self._counters) + self._request(request, outer, event, now)
 
-    def _tolerated(self, needs: Tolerances, peer: Address) -> list[Action]:
-        self._counters.update(f"tolerated: {each.value}" for each in needs)
-        return used(needs, peer)
+    def _request(
+        self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
+    ) -> list[Action]:
+        for itr_rloc in request.itr_rlocs:
+            for each in request.requests:
+                if isinstance(itr_rloc, Address) and isinstance(each.eid, EidPrefix):
+                    self._solicitor.asked(itr_rloc, each.eid.prefix)
+        return self._resolver.request(request, outer, event, now)
 
     # --- registration ------------------------------------------------------------------------------
 
@@ -150,21 +160,22 @@ class MapServer:
         if isinstance(judged, Refused):
             return self._refused(message, event, judged.reason, site=judged.site, **judged.fields)
         claimant, site = judged.claimant, judged.correspondent.site
-        actions = self._tolerated(judged.needs, event.source)
+        actions = used(judged.needs, event.source, self._counters)
         for sender in judged.senders:
             actions += self._ownership.register(sender, message.nonce)
         self._heard[claimant] = judged.correspondent
         if message.xtr is not None:
             self._claimant_of.setdefault(message.xtr, claimant)
         accepted: list[EidRecord] = []
-        lost = False
+        lost: list[Action] = []
+        refused = False
         for record in message.records:
             received = emit(
                 "map_register_received", eid=record.eid, peer=event.source, nonce=hex(message.nonce),
                 rloc=_rloc(record), ttl_minutes=record.ttl_minutes, site=site.name, mono_ns=now,
             )  # fmt: skip
             actions.append(received)
-            if not isinstance(record.eid, EidPrefix) or not may_register(site, record.eid):
+            if not isinstance(record.eid, EidPrefix) or not site.may_register(record.eid):
                 actions += self._refused_record(record, message, event, "not an EID of this site", site=site)
                 continue
             eid = record.eid.prefix
@@ -182,7 +193,8 @@ class MapServer:
                     site=site,
                     fence=fence and hex(fence),
                 )
-                lost |= self._remind(claimant, eid)
+                lost += self._remind(claimant, eid, now)
+                refused = True
                 continue
             if record.ttl_minutes:
                 record = replace(record, locators=in_wire_order(record.locators))
@@ -191,9 +203,9 @@ class MapServer:
                     actions += counted
             actions += self._accept(record, message, claimant, site, event, now)
             accepted.append(record)
-        if lost:
+        if refused:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
-            actions += self._tell_losses(claimant, now)
+            actions += lost + self._tell_losses(claimant, now)
         if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
             # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
             # is ours to say (docs/adr/0004-map-versions.md).
@@ -224,8 +236,11 @@ class MapServer:
                 "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
                 nonce=hex(message.nonce),
             )  # fmt: skip
-            return [changed, *self._publish_withdrawal(old, now)]
+            return [changed, *self._tell_of_withdrawal(old, now)]
         same_owner = old is not None and old.owner == claimant
+        if old is not None and old.site.name == site.name and not site.is_dynamic(eid) and agree(old.record, record):
+            # The xTRs of a site take turns to refresh its prefixes; that is no change.
+            same_owner, record = True, old.record
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
         if message.flags & MapRegisterFlag.USE_TTL:
             lifetime_ns = record.ttl_minutes * MINUTE_NS
@@ -238,50 +253,75 @@ class MapServer:
                 expires_ns=now + lifetime_ns,
             )
         )  # fmt: skip
-        self._ownership.claim(claimant, eid)
+        claimed_last = self._ownership.owner_of(eid)
+        actions: list[Action] = []
+        if site.is_dynamic(eid):
+            actions += self._ownership.claim(claimant, eid, message.nonce)
         if old is not None and same_owner and old.record == record:
-            return []
-        actions: list[Action] = [
+            return actions
+        actions.append(
             emit(
                 "mapping_changed", eid=eid, rloc=_rloc(record), old_rloc=old and _rloc(old.record),
                 owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
                 ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
             )
-        ]  # fmt: skip
-        return actions + self._tell(eid, record, old if not same_owner else None, claimant, now)
-
-    def _tell(
-        self, eid: Prefix, record: EidRecord, previous: Registration | None, owner: Claimant, now: int
-    ) -> list[Action]:
-        """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
-        actions: list[Action] = []
-        losers = set(self._ownership.ignorant_of(eid)) - {owner}
+        )  # fmt: skip
         # A static prefix may have several xTRs of one site, which agree; only single EIDs move.
-        if previous is not None and (is_dynamic(previous.site, eid) or previous.site.name != owner.site):
-            losers.add(previous.owner)
-        for loser in sorted(losers, key=str):
-            _, saved = self._ownership.depart(loser, record, eid)
-            actions += saved
-            actions += self._tell_losses(loser, now)
+        losers = self._outside_of(eid, site.name)
+        if claimed_last is not None:
+            losers.add(claimed_last)
+        if old is not None and old.site.name != site.name:
+            losers.add(old.owner)
+        return actions + self._tell(eid, record, losers, claimant, now)
+
+    def _tell(self, eid: Prefix, record: EidRecord, losers: set[Claimant], owner: Claimant, now: int) -> list[Action]:
+        """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
+        actions = self._tell_losers({*losers, *self._ownership.ignorant_of(eid)} - {owner}, eid, record, now)
         actions += self._publisher.publish(self._resolver.proxied(record), eid, owner, now)
         if self._config.mechanism.smr_from_map_server:
             for itr_rloc in self._resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
-                    actions += self._solicitor.solicit(eid.network_address, itr_rloc, now, defer=True)
+                    actions += self._solicitor.solicit(
+                        eid.network_address, itr_rloc, now, defer=True, transmissions=SMR_TRANSMISSIONS
+                    )
         return actions
 
-    def _remind(self, claimant: Claimant, eid: Prefix) -> bool:
-        """An xTR registers what it has lost: whether there is something to tell it (again)."""
+    def _tell_losers(self, losers: Iterable[Claimant], eid: Prefix, record: EidRecord, now: int) -> list[Action]:
+        actions: list[Action] = []
+        for loser in sorted(losers, key=str):
+            _, saved = self._ownership.depart(loser, record, eid)
+            actions += saved
+            actions += self._tell_losses(loser, now)
+        return actions
+
+    def _tell_of_withdrawal(self, registration: Registration, now: int) -> list[Action]:
+        """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
+        eid, owner = registration.eid, registration.owner
+        gone = EidRecord(EidPrefix(eid), 0)
+        losers = {*self._ownership.ignorant_of(eid), *self._outside_of(eid, owner.site)} - {owner}
+        return self._tell_losers(losers, eid, gone, now) + self._publisher.publish(gone, eid, owner, now)
+
+    def _outside_of(self, eid: Prefix, site: str) -> set[Claimant]:
+        """Whose prefix a single EID of another site is taken out of: it must send on what still comes for it."""
+        around = self._registry.around(eid)
+        return {around.owner} if around is not None and around.owner.site != site else set()
+
+    def _remind(self, claimant: Claimant, eid: Prefix, now: int) -> list[Action]:
+        """An xTR registers what it has lost: there is something to tell it (again)."""
         current = self._registry.get(eid)
-        return current is not None and self._ownership.remind(claimant, current.record, eid)
+        if current is not None:
+            return self._ownership.remind(claimant, current.record, eid)
+        if self._ownership.is_whereabouts_unknown(claimant, eid) and now < self._settled_ns:
+            return []  # whoever has it will say so with its next refresh
+        return self._ownership.remind(claimant, EidRecord(EidPrefix(eid), 0), eid)  # it is nowhere
 
     def _tell_losses(self, claimant: Claimant, now: int) -> list[Action]:
-        records = self._ownership.untold(claimant)
-        if not records or claimant not in self._heard:
+        notice = self._ownership.notice(claimant)
+        if notice is None or claimant not in self._heard:
             return []
+        nonce, records = notice
         peer = self._heard[claimant]
-        nonce = self._ownership.latest_fence(claimant)
         return self._notifier.notify(
             claimant, nonce, records,
             secret=peer.secret, destination=peer.rloc, port=peer.port, reason="departure", now=now,
@@ -293,7 +333,9 @@ class MapServer:
             return self._dropped("map-notify-ack", "answers nothing, or authentication", event.source)
         actions: list[Action] = []
         if isinstance(key, Claimant):
-            for eid in self._ownership.acknowledge(key, message.nonce):
+            known, saved = self._ownership.acknowledge(key, message.nonce)
+            actions += saved
+            for eid in known:
                 actions.append(
                     emit(
                         "departure_acknowledged",
@@ -303,6 +345,7 @@ class MapServer:
                         mono_ns=now,
                     )
                 )
+            actions += self._tell_losses(key, now)  # what one message did not hold
         return actions
 
     # --- subscriptions -----------------------------------------------------------------------------
@@ -317,11 +360,6 @@ class MapServer:
 
     def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
         return self._resolver.records(eid)
-
-    def _publish_withdrawal(self, registration: Registration, now: int) -> list[Action]:
-        """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
-        gone = EidRecord(EidPrefix(registration.eid), 0)
-        return self._publisher.publish(gone, registration.eid, registration.owner, now)
 
     # --- refusals ----------------------------------------------------------------------------------
 
@@ -347,25 +385,7 @@ class MapServer:
         ]  # fmt: skip
 
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
-        self._counters[f"{message}_dropped"] += 1
-        return [emit("control_dropped", message=message, reason=reason, peer=peer)]
-
-
-def may_register(site: SiteConfig, eid: EidPrefix) -> bool:
-    """Whether an EID-prefix is within what a site is authoritative for (RFC 9301 §8.2)."""
-    if eid.instance_id != 0:
-        return False
-    return is_dynamic(site, eid.prefix) or any(_within(eid.prefix, each) for each in site.eid_prefixes)
-
-
-def is_dynamic(site: SiteConfig, eid: Prefix) -> bool:
-    """Whether a prefix is a single EID that may come to a site and go from it."""
-    single = eid.prefixlen == eid.max_prefixlen
-    return single and any(_within(eid, each) for each in site.dynamic_eid_prefixes)
-
-
-def _within(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
+        return dropped(self._counters, message, reason, peer)
 
 
 def _rloc(record: EidRecord) -> Any:

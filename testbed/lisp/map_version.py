@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from testbed.lisp.actions import Action, Prefix, SaveNonce
+from testbed.lisp.mapping import shared
 from testbed.lisp.wire import EidRecord, RlocRecord
 
 #: "No version number": never counted, never compared (RFC 9302 §6.1).
@@ -57,8 +58,9 @@ class MapVersions:
         owner = f"{COUNT_OWNER} {eid}"
         count = self._saved.get(owner)
         # After a restart the locators before are unknown, so they may have changed.
-        same = count is not None and self._locators.get(eid) == record.locators
-        self._locators[eid] = record.locators
+        locators = shared(record)
+        same = count is not None and self._locators.get(eid) == locators
+        self._locators[eid] = locators
         brought = record.map_version
         if count is None:
             # RFC 9302 §6: the first one is random, unless the ETR has one.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from testbed.lisp.actions import MINUTE_NS, Address, Forwarding, ForwardingLocator, Prefix
+from testbed.lisp.config import XtrConfig
 from testbed.lisp.map_cache import CacheEntry
-from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag
+from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag, RlocRecord
 from testbed.lisp.wire import Action as MappingAction
 
 #: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
@@ -33,7 +36,8 @@ def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> 
         forwarding = Forwarding.REMOTE if locators else Forwarding.DROP
     else:
         forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
-    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now)
+    listed = tuple(each.rloc if isinstance(each.rloc, Address) else None for each in record.locators)
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now, listed)
 
 
 def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
@@ -47,15 +51,71 @@ def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
     )
 
 
-def belonging(records: tuple[EidRecord, ...], asked: Prefix) -> list[EidRecord]:
-    """The records that answer a question: what covers it, and more-specifics of that (RFC 9301 §5.5)."""
-    prefixes = [
-        (record, record.eid.prefix)
-        for record in records
-        if isinstance(record.eid, EidPrefix) and record.eid.prefix.version == asked.version
-    ]
-    covering = [prefix for _, prefix in prefixes if prefix.overlaps(asked)]
-    return [record for record, prefix in prefixes if any(prefix.overlaps(each) for each in covering)]
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The records of a message.
+
+    Attributes:
+        taken: what is to be believed, each within the EID space.
+        refused: what is not, and why.
+    """
+
+    taken: list[EidRecord]
+    refused: list[tuple[EidRecord, str]]
+
+
+def judge(records: tuple[EidRecord, ...], asked: Prefix, config: XtrConfig) -> Judged:
+    """Which records answer a question or belong to a subscription (RFC 9301 §5.5, §9).
+
+    That is what overlaps the prefix asked for, and more-specifics of what covers it. A negative record
+    wider than the EID space counts within it; a mapping wider than that claims what its sender cannot have.
+    """
+    judged = Judged([], [])
+    usable: list[tuple[EidRecord, Prefix]] = []
+    for record in records:
+        found = _usable(record, asked, config)
+        if isinstance(found, str):
+            judged.refused.append((record, found))
+        else:
+            usable.append((record, found))
+    covering = [prefix for _, prefix in usable if prefix.overlaps(asked)]
+    for record, prefix in usable:
+        if any(prefix.overlaps(each) for each in covering):
+            judged.taken.append(replace(record, eid=EidPrefix(prefix)))
+        else:
+            judged.refused.append((record, "not what was asked for"))
+    return judged
+
+
+def _usable(record: EidRecord, asked: Prefix, config: XtrConfig) -> Prefix | str:
+    """The prefix for which a record may count, whatever was asked, or why it may not at all."""
+    if not isinstance(record.eid, EidPrefix):
+        return "unknown AFI"
+    if record.eid.instance_id != 0:
+        return "another instance"
+    prefix = record.eid.prefix
+    if any(each.overlaps(prefix) and each.prefixlen <= prefix.prefixlen for each in config.eid_prefixes):
+        return "inside our own prefix"
+    if config.is_own_address(prefix):
+        return "our own address"
+    spaces = [space for space in config.eid_space if space.overlaps(prefix)]
+    if not spaces:
+        return "outside the EID space"
+    if any(space.prefixlen <= prefix.prefixlen for space in spaces):
+        return prefix
+    if record.locators:
+        return "wider than the EID space"
+    return next((space for space in spaces if space.overlaps(asked)), spaces[0])
+
+
+def agree(one: EidRecord, other: EidRecord) -> bool:
+    """Whether two xTRs registered the same mapping: only whose own each locator is may differ (L-bit)."""
+    return replace(one, locators=()) == replace(other, locators=()) and shared(one) == shared(other)
+
+
+def shared(record: EidRecord) -> tuple[RlocRecord, ...]:
+    """The locators of a mapping as any xTR of the site would register them."""
+    return tuple(replace(each, flags=each.flags & ~LocatorFlag.LOCAL) for each in record.locators)
 
 
 def best_rloc(entry: CacheEntry) -> Address | None:

@@ -24,7 +24,7 @@ class Mechanism:
         smr_on_discovery: the new xTR solicits one from the peers that it has mappings of.
         subscribe: ITRs subscribe to what they resolve, and the Map-Server publishes (RFC 9437).
         probe_interval_s: ITRs ask the locators that they use for their mapping, this often
-            (RFC 9301 §7.1); 0 = never.
+            (RFC 9301 §7.1), and take what they answer; 0 = never.
         map_versions: mappings are numbered, and data packets carry the numbers (RFC 9302).
         reencapsulate: the old xTR sends on what still comes for an EID that has left; otherwise it drops it.
     """

@@ -11,12 +11,15 @@ late it comes, and is refused; one above the fence is a new sighting of the EID,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 
 from testbed.lisp.actions import Action, Address, Prefix, SaveNonce
-from testbed.lisp.wire import EidRecord, XtrIdentity
+from testbed.lisp.nonces import HIGHEST_NONCE, NONCE_STEP
+from testbed.lisp.wire import MAX_RECORDS, EidRecord, XtrIdentity
 
-#: More Map-Registers than an xTR can send before it hears of its loss.
-FENCE_STEP = 1 << 32
+#: What the stored nonces are: of an xTR's last Map-Register; of its fence for an EID; of the fence for an EID that
+#: it has said to know; of the Map-Register by which it became the owner of one.
+_LAST, _FENCE, _KNOWN, _CLAIM = "last", "fence", "known", "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,15 @@ class Claimant:
             return f"{self.site}/{self.identity.xtr_id:x}.{self.identity.site_id:x}"
         return f"{self.site}/{self.identity}"
 
+    @classmethod
+    def parse(cls, text: str) -> Claimant:
+        """Whose text this is; ValueError if it is nobody's."""
+        site, _, identity = text.rpartition("/")
+        xtr_id, _, site_id = identity.partition(".")
+        if ":" in identity or "." in site_id:
+            return cls(site, ip_address(identity))
+        return cls(site, XtrIdentity(int(xtr_id, 16), int(site_id, 16)))
+
 
 @dataclass(slots=True)
 class Departure:
@@ -41,11 +53,11 @@ class Departure:
 
     Attributes:
         fence: registrations with a nonce up to this were sent before the xTR knew.
-        record: where the EID is now, as the xTR is told.
+        record: where the EID is now, as the xTR is told; None after a restart, while that is not known.
     """
 
     fence: int
-    record: EidRecord
+    record: EidRecord | None
 
 
 class Ownership:
@@ -62,10 +74,31 @@ class Ownership:
         self._departures: dict[Claimant, dict[Prefix, Departure]] = {}
         #: EID → who has lost it and not said that they know; to find them without a look at everybody.
         self._ignorant: dict[Prefix, dict[Claimant, None]] = {}
+        #: The first fence under which an xTR was told of something in this life of the Map-Server.
+        self._first_told: dict[Claimant, int] = {}
+        #: Who claimed an EID last, also before a restart: it must be told when somebody else does.
+        self._owner: dict[Prefix, Claimant] = {}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up every loss that nobody has acknowledged; what is left of a fence that was, counts for the clock."""
+        for name, fence in self._saved.items():
+            kind, _, place = name.partition(" ")
+            if kind not in (_FENCE, _CLAIM):
+                continue
+            who, _, prefix = place.rpartition(" ")
+            claimant, eid = Claimant.parse(who), ip_network(prefix)
+            if kind == _CLAIM:
+                if fence > self._saved.get(f"{_FENCE} {place}", -1):
+                    self._owner[eid] = claimant
+                continue
+            self._clock[claimant] = max(self._clock.get(claimant, 0), fence)
+            if self._saved.get(f"{_KNOWN} {claimant} {eid}", -1) < fence:
+                self._lost(claimant, eid, Departure(fence, None))
 
     def is_replay(self, claimant: Claimant, nonce: int) -> bool:
         """Whether a Map-Register is not newer than the last one (RFC 9301 §5.6: it must be dropped)."""
-        return nonce <= self._saved.get(f"last {claimant}", -1)
+        return nonce <= self._saved.get(f"{_LAST} {claimant}", -1)
 
     def never_ordered(self, claimant: Claimant) -> bool:
         """Whether an xTR has only ever sent Map-Registers with nonce 0, which nothing puts in order."""
@@ -73,20 +106,25 @@ class Ownership:
 
     def last_nonce(self, claimant: Claimant) -> int | None:
         """The nonce of the last Map-Register, or None."""
-        return self._saved.get(f"last {claimant}")
+        return self._saved.get(f"{_LAST} {claimant}")
 
     def register(self, claimant: Claimant, nonce: int) -> list[Action]:
         """Note the nonce of a genuine Map-Register."""
-        return [self._save(f"last {claimant}", nonce)]
+        return [self._save(f"{_LAST} {claimant}", nonce)]
 
     def fence(self, claimant: Claimant, eid: Prefix) -> int | None:
         """Up to which nonce registrations of an EID by an xTR are refused, or None."""
-        return self._saved.get(f"fence {claimant} {eid}")
+        return self._saved.get(f"{_FENCE} {claimant} {eid}")
 
     def admits(self, claimant: Claimant, eid: Prefix, nonce: int) -> bool:
         """Whether a registration may make its sender the owner."""
         fence = self.fence(claimant, eid)
-        return fence is None or nonce > fence
+        if fence is None or nonce <= fence:
+            return fence is None
+        # Before the restart, nobody passed a fence without having heard of every loss below it. A notice since
+        # then has told of other losses only, so a nonce above that one's shows nothing about this EID.
+        first_told = self._first_told.get(claimant)
+        return first_told is None or nonce <= first_told or not self.is_whereabouts_unknown(claimant, eid)
 
     def admits_unordered(self, claimant: Claimant, eid: Prefix) -> bool:
         """Whether a registration with nonce 0 may make its sender the owner.
@@ -96,63 +134,86 @@ class Ownership:
         """
         return eid not in self._departures.get(claimant, {})
 
-    def claim(self, claimant: Claimant, eid: Prefix) -> None:
-        """An xTR owns an EID now; it knows, so there is nothing left to tell it."""
-        self._departures.get(claimant, {}).pop(eid, None)
-        self._knows(claimant, eid)
+    def is_whereabouts_unknown(self, claimant: Claimant, eid: Prefix) -> bool:
+        """Whether an xTR has yet to be told of a loss from before a restart, which nobody can say where to."""
+        departure = self._departures.get(claimant, {}).get(eid)
+        return departure is not None and departure.record is None
+
+    def claim(self, claimant: Claimant, eid: Prefix, nonce: int) -> list[Action]:
+        """An xTR owns an EID that others may claim; it knows, so there is nothing left to tell it."""
+        known = self._knows(claimant, eid) if eid in self._departures.get(claimant, {}) else []
+        if self._owner.get(eid) == claimant:
+            return known
+        self._owner[eid] = claimant
+        return [*known, self._save(f"{_CLAIM} {claimant} {eid}", nonce)]
+
+    def owner_of(self, eid: Prefix) -> Claimant | None:
+        """Who claimed an EID last, or None."""
+        return self._owner.get(eid)
 
     def depart(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> tuple[int, list[Action]]:
         """An xTR has lost an EID, or what it was told of one is out of date.
 
         Returns the nonce under which it is to be told, and what to do first.
         """
-        used = max(self._clock.get(claimant, 0), self._saved.get(f"last {claimant}", 0))
-        fence = used + FENCE_STEP
+        used = max(self._clock.get(claimant, 0), self._saved.get(f"{_LAST} {claimant}", 0))
+        # At the end of the nonces nobody passes the fence any more: the xTR needs a new key.
+        fence = min(used + NONCE_STEP, HIGHEST_NONCE)
         self._clock[claimant] = fence
-        self._departures.setdefault(claimant, {})[eid] = Departure(fence, record)
-        self._ignorant.setdefault(eid, {})[claimant] = None
-        return fence, [self._save(f"fence {claimant} {eid}", fence)]
+        self._first_told.setdefault(claimant, fence)
+        self._lost(claimant, eid, Departure(fence, record))
+        return fence, [self._save(f"{_FENCE} {claimant} {eid}", fence)]
 
-    def remind(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> bool:
+    def remind(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> list[Action]:
         """An xTR acts as if it did not know of a loss, whatever it acknowledged: tell it again."""
         fence = self.fence(claimant, eid)
         if fence is None:
-            return False
-        self._departures.setdefault(claimant, {})[eid] = Departure(fence, record)
-        self._ignorant.setdefault(eid, {})[claimant] = None
-        self._clock[claimant] = max(self._clock.get(claimant, 0), fence)
-        return True
+            return []
+        if self.is_whereabouts_unknown(claimant, eid):
+            return self.depart(claimant, record, eid)[1]
+        self._lost(claimant, eid, Departure(fence, record))
+        return []
 
-    def latest_fence(self, claimant: Claimant) -> int:
-        """The nonce under which an xTR is told of everything that it has lost so far."""
-        return self._clock[claimant]
+    def notice(self, claimant: Claimant) -> tuple[int, tuple[EidRecord, ...]] | None:
+        """What an xTR is to be told, and under which nonce; None if there is nothing.
 
-    def untold(self, claimant: Claimant) -> tuple[EidRecord, ...]:
-        """Everything that an xTR has lost and not acknowledged.
-
-        A notification carries all of it: an xTR that has moved its nonces past one fence has then
-        heard of every loss below it, even if the notification of that loss never came.
+        That is everything it has lost and not acknowledged, or the first of it, in the order of the fences, if it is
+        more than a message holds: an xTR that has moved its nonces past one fence has then heard of every
+        loss below it, even if the notification of that loss never came.
         """
-        return tuple(each.record for each in self._departures.get(claimant, {}).values())
+        told = [
+            (departure.fence, departure.record)
+            for departure in self._departures.get(claimant, {}).values()
+            if departure.record is not None
+        ]
+        if not told:
+            return None
+        told = sorted(told, key=lambda each: each[0])[:MAX_RECORDS]
+        return told[-1][0], tuple(record for _, record in told)
 
-    def acknowledge(self, claimant: Claimant, nonce: int) -> list[Prefix]:
-        """An xTR knows of all its losses up to a nonce; the EIDs that are new in that."""
+    def acknowledge(self, claimant: Claimant, nonce: int) -> tuple[list[Prefix], list[Action]]:
+        """An xTR knows of all that it was told up to a nonce; the EIDs that are new in that, and what to do."""
         departures = self._departures.get(claimant, {})
-        known = [eid for eid, departure in departures.items() if departure.fence <= nonce]
-        for eid in known:
-            del departures[eid]
-            self._knows(claimant, eid)
-        return known
+        known = [
+            eid for eid, departure in departures.items() if departure.fence <= nonce and departure.record is not None
+        ]
+        return known, [action for eid in known for action in self._knows(claimant, eid)]
 
     def ignorant_of(self, eid: Prefix) -> list[Claimant]:
         """The xTRs that have lost an EID and have not yet said that they know."""
         return list(self._ignorant.get(eid, ()))
 
-    def _knows(self, claimant: Claimant, eid: Prefix) -> None:
-        ignorant = self._ignorant.get(eid, {})
-        ignorant.pop(claimant, None)
+    def _lost(self, claimant: Claimant, eid: Prefix, departure: Departure) -> None:
+        self._departures.setdefault(claimant, {})[eid] = departure
+        self._ignorant.setdefault(eid, {})[claimant] = None
+
+    def _knows(self, claimant: Claimant, eid: Prefix) -> list[Action]:
+        departure = self._departures[claimant].pop(eid)
+        ignorant = self._ignorant[eid]
+        del ignorant[claimant]
         if not ignorant:
-            self._ignorant.pop(eid, None)
+            del self._ignorant[eid]
+        return [self._save(f"{_KNOWN} {claimant} {eid}", departure.fence)]
 
     def _save(self, owner: str, nonce: int) -> SaveNonce:
         self._saved[owner] = nonce

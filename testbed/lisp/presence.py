@@ -95,6 +95,8 @@ class Presence:
         Returns whether it has just arrived, and what to do about it here; to register it is the caller's.
         """
         host = self._hosts.get(eid)
+        if host is None and len(self._hosts) >= self._config.options.local_eids:
+            return False, [emit("eid_refused", eid=eid, mac=sighting.mac, reason="full")]
         if host is None:
             host = Host(eid, Machine(TRANSITIONS, PresenceState.ELSEWHERE), sighting.mac, mono_ns, mono_ns)
         elif host.machine.state is PresenceState.AWAY and mono_ns <= host.changed_ns:
@@ -122,6 +124,10 @@ class Presence:
         host.machine.feed(PresenceInput.CLAIMED_ELSEWHERE)
         host.changed_ns = now
         return [UnbindNeighbour(eid)]
+
+    def left(self, eid: Address, now: int) -> None:
+        """An EID of a fixed prefix of ours lives elsewhere, says the Map-Server."""
+        self._hosts[eid] = Host(eid, Machine(TRANSITIONS, PresenceState.AWAY), "", now, now)
 
     def forget(self, eid: Address) -> list[Action]:
         """An EID is neither here nor worth forwarding any more."""
@@ -152,6 +158,10 @@ class Presence:
     def mac_of(self, eid: Address) -> str:
         """The MAC that an EID had when last seen; KeyError if it never was."""
         return self._hosts[eid].mac
+
+    def hosts_in(self, prefix: Prefix) -> list[Address]:
+        """The EIDs in a prefix that are or were here."""
+        return [eid for eid in self._hosts if eid in prefix]
 
     def in_state(self, state: PresenceState) -> list[Address]:
         """The EIDs in one state."""

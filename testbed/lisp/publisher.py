@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, Prefix, emit
+from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
@@ -65,6 +66,7 @@ class Publisher:
         notifier: sends Map-Notifies until they are acknowledged.
         subscriber_of: the xTR of an xTR-ID, or None.
         records_of: the mappings that a request for a prefix is answered with.
+        limit: subscriptions at most, ended ones among them.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Publisher:
         notifier: Notifier,
         subscriber_of: Callable[[MapRequest], Subscriber | None],
         records_of: Callable[[Prefix], tuple[EidRecord, ...]],
+        limit: int,
     ) -> None:
+        self._limit = limit
         self._notifier = notifier
         self._subscriber_of = subscriber_of
         self._records_of = records_of
@@ -82,7 +86,7 @@ class Publisher:
 
     def request(
         self, request: MapRequest, eid: Prefix, peer: Address, now: int
-    ) -> tuple[EidRecord | None, list[Action]]:
+    ) -> tuple[tuple[EidRecord, ...], list[Action]]:
         """A Map-Request with the N-bit: subscribe, or end a subscription.
 
         Args:
@@ -91,25 +95,36 @@ class Publisher:
             peer: source RLOC of the request.
             now: nanoseconds.
 
-        Returns a negative record that the request is to be answered with if it fails, and what to do.
+        Returns the records of the Map-Reply that the request gets if it fails, and what to do.
         """
         subscriber = self._subscriber_of(request)
         if subscriber is None:  # no security association to sign Map-Notifies with (RFC 9437 §5, §7.1)
-            return _denied(eid, MappingAction.DROP_AUTH_FAILURE), []
+            return (_denied(eid, MappingAction.DROP_AUTH_FAILURE),), []
+        if is_exhausted(request.nonce):
+            # Nothing vouches for a Map-Request (RFC 9437 §7): whoever wrote this may not be the xTR.
+            return (), [
+                emit(
+                    "control_dropped", message="map-request", reason="nonces exhausted", eid=eid, peer=peer,
+                    nonce=hex(request.nonce),
+                )
+            ]  # fmt: skip
         key = SubscriptionKey(subscriber.claimant, eid)
         known = self._subscriptions.get(key)
         if known is not None and request.nonce <= known.nonce:
-            return None, [
+            return (), [
                 emit(
                     "control_dropped", message="map-request", reason="replayed subscription", eid=eid,
                     peer=peer, nonce=hex(request.nonce), last_nonce=hex(known.nonce),
                 )
             ]  # fmt: skip
+        if known is None and len(self._subscriptions) >= self._limit:
+            refused = emit("subscription_refused", eid=eid, peer=subscriber.rloc, reason="full")
+            return self._records_of(eid), [refused]  # RFC 9437 §5: as if it had not asked to subscribe
         ending = request.itr_rlocs == (None,)
         # The request itself is not authenticated: a subscription to somebody else's address would turn
         # us on them, so it must be the one that the xTR registers from.
         if not ending and subscriber.rloc not in request.itr_rlocs:
-            return _denied(eid, MappingAction.DROP_POLICY_DENIED), []
+            return (_denied(eid, MappingAction.DROP_POLICY_DENIED),), []
         self._end(key)
         subscription = Subscription(request.nonce, subscriber.rloc, subscriber.secret, subscriber.port)
         self._subscriptions[key] = subscription
@@ -122,7 +137,7 @@ class Publisher:
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,
         )  # fmt: skip
-        return None, [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
+        return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
 
     def publish(self, record: EidRecord, eid: Prefix, owner: Claimant, now: int) -> list[Action]:
         """Tell every subscriber of an overlapping prefix that a mapping changed (RFC 9437 §6)."""

@@ -14,9 +14,10 @@ from enum import Enum, auto
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, Prefix, SaveNonce, SendControl, emit
-from testbed.lisp.config import XtrConfig, ns
+from testbed.lisp.config import SiteLocator, XtrConfig, ns
 from testbed.lisp.machine import Machine
 from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
+from testbed.lisp.nonces import FURTHEST_AHEAD
 from testbed.lisp.timing import earliest, register_delays
 from testbed.lisp.wire import (
     EidPrefix,
@@ -27,6 +28,7 @@ from testbed.lisp.wire import (
     MapRegister,
     MapRegisterFlag,
     RlocRecord,
+    in_wire_order,
 )
 
 #: The owner under which the register nonce is stored.
@@ -100,6 +102,8 @@ class Registrar:
         self._config = config
         self._nonce = nonce
         self._registrations: dict[tuple[Prefix, Address], Registration] = {}
+        #: Locators of the site that are down.
+        self._unreachable: set[Address] = set()
         #: Of our mappings, as the Map-Servers number them (docs/adr/0004-map-versions.md).
         self._versions: dict[Prefix, int] = {}
 
@@ -150,6 +154,14 @@ class Registrar:
         """The nonce with which the present stay of a prefix was first registered, or None."""
         registration = self._registrations.get((eid, map_server))
         return registration.claim_nonce if registration else None
+
+    def is_too_far_ahead(self, nonce: int) -> bool:
+        """Whether a nonce cannot be a fence of ours: whoever makes a Map-Server say it does not drive our clock."""
+        return nonce > self._nonce + FURTHEST_AHEAD
+
+    def is_of_our_clock(self, nonce: int) -> bool:
+        """Whether a Map-Server counted on from our own nonces to this one; a subscription has others."""
+        return abs(nonce - self._nonce) <= FURTHEST_AHEAD
 
     def observe(self, nonce: int) -> list[Action]:
         """Move the clock past a nonce that the Map-Server chose."""
@@ -209,16 +221,37 @@ class Registrar:
         ]
 
     def record(self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False) -> EidRecord:
-        """Our mapping of a prefix: this xTR's locator (RFC 9301 §5.4)."""
+        """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
         options = self._config.options
-        flags = LocatorFlag.REACHABLE | LocatorFlag.LOCAL
         return EidRecord(
             EidPrefix(eid),
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
-            (RlocRecord(self._config.rloc, flags=flags),),
+            self.locators(),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
             map_version=self.version_of(eid),
         )
+
+    def locators(self) -> tuple[RlocRecord, ...]:
+        """The site's locators, in the order of every mapping of it."""
+        given = self._config.locators or (SiteLocator(self._config.rloc),)
+        return in_wire_order(self._locator(each) for each in given)
+
+    def set_reachable(self, rloc: Address, up: bool, now: int) -> list[Action]:
+        """A locator of the site is up or down (R-bit, RFC 9301 §5.4): register anew what is registered."""
+        if up is (rloc not in self._unreachable) or rloc not in {each.rloc for each in self.locators()}:
+            return []
+        self._unreachable ^= {rloc}
+        actions: list[Action] = []
+        for registration in self._registrations.values():
+            if registration.machine.accepts(RegistrationInput.REFRESH):
+                registration.machine.feed(RegistrationInput.REFRESH)
+                actions += self._transmit(registration, now)
+        return actions
+
+    def _locator(self, locator: SiteLocator) -> RlocRecord:
+        own = LocatorFlag.LOCAL if locator.rloc == self._config.rloc else LocatorFlag.NONE
+        up = LocatorFlag.NONE if locator.rloc in self._unreachable else LocatorFlag.REACHABLE
+        return RlocRecord(locator.rloc, locator.priority, locator.weight, flags=up | own)
 
     def _of(self, eid: Prefix) -> list[Registration]:
         return [each for (prefix, _), each in self._registrations.items() if prefix == eid]

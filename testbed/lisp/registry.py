@@ -66,6 +66,10 @@ class Registry:
         """The longest registered prefix that holds all of `eid`."""
         return next((found for _, found in self._registrations.covering(eid)), None)
 
+    def around(self, eid: Prefix) -> Registration | None:
+        """The longest registered prefix that holds `eid` and more."""
+        return next((found for prefix, found in self._registrations.covering(eid) if prefix != eid), None)
+
     def inside(self, eid: Prefix) -> list[Registration]:
         """Registrations of longer prefixes within `eid`."""
         return [found for _, found in self._registrations.inside(eid)]

@@ -79,9 +79,17 @@ class Cast:
         mechanism: of the experiment.
         xtr_options: of every xTR.
         map_server_options: of the Map-Server.
+        authentication: of everybody.
     """
 
-    def __init__(self, mechanism: Mechanism, xtr_options: XtrOptions, map_server_options: MapServerOptions) -> None:
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        xtr_options: XtrOptions,
+        map_server_options: MapServerOptions,
+        authentication: str,
+    ) -> None:
+        self._authentication = authentication
         self._mechanism, self._xtr_options, self._map_server_options = mechanism, xtr_options, map_server_options
 
     def member(self, name: str) -> _Node:
@@ -92,7 +100,7 @@ class Cast:
             return next(numbers)
 
         if name == "ms":
-            sites = tuple(SiteConfig(each, *_prefixes(each), _secret(each)) for each in ("a", "b", "c"))
+            sites = tuple(SiteConfig(each, *_prefixes(each), self._secret(each)) for each in ("a", "b", "c"))
             server = MapServerConfig(_RLOCS["ms"], sites, self._mechanism, self._map_server_options)
             return MapServer(server, saved={}, random64=not_random)
         fixed, dynamic = _prefixes(name)
@@ -105,19 +113,18 @@ class Cast:
             gateways=(),
             map_servers=(_RLOCS["ms"],),
             map_resolvers=(_RLOCS["ms"],),
-            secret=_secret(name),
+            secret=self._secret(name),
             mechanism=self._mechanism,
             options=self._xtr_options,
         )
         return Xtr(config, nonce=1, random64=not_random)
 
+    def _secret(self, site: str) -> Secret:
+        return Secret.configured(0, f"not a secret: {site}".encode(), self._authentication)
+
 
 def _prefixes(site: str) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
     return ((_FIXED,), ()) if site == "c" else ((), (_MOBILE,))
-
-
-def _secret(site: str) -> Secret:
-    return Secret(0, f"not a secret: {site}".encode())
 
 
 class _Play:
@@ -180,6 +187,7 @@ class Rehearsal:
         part: whose.
         mechanism: of the experiment.
         xtr_options, map_server_options: those of the agent; the others' as they are by default.
+        authentication: of the agent's secret.
     """
 
     def __init__(
@@ -189,8 +197,11 @@ class Rehearsal:
         *,
         xtr_options: XtrOptions | None = None,
         map_server_options: MapServerOptions | None = None,
+        authentication: str = "hmac-sha-256-128+hkdf",
     ) -> None:
-        self._cast = Cast(mechanism, xtr_options or XtrOptions(), map_server_options or MapServerOptions())
+        self._cast = Cast(
+            mechanism, xtr_options or XtrOptions(), map_server_options or MapServerOptions(), authentication
+        )
         self._part = part.value
         self._scenes = self._perform()
         self._begin()

@@ -18,16 +18,19 @@ from testbed.lisp.wire import (
 
 
 class Replier:
-    """Answers Map-Requests, at most one per ITR-RLOC and EID in an interval.
+    """Answers Map-Requests, at most one per ITR-RLOC in an interval (RFC 9301 §5.4).
+
+    Probes of a locator are one question for each mapping (§7.1), so their answers are limited for each, and apart.
 
     Args:
         rloc: of the sender.
         interval_ns: of the limit; 0 switches it off.
+        flags: of every reply.
     """
 
-    def __init__(self, rloc: Address, interval_ns: int) -> None:
-        self._rloc = rloc
-        self._limit: RateLimiter[tuple[Address, Eid]] = RateLimiter(interval_ns)
+    def __init__(self, rloc: Address, interval_ns: int, flags: MapReplyFlag = MapReplyFlag.NONE) -> None:
+        self._rloc, self._flags = rloc, flags
+        self._limit: RateLimiter[tuple[Address, Eid | None]] = RateLimiter(interval_ns)
 
     def reply(
         self, request: MapRequest, records: tuple[EidRecord, ...], peer: Address, port: int, now: int
@@ -46,7 +49,8 @@ class Replier:
         itr_rloc = itr_rloc_for(request, self._rloc)
         if itr_rloc is None:
             return [emit("control_dropped", message="map-request", reason="no ITR-RLOC", peer=peer)]
-        if not self._limit.allow((itr_rloc, records[0].eid), now):
+        probe = bool(request.flags & MapRequestFlag.PROBE)
+        if not self._limit.allow((itr_rloc, records[0].eid if probe else None), now):
             return [
                 emit(
                     "control_dropped", message="map-request", reason="rate limit", peer=itr_rloc,
@@ -54,8 +58,7 @@ class Replier:
                 )
             ]  # fmt: skip
         self._limit.forget_before(now)
-        probe = bool(request.flags & MapRequestFlag.PROBE)
-        reply = MapReply(request.nonce, records, MapReplyFlag.PROBE if probe else MapReplyFlag.NONE)
+        reply = MapReply(request.nonce, records, self._flags | (MapReplyFlag.PROBE if probe else MapReplyFlag.NONE))
         actions: list[Action] = [SendControl(reply.encode(), itr_rloc, port)]
         for record in records:
             rlocs = [locator.rloc for locator in record.locators]

@@ -13,10 +13,11 @@ from testbed.lisp.config import MapServerConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.prefix_map import PrefixMap, uncovered_prefix
 from testbed.lisp.publisher import Publisher
+from testbed.lisp.refusals import dropped
 from testbed.lisp.registry import Registration, Registry
 from testbed.lisp.replier import Replier, itr_rloc_for
-from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
+    MAX_RECORDS,
     EidPrefix,
     EidRecord,
     EidRecordFlag,
@@ -25,6 +26,7 @@ from testbed.lisp.wire import (
     MapRequest,
     MapRequestFlag,
 )
+from testbed.lisp.wire import Action as MappingAction
 
 
 class Resolver:
@@ -57,9 +59,10 @@ class Resolver:
             now: nanoseconds.
         """
         if request.flags & (MapRequestFlag.PROBE | MapRequestFlag.SMR):  # RFC 9301 §5.2: must be dropped
-            self.counters["map-request_dropped"] += 1
-            return [emit("control_dropped", message="map-request", reason="probe or SMR", peer=event.source)]
+            return dropped(self.counters, "map-request", "probe or SMR", event.source)
         actions: list[Action] = []
+        answer: list[EidRecord] = []
+        etrs: dict[Address, Registration] = {}
         for requested in request.requests:
             actions.append(
                 emit(
@@ -68,24 +71,29 @@ class Resolver:
                 )
             )  # fmt: skip
             if not isinstance(requested.eid, EidPrefix) or requested.eid.instance_id != 0:
-                self.counters["requests_for_unknown_eids"] += 1
+                known = isinstance(requested.eid, EidPrefix)
+                reason = "another instance" if known else "unknown AFI"
+                actions += dropped(self.counters, "map-request-record", reason, event.source, eid=requested.eid)
                 continue
             found = self._registry.best(requested.eid.prefix)
             if requested.notify and found is not None:
                 # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
-                denied, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
+                instead, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
                 actions += told
-                if denied is not None:
-                    port = outer.source_port
-                    actions += self._replier.reply(request, (denied,), event.source, port, now)
-                continue
-            if found is not None and not (self._config.options.proxy_reply and found.proxy):
+                answer += [record for record in instead if record not in answer]
+            elif found is not None and not (self._config.options.proxy_reply and found.proxy):
                 self._note(request, (found.record,), now)
-                actions += self._forward(outer, found)
-                continue
-            records = self.records(requested.eid.prefix)
-            self._note(request, records, now)
-            actions += self._replier.reply(request, records, event.source, outer.source_port, now)
+                etrs[found.rloc] = found
+            else:
+                records = self.records(requested.eid.prefix)
+                self._note(request, records, now)
+                answer += [record for record in records if record not in answer]
+        if answer:
+            port = outer.source_port
+            actions += self._replier.reply(request, tuple(answer[:MAX_RECORDS]), event.source, port, now)
+        for registration in etrs.values():
+            # The whole request goes to each ETR that has some of it, which answers what it has.
+            actions += self._forward(outer, registration)
         return actions
 
     def records(self, eid: Prefix) -> tuple[EidRecord, ...]:
@@ -95,6 +103,10 @@ class Resolver:
             return (self.negative(eid),)
         ttl_minutes = self._config.options.registration_ttl_minutes or found.record.ttl_minutes
         matching = [found, *self._registry.inside(found.eid)]
+        if len(matching) > MAX_RECORDS:
+            # What no message holds is answered for as much around the EID as touches none of the more-specifics.
+            part = EidPrefix(self._registry.hole(eid.network_address, found.eid))
+            return (self.proxied(replace(found.record, eid=part), ttl_minutes),)
         # One TTL for the set, so that it times out as one (RFC 9301 §5.5).
         return tuple(self.proxied(each.record, ttl_minutes) for each in matching)
 
@@ -127,6 +139,8 @@ class Resolver:
         return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
 
     def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
+        if not self._config.mechanism.smr_from_map_server:
+            return  # nobody will ask
         itr_rloc = itr_rloc_for(request, self._config.rloc)
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from testbed.errors import TestbedError
 from testbed.lisp.auth import Authenticated, AuthenticationError, sign, verify
 from testbed.lisp.tolerances import Tolerance, Tolerances
 from testbed.lisp.wire import AlgorithmId, Authentication
+
+#: The words of an agent's configuration. SHA-1 alone MUST NOT be used (RFC 9301 §1.1): there is no word for it.
+AUTHENTICATIONS: dict[str, AlgorithmId] = {
+    "hmac-sha-256-128": AlgorithmId.HMAC_SHA_256_128,
+    "hmac-sha-256-128+hkdf": AlgorithmId.HMAC_SHA_256_128_HKDF,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,15 @@ class Secret:
     key: bytes = field(repr=False)
     algorithm: AlgorithmId | int = AlgorithmId.HMAC_SHA_256_128
     cover_trailer: bool = False
+
+    @classmethod
+    def configured(cls, key_id: int, key: bytes, authentication: str) -> Secret:
+        """As an agent's configuration has it; TestbedError for a word that is none of `AUTHENTICATIONS`."""
+        algorithm = AUTHENTICATIONS.get(authentication)
+        if algorithm is None:
+            known = ", ".join(AUTHENTICATIONS)
+            raise TestbedError("unknown-authentication", f"No authentication {authentication!r}", why=f"known: {known}")
+        return cls(key_id, key, algorithm)
 
     def seal(self, message: Authenticated) -> bytes:
         """The octets of a message with its authentication data."""

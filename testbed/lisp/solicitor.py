@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from testbed.lisp.actions import CONTROL_PORT, Action, Address, SendControl, emit
+from testbed.lisp.actions import CONTROL_PORT, SECOND_NS, Action, Address, Prefix, SendControl, emit
 from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import MapRequest, MapRequestFlag, RequestedEid, host_eid
 
+#: Between two SMRs to an ITR that has not asked. RFC 9301 has no acknowledgement of an SMR and no repetition: this is
+#: what it does with a Map-Notify that nobody acknowledges (§5.7), and no more than §6.1 allows.
+SMR_REPETITION_NS = 3 * SECOND_NS
+#: One, and three more, as a Map-Notify at that interval (§5.7).
+SMR_TRANSMISSIONS = 4
+
 
 class Solicitor:
-    """Solicits Map-Requests, at most one per peer and EID in an interval.
+    """Solicits Map-Requests, at most one per peer in an interval (RFC 9301 §6.1).
 
     Args:
         rloc: of the sender.
@@ -21,13 +27,17 @@ class Solicitor:
     def __init__(self, rloc: Address, random64: Callable[[], int], interval_ns: int) -> None:
         self._rloc = rloc
         self._random64 = random64
-        self._limit: RateLimiter[tuple[Address, Address]] = RateLimiter(interval_ns)
+        self._limit: RateLimiter[Address] = RateLimiter(interval_ns)
         #: What the limit held back since the last SMR that went, to be told with the next.
         self._held_back: set[tuple[Address, Address]] = set()
-        #: What goes as soon as it may.
+        #: What goes as soon as it may, or again.
         self._deferred: dict[tuple[Address, Address], int] = {}
+        #: How often each of these is still to go.
+        self._left: dict[tuple[Address, Address], int] = {}
 
-    def solicit(self, eid: Address, peer: Address, now: int, *, defer: bool = False) -> list[Action]:
+    def solicit(
+        self, eid: Address, peer: Address, now: int, *, defer: bool = False, transmissions: int = 1
+    ) -> list[Action]:
         """Send an SMR about an EID to a peer, unless one went within the interval.
 
         Args:
@@ -36,15 +46,30 @@ class Solicitor:
             now: nanoseconds.
             defer: send one that the limit holds back when the interval is over. Not for those that
                 packets trigger: the next packet will, if it is still needed.
+            transmissions: at most, if nobody says that the peer has `asked`.
         """
+        if transmissions > 1:
+            self._left[peer, eid] = transmissions
+        return self._send(eid, peer, now, defer=defer)
+
+    def asked(self, peer: Address, eid: Prefix) -> None:
+        """A peer has asked for a mapping, whatever made it: nothing under that prefix need be solicited again."""
+        for key in [each for each in self._deferred if each[0] == peer and each[1] in eid]:
+            del self._deferred[key]
+            self._left.pop(key, None)
+
+    def _send(self, eid: Address, peer: Address, now: int, *, defer: bool) -> list[Action]:
         key = (peer, eid)
-        if not self._limit.allow(key, now):
+        if not self._limit.allow(peer, now):
             self._held_back.add(key)
             if defer:
-                self._deferred[key] = self._limit.ready_at(key, now)
+                self._deferred[key] = self._limit.ready_at(peer, now)
             return []
         self._limit.forget_before(now)
         self._deferred.pop(key, None)
+        left = self._left.pop(key, 1) - 1
+        if left:
+            self._left[key], self._deferred[key] = left, now + SMR_REPETITION_NS
         limiter = "smr_interval_s" if key in self._held_back else None
         self._held_back.discard(key)
         nonce = self._random64()
@@ -63,7 +88,7 @@ class Solicitor:
         ]
 
     def next_deadline(self) -> int | None:
-        """When an SMR that was deferred may go."""
+        """When an SMR that was deferred may go, or one is to be repeated."""
         return earliest(self._deferred.values())
 
     def handle_timer(self, now: int) -> list[Action]:
@@ -71,5 +96,5 @@ class Solicitor:
         actions: list[Action] = []
         for (peer, eid), deadline in list(self._deferred.items()):
             if deadline <= now:
-                actions += self.solicit(eid, peer, now, defer=True)
+                actions += self._send(eid, peer, now, defer=True)
         return actions

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 from testbed.lisp.actions import Action, Address, emit
@@ -29,6 +30,9 @@ class Tolerance(Enum):
     PLAIN_MAP_REQUEST = "plain-map-request"
     #: SMRs without the D-bit (§5.2), which RFC 6830 did not have.
     SMR_WITHOUT_D_BIT = "smr-without-d-bit"
+    #: Map-Notifies for a subscription whose authentication data are all zero, or none; RFC 9437 §5, §6
+    #: have them signed.
+    ZERO_NOTIFY_AUTHENTICATION = "zero-notify-authentication"
 
 
 Tolerances = frozenset[Tolerance]
@@ -39,6 +43,7 @@ def refusal(missing: Iterable[Tolerance]) -> str:
     return f"not tolerated: {', '.join(sorted(each.value for each in missing))}"
 
 
-def used(tolerances: Iterable[Tolerance], peer: Address) -> list[Action]:
-    """The events which say that a message was accepted only because of an option."""
+def used(tolerances: Collection[Tolerance], peer: Address, counters: Counter[str]) -> list[Action]:
+    """Count, and say in events, that a message was accepted only because of an option."""
+    counters.update(f"tolerated: {each.value}" for each in tolerances)
     return [emit("tolerated", tolerance=each, peer=peer) for each in sorted(tolerances, key=lambda each: each.value)]

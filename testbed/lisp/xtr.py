@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from testbed.lisp.actions import (
-    CONTROL_PORT,
     MINUTE_NS,
     Action,
     Address,
     AnswerNeighbour,
     BindNeighbour,
     Forwarding,
-    ProbeNeighbour,
-    SendControl,
     SetForwarding,
     emit,
     host_prefix,
@@ -36,22 +33,22 @@ from testbed.lisp.inputs import (
     Started,
 )
 from testbed.lisp.itr import Itr
-from testbed.lisp.mapping import usable_locators
+from testbed.lisp.locators import Locators
+from testbed.lisp.map_notifies import MapNotifies
 from testbed.lisp.presence import Presence, PresenceState
+from testbed.lisp.refusals import dropped
 from testbed.lisp.registrar import Registrar
 from testbed.lisp.replier import Replier, forwarded_record
-from testbed.lisp.rloc_prober import RlocProber
-from testbed.lisp.sealing import Secret
 from testbed.lisp.solicitor import Solicitor
-from testbed.lisp.timing import RateLimiter, earliest
+from testbed.lisp.timing import earliest
 from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
+    MAX_RECORDS,
     EidPrefix,
     EidRecord,
     EidRecordFlag,
     EncapsulatedControl,
     MapNotify,
-    MapNotifyAck,
     MapReply,
     MapReplyFlag,
     MapRequest,
@@ -71,18 +68,27 @@ class Xtr:
         config: what it is told.
         nonce: the last Map-Register nonce it ever used, from persistent storage (RFC 9301 §5.6).
         random64: gives 64 random bits from a properly seeded source.
+        subscription_nonce: the highest it ever used for a subscription, from persistent storage, or None.
     """
 
-    def __init__(self, config: XtrConfig, *, nonce: int, random64: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: XtrConfig,
+        *,
+        nonce: int,
+        random64: Callable[[], int],
+        subscription_nonce: int | None = None,
+    ) -> None:
         self._config = config
         self._presence = Presence(config)
         self._registrar = Registrar(config, nonce)
-        self._itr = Itr(config, random64, self._presence.override)
+        self._itr = Itr(config, random64, self._presence.override, subscription_nonce)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
-        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
-        self._prober = RlocProber(config.rloc, self._itr.cache, random64, ns(config.mechanism.probe_interval_s))
-        self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
+        capable = MapReplyFlag.ECHO_NONCE_CAPABLE if config.options.echo_nonce else MapReplyFlag.NONE
+        self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s), capable)
+        self._locators = Locators(config, self._registrar, self._itr, random64)
         self._counters: Counter[str] = Counter()
+        self._notifies = MapNotifies(config, self._presence, self._registrar, self._itr, self._counters)
         #: EID → the locator to which its packets last went, for the event that says it changed.
         self._last_rloc: dict[Address, Address] = {}
         self._handlers: dict[type, Callable[[Any, int], list[Action]]] = {
@@ -96,6 +102,7 @@ class Xtr:
             NewSourceVersion: self._new_source,
             PacketMissed: self._missed,
             FirstPacketSent: self._first_packet,
+            **self._locators.handlers,
         }
 
     def handle(self, event: Input, now: int) -> list[Action]:
@@ -104,13 +111,13 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        parts = (self._registrar, self._itr, self._prober, self._solicitor)
+        parts = (self._registrar, self._itr, self._locators, self._solicitor)
         return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
-        actions += self._prober.handle_timer(now) + self._solicitor.handle_timer(now)
+        actions += self._locators.handle_timer(now) + self._solicitor.handle_timer(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -129,7 +136,6 @@ class Xtr:
         }
 
     def _started(self, event: Started, now: int) -> list[Action]:
-        self._prober.start(now)
         actions: list[Action] = []
         # Longest prefix wins, so what is local may be inside what is resolved.
         actions += [SetForwarding(prefix, Forwarding.RESOLVE) for prefix in self._config.eid_space]
@@ -137,7 +143,7 @@ class Xtr:
             actions.append(SetForwarding(prefix, Forwarding.LOCAL))
         for prefix in self._config.eid_prefixes:
             actions += self._registrar.register(prefix, now)
-        return actions
+        return actions + self._locators.start(now)
 
     # --- the LAN -----------------------------------------------------------------------------------
 
@@ -251,39 +257,37 @@ class Xtr:
         if isinstance(message, MapRequest):
             return self._request(message, event.source, event.port, now, encapsulated=False)
         if isinstance(message, MapReply) and message.flags & MapReplyFlag.PROBE:
-            probe, actions = self._prober.answered(message, event.source, now)
-            if probe is None:
+            taken = self._locators.answered(message, event.source, now)
+            if taken is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
-            return actions + self._itr.probed(probe, message.records, now)
+            return taken
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):
-            return self._notify(message, event, now)
+            return self._notifies.receive(message, event, now)
         return self._dropped("control", f"not for an xTR: {type(message).__name__}", event.source)
 
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:
-        self._counters[f"{message}_dropped"] += 1
-        return [emit("control_dropped", message=message, reason=reason, peer=peer)]
-
-    def _tolerated(self, needs: Iterable[Tolerance], peer: Address) -> list[Action]:
-        self._counters.update(f"tolerated: {each.value}" for each in needs)
-        return used(needs, peer)
+        return dropped(self._counters, message, reason, peer)
 
     def _request(self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool) -> list[Action]:
         if request.flags & MapRequestFlag.SMR:
             needs = set() if request.flags & MapRequestFlag.DONT_MAP_REPLY else {Tolerance.SMR_WITHOUT_D_BIT}
             if missing := needs - self._config.options.tolerate:
                 return self._dropped("smr", refusal(missing), peer)
-            actions = self._tolerated(needs, peer)
+            actions = used(needs, peer, self._counters)
             for requested in request.requests:
-                if isinstance(requested.eid, EidPrefix):
+                if isinstance(requested.eid, EidPrefix) and requested.eid.instance_id == 0:
                     actions += self._itr.solicited(requested.eid.prefix, peer, now)
+                else:
+                    actions += self._dropped("smr-record", "unknown AFI or another instance", peer)
             return actions
         if request.flags & MapRequestFlag.DONT_MAP_REPLY:  # RFC 9301 §5.2
             return self._dropped("map-request", "wants no reply", peer)
         if encapsulated and request.flags & MapRequestFlag.PROBE:  # RFC 9301 §5.8: never inside an ECM
             return self._dropped("map-request", "an encapsulated probe", peer)
-        records = [record for each in request.requests for record in self._answer(each.eid, now)]
+        found = [record for each in request.requests for record in self._answer(each.eid, now)]
+        records = list(dict.fromkeys(found))[:MAX_RECORDS]
         if not records:
             return self._dropped("map-request", "for no EID of this site", peer)
         if request.flags & MapRequestFlag.PROBE:
@@ -293,96 +297,25 @@ class Xtr:
         return self._replier.reply(request, tuple(records), peer, port, now)
 
     def _answer(self, eid: object, now: int) -> list[EidRecord]:
-        """Our mapping of an EID, or where we sent it on to."""
+        """Our mapping of an EID, or where we sent it on to; the more-specifics with a prefix (RFC 9301 §5.5)."""
         if not isinstance(eid, EidPrefix) or eid.instance_id != 0:
             return []
         address = eid.prefix.network_address
-        if self._presence.state_of(address) is PresenceState.LOCAL:
-            return [self._registrar.record(host_prefix(address), authoritative=True)]
-        if self._presence.state_of(address) is PresenceState.AWAY:
-            entry = self._itr.cache.exact(host_prefix(address))
-            if entry is not None and entry.locators:
-                return [forwarded_record(entry, now)]
+        if found := self._host_record(address, now):
+            return [found]
         for prefix in sorted(self._config.eid_prefixes, key=lambda each: -each.prefixlen):
             if address in prefix:
-                return [self._registrar.record(prefix, authoritative=True)]
+                inside = [self._host_record(host, now) for host in self._presence.hosts_in(prefix)]
+                records = [self._registrar.record(prefix, authoritative=True), *(each for each in inside if each)]
+                # One TTL for the set, so that it times out as one (§5.5).
+                ttl_minutes = min(each.ttl_minutes for each in records)
+                return [replace(each, ttl_minutes=ttl_minutes) for each in records]
         return []
 
-    def _notify(self, notify: MapNotify, event: ControlReceived, now: int) -> list[Action]:
-        if event.source not in self._config.map_servers:
-            return self._dropped("map-notify", "not from a Map-Server of ours", event.source)
-        opened = self._config.secret.open(event.payload, notify)
-        if opened is None:
-            return self._dropped("map-notify", "authentication", event.source)
-        if missing := opened.needs - self._config.options.tolerate:
-            return self._dropped("map-notify", refusal(missing), event.source)
-        return self._tolerated(opened.needs, event.source) + self._notified(notify, event, opened.secret, now)
-
-    def _notified(self, notify: MapNotify, event: ControlReceived, secret: Secret, now: int) -> list[Action]:
-        """A genuine Map-Notify; `secret` is how its sender uses ours."""
-        acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
-        if acknowledged:
-            return actions + [each for record in notify.records for each in self._numbered(record, now)]
-        # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
-        # send after this is newer than what the Map-Server just said.
-        published = self._itr.notified(notify, event.source, now)
-        if published is not None:
-            actions = published
-        else:
-            if self._config.options.ordered_notifies:
-                actions = self._registrar.observe(notify.nonce)
-            for record in notify.records:
-                actions += self._learn(record, notify.nonce, event.source, now)
-        ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions.append(SendControl(secret.sealing(ack), event.source, CONTROL_PORT))
-        return actions
-
-    def _numbered(self, record: EidRecord, now: int) -> list[Action]:
-        """Put the map-version that a Map-Server gave our mapping into the data plane."""
-        if not self._config.mechanism.map_versions or not self._registrar.numbered(record):
-            return []
-        assert isinstance(record.eid, EidPrefix)
-        prefix = record.eid.prefix
-        return [
-            SetForwarding(prefix, Forwarding.LOCAL, map_version=record.map_version),
-            emit("map_version_learned", eid=prefix, map_version=record.map_version, mono_ns=now),
-        ]
-
-    def _learn(self, record: EidRecord, nonce: int, map_server: Address, now: int) -> list[Action]:
-        """A mapping that the Map-Server sent unasked: an EID of ours that is elsewhere now, or news."""
-        if not isinstance(record.eid, EidPrefix):
-            return []
-        prefix = record.eid.prefix
-        eid = prefix.network_address
-        locators = usable_locators(record)
-        ours = any(locator.rloc == self._config.rloc for locator in locators)
-        if self._presence.override(prefix) is Forwarding.LOCAL and not ours and locators:
-            claim = self._registrar.claim_of(prefix, map_server)
-            older = self._config.options.ordered_notifies and claim is not None and nonce < claim
-            if prefix in self._config.eid_prefixes or older:
-                # Older than the present stay: a repetition of what sent the EID away the last time.
-                self._counters["notifies_older_than_claim"] += 1
-                return []
-            actions: list[Action] = [
-                emit(
-                    "eid_departed",
-                    mono_ns=now,
-                    eid=eid,
-                    rloc=locators[0].rloc,
-                    nonce=hex(nonce),
-                    peer=map_server,
-                )
-            ]
-            self._registrar.lose(prefix)
-            unbind = self._presence.depart(eid, now)
-            actions += self._itr.install(record, now)
-            if self._config.mechanism.reencapsulate:
-                actions.append(emit("away_installed", eid=eid, rloc=locators[0].rloc, ttl_minutes=record.ttl_minutes))
-            actions += unbind
-            if self._probe_hosts.allow(eid, now):
-                # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
-                actions.append(ProbeNeighbour(eid, self._presence.mac_of(eid)))
-            return actions
-        if self._presence.override(prefix) is Forwarding.AWAY and not ours:
-            return self._itr.install(record, now)
-        return []
+    def _host_record(self, eid: Address, now: int) -> EidRecord | None:
+        """The mapping of a single EID that is or was here."""
+        state = self._presence.state_of(eid)
+        if state is PresenceState.LOCAL:
+            return self._registrar.record(host_prefix(eid), authoritative=True)
+        entry = self._itr.cache.exact(host_prefix(eid)) if state is PresenceState.AWAY else None
+        return forwarded_record(entry, now) if entry is not None and entry.locators else None

@@ -170,6 +170,8 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
         eid_interface="eid0",
         core_interface="rloc0",
         key_id=spec.key_id,
+        rloc_priority=spec.rloc_priority,
+        rloc_weight=spec.rloc_weight,
     )
     routes = [Route(str(each), via) for each, via in zip(spaces, core_addresses, strict=True)]
     node = Node(xtr, "xtr", tuple(routes))

@@ -102,6 +102,8 @@ class Site:
         eid_interface: the xTR's interface on that LAN.
         core_interface: the xTR's interface towards the core.
         key_id: of the site's authentication key (RFC 9301 §5.6); 0 interoperates with old peers.
+        rloc_priority: of the locator in the site's mappings.
+        rloc_weight: of the locator in the site's mappings.
     """
 
     name: str
@@ -115,6 +117,8 @@ class Site:
     eid_interface: str
     core_interface: str
     key_id: int = 0
+    rloc_priority: int = 1
+    rloc_weight: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ def experiment_findings(experiment: Experiment, topology: Topology | None) -> It
     if downtime.min > downtime.max:
         loc: Loc = ("emulated_guest", "downtime_ms", "min")
         yield loc, f"min {downtime.min:g} is more than max {downtime.max:g}; allowed: at most max"
+    if experiment.lisp.echo_nonce and experiment.mechanism == "map-version":
+        yield (
+            ("lisp", "echo_nonce"),
+            "map-versions take the nonce's place (RFC 9300 §5.3); allowed with map-version: false",
+        )
     yield from _probes(experiment)
     if experiment.sweep is not None:
         yield from case_findings(experiment.sweep)

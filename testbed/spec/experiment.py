@@ -15,6 +15,18 @@ Substrate = Literal["xen", "netns"]
 Accelerator = Literal["auto", "kvm", "tcg"]
 Mechanism = Literal["ttl", "smr-old-xtr", "smr-map-server", "smr-new-xtr", "pubsub", "map-version", "rloc-probe"]
 
+#: Deviations of peers that can be accepted; what each is stands in docs/reference/interfaces.md.
+Tolerance = Literal[
+    "mac-over-trailer",
+    "notify-to-source-port",
+    "plain-map-request",
+    "sha-1",
+    "smr-without-d-bit",
+    "wide-key-id",
+    "zero-notify-authentication",
+    "zero-register-nonce",
+]
+
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -24,13 +36,15 @@ class LimiterSpec(Model):
 
     Attributes:
         map_request: 1 a second for each EID (§5.3).
-        map_reply: 1 in 3 s for each RLOC.
-        smr: 1 in 3 s for each peer and EID (§6.1).
+        map_reply: 1 in 3 s for each RLOC that asks (§5.4).
+        smr: 1 in 3 s for each RLOC that is solicited (§6.1).
+        smr_invoked: 1 Map-Request in 3 s for each EID because of SMRs (§6.1).
     """
 
     map_request: bool = True
     map_reply: bool = True
     smr: bool = True
+    smr_invoked: bool = True
 
 
 class LispSpec(Model):
@@ -41,9 +55,19 @@ class LispSpec(Model):
         refresh_s: period of Map-Register refreshes (RFC 9301 §8.2: 60).
         proxy_reply: the Map-Server answers for the ETRs; false: it forwards requests to them.
         hold: an ITR holds packets while it resolves; false: it drops them.
-        rloc_probe_interval_s: period of RLOC-probes (RFC 9300 §7.1), for the mechanism `rloc-probe`.
+        rloc_probe_interval_s: period of RLOC-probes (RFC 9301 §7.1), for the mechanism `rloc-probe` and `rloc_probing`.
+        rloc_probing: locators are probed beside any mechanism, and not used while they do not answer.
+        locator_status_bits: data packets say which locators of a site are up; what others say is verified by a
+            probe, or trusted (RFC 9300 §10).
+        echo_nonce: locators are asked to send a nonce back in data packets, and not used while they do not
+            (RFC 9300 §10.1); not under `map-version`.
+        gleaning: where a packet came from is its source's mapping for three seconds, while the mapping system is
+            asked (RFC 9300 §9).
         rehearse_every_ms: so often agents go through an imaginary migration, which keeps their code in the
             processor's caches and processors awake (docs/explanation/agents-own-time.md); null: they do not.
+        authentication: of Map-Registers and Map-Notifies. RFC 9301 §1.1 has the one with a key for each message (HKDF)
+            as what SHOULD be used, §5.6 the other as what everybody MUST have.
+        tolerate: deviations of peers that the agents accept; each is logged when it is used.
         limiters: the rate limits.
     """
 
@@ -52,7 +76,13 @@ class LispSpec(Model):
     proxy_reply: bool = True
     hold: bool = True
     rloc_probe_interval_s: Timeout = 60.0
+    rloc_probing: bool = False
+    echo_nonce: bool = False
+    gleaning: bool = False
+    locator_status_bits: Literal["none", "verify", "trust"] = "none"
     rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    authentication: Literal["hmac-sha-256-128", "hmac-sha-256-128+hkdf"] = "hmac-sha-256-128+hkdf"
+    tolerate: tuple[Tolerance, ...] = ()
     limiters: LimiterSpec = LimiterSpec()
 
 

@@ -77,6 +77,8 @@ class SiteSpec(Model):
         name: of the site; `site-a` gets `xtr-a`, `xen-a` and so on.
         xtr: name of the node that is its ITR and ETR.
         rloc: the xTR's locator, in the RLOC space.
+        rloc_priority: of the locator in the site's mappings; the lowest is used (RFC 9300 §9).
+        rloc_weight: of the locator: its share among those of one priority.
         key_id: of the site's authentication key (RFC 9301 §5.6).
         link: between the xTR and the core.
         eid_prefixes: live here whole.
@@ -87,6 +89,8 @@ class SiteSpec(Model):
     name: Name
     xtr: Name | None = None
     rloc: Address | None = None
+    rloc_priority: Annotated[int, Field(ge=0, le=254)] = 1
+    rloc_weight: Annotated[int, Field(ge=0, le=255)] = 100
     key_id: Annotated[int, Field(ge=0, le=255)] = 0
     link: LinkSpec = LinkSpec()
     eid_prefixes: tuple[Prefix, ...] = ()

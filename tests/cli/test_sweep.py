@@ -16,9 +16,13 @@ ROOT = Path(__file__).parents[2]
 RUNNER = CliRunner()
 
 
+TEXT = (ROOT / "experiments" / "netns-quick.yaml").read_text()
+#: Of the grid, below an experiment and the word `sweep:`.
+LINE = TEXT.count("\n") + 2
+
+
 def sweep_of(tmp_path: Path, grid: str) -> Path:
-    text = (ROOT / "experiments" / "netns-quick.yaml").read_text()
-    text = text.replace("../topologies", str(ROOT / "topologies"))
+    text = TEXT.replace("../topologies", str(ROOT / "topologies"))
     path = tmp_path / "sweep.yaml"
     path.write_text(f"{text}sweep:\n  grid: {grid}\n")
     return path
@@ -27,9 +31,9 @@ def sweep_of(tmp_path: Path, grid: str) -> Path:
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
-        ("{mechanism: [pubsub, gossip]}", ":15:30: 'gossip' is not known"),
-        ("{one_way_ms: [1000000]}", ":15:23: 500000.0 is out of range; allowed: at most 60000"),
-        ("{lisp.hodl: [true]}", ":15:22: unknown key 'hodl'; did you mean 'hold'?"),
+        ("{mechanism: [pubsub, gossip]}", f":{LINE}:30: 'gossip' is not known"),
+        ("{one_way_ms: [1000000]}", f":{LINE}:23: 500000.0 is out of range; allowed: at most 60000"),
+        ("{lisp.hodl: [true]}", f":{LINE}:22: unknown key 'hodl'; did you mean 'hold'?"),
         ("{}", "too few items"),
     ],
 )
@@ -46,7 +50,7 @@ def test_validate_says_the_same(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["validate", "--format", "json", str(sweep_of(tmp_path, "{mechanism: [gossip]}"))])
     assert result.exit_code == 11
     (problem,) = json.loads(result.stdout)["files"][0]["problems"]
-    assert (problem["line"], problem["column"]) == (15, 22)
+    assert (problem["line"], problem["column"]) == (LINE, 22)
 
 
 def test_an_experiment_without_a_grid_says_what_a_sweep_needs(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from testbed.dataplane.ebpf import EbpfDataPlane
+from testbed.dataplane.model import DataPlaneEvent, DataPlaneEventKind
+
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 SITES = (1, 2, 3)
@@ -52,6 +55,18 @@ def wait_until(predicate: Callable[[], bool], deadline_s: float = DEADLINE_S) ->
     while not predicate():
         assert time.monotonic() < end, "not in time"
         select.select([], [], [], 0.002)
+
+
+def events_of(plane: EbpfDataPlane, kind: DataPlaneEventKind) -> list[DataPlaneEvent]:
+    """The reports of a kind, once there are any."""
+    found: list[DataPlaneEvent] = []
+
+    def any_came() -> bool:
+        found.extend(event for event in plane.read_events() if event.kind is kind)
+        return bool(found)
+
+    wait_until(any_came)
+    return found
 
 
 class Network:

@@ -1,7 +1,8 @@
 """The lab's shape in network namespaces, with real agents: sites A and B share a LAN's addresses, C asks.
 
 core 10.0.n.1 - xtr-a, -b, -c 10.0.n.2 - their LANs; ms 10.0.0.2; `guest` 192.168.0.10 is on the LAN of
-A or B, `peer` 192.168.3.10 on that of C. A guest moves by its cable being plugged in elsewhere.
+A or B, `peer` 192.168.3.10 on that of C. A guest moves by its cable being plugged in elsewhere. With `two_xtrs`
+site C has a second one, xtr-d 10.0.4.2, of a worse priority; the LAN's gateway stays xtr-c.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Lab:
         mechanism: of every agent.
         xtr_options: of every xTR.
         map_server_options: of the Map-Server.
+        two_xtrs: site C has two.
     """
 
     def __init__(
@@ -53,13 +55,18 @@ class Lab:
         mechanism: str,
         xtr_options: dict[str, Any] | None = None,
         map_server_options: dict[str, Any] | None = None,
+        two_xtrs: bool = False,
     ) -> None:
+        self.xtrs = {f"xtr-{site}": site for site in SITES} | ({"xtr-d": "c"} if two_xtrs else {})
         self.folder = folder
         self.events_path = folder / "events.jsonl"
         self.events_path.touch()
         self._prefix = f"la{os.getpid()}-"
         self._mechanism = mechanism
-        self._xtr_options, self._map_server_options = xtr_options or {}, map_server_options or {}
+        # A guest of these tests moves within the 3 s that RFC 9301 §5.4 wants between two Map-Replies.
+        unlimited = {"map_reply_interval_s": 0}
+        self._xtr_options = {**unlimited, **(xtr_options or {})}
+        self._map_server_options = {**unlimited, **(map_server_options or {})}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._resources = ExitStack()
         with ExitStack() as stack:
@@ -85,7 +92,7 @@ class Lab:
         subprocess.run(command, input="\n".join(lines), text=True, check=True)
 
     def _wire(self) -> None:
-        for node in NODES:
+        for node in (*NODES, "xtr-d"):
             subprocess.run(["ip", "netns", "add", self._ns(node)], check=True)
             self._ip(node, "link set lo up")
             for key in SETTINGS:
@@ -108,6 +115,12 @@ class Lab:
                 f"addr add {LAN6[site]}::1/64 dev eid nodad",
                 "link set eid up",
             )
+        self._link("core", "to-d", "xtr-d", "core")
+        self._ip("core", "addr add 10.0.4.1/24 dev to-d")
+        self._ip("xtr-d", "addr add 10.0.4.2/24 dev core", "route add default via 10.0.4.1")
+        self._link("lan-c", "xtr-d", "xtr-d", "eid")
+        self._ip("lan-c", "link set xtr-d master site")
+        self._ip("xtr-d", "addr add 192.168.3.2/24 dev eid", "addr add fd0e:3::2/64 dev eid nodad")
         self._link("lan-c", "peer", "peer", "eth0")
         self._ip("lan-c", "link set peer master site")
         self._ip("peer", f"addr add {PEER}/24 dev eth0", "route add default via 192.168.3.1")
@@ -127,7 +140,7 @@ class Lab:
         self._ip(other, f"link set {other_name} up")
 
     def _remove_namespaces(self) -> None:
-        for node in NODES:
+        for node in (*NODES, "xtr-d"):
             subprocess.run(["ip", "netns", "del", self._ns(node)], check=False, stderr=subprocess.DEVNULL)
 
     def move_guest(self, source: str, destination: str) -> None:
@@ -155,7 +168,7 @@ class Lab:
         # A question about a prefix that nobody has registered yet is answered "natively, for a minute",
         # so what is there from the start is registered before anyone asks.
         self.start_agent("ms")
-        for wait in [self._launch(f"xtr-{site}") for site in SITES]:
+        for wait in [self._launch(xtr) for xtr in self.xtrs]:
             wait()
         wait_until(lambda: len(self.saw("map_notify_received", "xtr-c")) == 2, "site C is registered")
 
@@ -167,7 +180,7 @@ class Lab:
         """Start an agent; what is returned waits for it."""
         kind = "mapserver" if node == "ms" else "xtr"
         path = self.folder / f"{node}.json"
-        path.write_text(json.dumps(self._map_server() if node == "ms" else self._xtr(node[-1])))
+        path.write_text(json.dumps(self._map_server() if node == "ms" else self._xtr(node)))
         since_ns = time.monotonic_ns()
         log = (self.folder / f"{node}.log").open("ab")
         command = ["ip", "netns", "exec", self._ns(node), sys.executable, "-m", f"testbed.lab.agents.{kind}"]
@@ -198,6 +211,7 @@ class Lab:
             "control": str(self.folder / f"{node}.control"),
             "state": str(self.folder / f"{node}.state"),
             "mechanism": self._mechanism,
+            "authentication": "hmac-sha-256-128+hkdf",
         }
 
     def _site(self, site: str) -> dict[str, Any]:
@@ -213,17 +227,25 @@ class Lab:
             "key_file": str(key_file),
         }
 
-    def _xtr(self, site: str) -> dict[str, Any]:
+    def _xtr(self, node: str) -> dict[str, Any]:
+        site = self.xtrs[node]
         lan, number = SITES[site]
+        rloc, gateway_mac = f"10.0.{number}.2", GATEWAY_MAC
+        gateway = [f"{lan}.1/24", f"{LAN6[site]}::1/64"]
+        if node == "xtr-d":
+            rloc, gateway = "10.0.4.2", [f"{lan}.2/24", f"{LAN6[site]}::2/64"]
+            gateway_mac = self.run(node, "cat", "/sys/class/net/eid/address").stdout.strip()
+        locators = [{"rloc": "10.0.3.2", "priority": 1}, {"rloc": "10.0.4.2", "priority": 2}]
         return {
-            **self._common(f"xtr-{site}"),
+            **self._common(node),
             **self._site(site),
-            "rloc": f"10.0.{number}.2",
+            "rloc": rloc,
+            "locators": locators if site == "c" and "xtr-d" in self.xtrs else [],
             "core_interface": "core",
             "eid_interface": "eid",
             "eid_space": ["192.168.0.0/16", "fd0e::/16"],
-            "gateway": [f"{lan}.1/24", f"{LAN6[site]}::1/64"],
-            "gateway_mac": GATEWAY_MAC,
+            "gateway": gateway,
+            "gateway_mac": gateway_mac,
             "map_servers": ["10.0.0.2"],
             "map_resolvers": ["10.0.0.2"],
             "options": self._xtr_options,

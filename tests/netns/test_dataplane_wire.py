@@ -83,11 +83,14 @@ def test_nonces_differ(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -
 
 
 def test_instance_id_and_locator_status_bits(open_plane: OpenPlane, site_wire: Wire, core_wire: Wire) -> None:
+    """The bits are of the source's mapping (RFC 9300 §5.3), so only what has one here carries them."""
     plane = open_plane(1, instance_id=0xABCDEF, locator_status_bits=0x103)
     plane.set_entry(remote("192.168.2.0/24", PEER_RLOC))  # of instance 0: another table
     plane.set_entry(remote("192.168.2.0/24", "10.0.3.2", instance_id=0xABCDEF))
     seen = encapsulated(site_wire, core_wire, ipv4(EID, PEER, udp(1, 2, b"x")))
-    assert seen.outer.destination == "10.0.3.2"
+    assert (seen.outer.destination, seen.flags, seen.second) == ("10.0.3.2", 0x80 | 0x08, 0xABCDEF00)
+    plane.set_entry(local("192.168.1.0/24", instance_id=0xABCDEF))
+    seen = encapsulated(site_wire, core_wire, ipv4(EID, PEER, udp(1, 2, b"x")))
     assert seen.flags == 0x80 | 0x40 | 0x08
     assert seen.second == 0xABCDEF03
 

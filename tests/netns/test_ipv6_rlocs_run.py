@@ -13,7 +13,7 @@ TOPOLOGY = "topology=../topologies/two-sites-ipv6-rlocs.yaml"
 
 @needs_root
 def test_a_migration_over_ipv6_locators_passes_within_its_bound(tmp_path: Path) -> None:
-    limiters = "lisp.limiters={map_request: false, map_reply: false, smr: false}"
+    limiters = "lisp.limiters={map_request: false, map_reply: false, smr: false, smr_invoked: false}"
     done = run(
         tmp_path,
         TOPOLOGY,

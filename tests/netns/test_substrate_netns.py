@@ -64,7 +64,11 @@ def test_an_ipv6_guest_is_detected_by_its_neighbour_advertisement(tmp_path: Path
     [
         ("smr-old-xtr", ("lisp.proxy_reply=false", "lisp.hold=false"), ("smr_sent", "xtr-a")),
         ("smr-map-server", (), ("smr_sent", "ms")),
-        ("smr-new-xtr", ("lisp.limiters={map_request: false, map_reply: false, smr: false}",), ("smr_sent", "xtr-b")),
+        (
+            "smr-new-xtr",
+            ("lisp.limiters={map_request: false, map_reply: false, smr: false, smr_invoked: false}",),
+            ("smr_sent", "xtr-b"),
+        ),
         ("pubsub", ("lisp.proxy_reply=false",), ("publication_received", "xtr-c")),
         ("rloc-probe", ("lisp.rloc_probe_interval_s=1",), ("rloc_probe_answered", "xtr-c")),
     ],

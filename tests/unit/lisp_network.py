@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_address
 from typing import Any
 
@@ -50,7 +50,7 @@ from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import Sighting, SightingKind
-from testbed.lisp.wire import XtrIdentity
+from testbed.lisp.wire import AlgorithmId, XtrIdentity
 from testbed.lisp.xtr import Xtr
 
 MS_NS = 1_000_000
@@ -104,6 +104,7 @@ class Network:
         xtr_options: XtrOptions | None = None,
         map_server_options: MapServerOptions | None = None,
         start: bool = True,
+        algorithm: AlgorithmId = AlgorithmId.HMAC_SHA_256_128,
     ) -> None:
         self.now = 1_000 * SECOND_NS
         self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
@@ -121,7 +122,7 @@ class Network:
         for number, (name, rloc) in enumerate(RLOCS.items(), start=1):
             fixed = (FIXED,) if name == "xtr-c" else ()
             dynamic = () if name == "xtr-c" else (MOBILE,)
-            sites.append(SiteConfig(name, fixed, dynamic, site_secret(name)))
+            sites.append(SiteConfig(name, fixed, dynamic, replace(site_secret(name), algorithm=algorithm)))
             config = XtrConfig(
                 rloc=rloc,
                 identity=XtrIdentity(number, 0),
@@ -131,13 +132,13 @@ class Network:
                 gateways=(ip_address("192.168.3.1" if fixed else "192.168.0.1"),),
                 map_servers=(MAP_SERVER,),
                 map_resolvers=(MAP_SERVER,),
-                secret=site_secret(name),
+                secret=sites[-1].secret,
                 mechanism=treatment,
                 options=xtr_options or XtrOptions(),
             )
             self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
-        server_config = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
-        self._add("ms", MAP_SERVER, MapServer(server_config, saved={}, random64=self.random64))
+        self._server = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
+        self._add("ms", MAP_SERVER, MapServer(self._server, saved={}, random64=self.random64))
         if start:
             for name in RLOCS:
                 self.give(name, Started())
@@ -145,6 +146,11 @@ class Network:
 
     def _add(self, name: str, rloc: Address, machine: Xtr | MapServer) -> None:
         self.nodes[name] = self.by_rloc[rloc] = Node(name, machine)
+
+    def restart_map_server(self) -> None:
+        """The Map-Server comes back with nothing but what it has stored."""
+        node = self.nodes["ms"]
+        node.machine = MapServer(self._server, saved=dict(node.saved), random64=self.random64)
 
     def random64(self) -> int:
         self._random = (self._random * 6364136223846793005 + 1442695040888963407) % 2**64
@@ -238,7 +244,9 @@ class Network:
         source = next(rloc for rloc, each in self.by_rloc.items() if each is node)
         pair = (source, action.destination)
         count = self._sent[pair] = self._sent.get(pair, -1) + 1
-        target = self.by_rloc[action.destination]
+        target = self.by_rloc.get(action.destination)
+        if target is None:  # nobody's address: only a forged message sends there
+            return
 
         def deliver() -> None:
             received = ControlReceived(action.payload, source, 4342)
@@ -275,6 +283,8 @@ class Network:
         if entry.forwarding is Forwarding.AWAY and peer is not None:
             self.give(node.name, StaleReceived(eid, peer, self.now))
         rloc = entry.locators[0].rloc
+        if rloc not in self.by_rloc:
+            return
         if node.last_rloc.get(eid) != rloc:
             node.last_rloc[eid] = rloc
             self.give(node.name, FirstPacketSent(eid, rloc, None, self.now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -59,3 +60,20 @@ def test_a_port_that_is_taken_is_an_error_with_the_next_command() -> None:
             ControlSocket(ip_address("127.0.0.73"))
     finally:
         one.close()
+
+
+SO_NO_CHECK = 11  # asm-generic/socket.h: of what is sent
+
+
+def test_rfc9301_5_a_datagram_without_udp_checksum_is_dropped() -> None:
+    receiver = ControlSocket(ip_address("127.0.0.73"))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for no_checksum in (1, 0):
+                sender.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, no_checksum)
+                sender.sendto(bytes([no_checksum]), ("127.0.0.73", 4342))
+        received = wait_until(receiver.receive, "the datagram")
+        assert received is not None
+        assert received[0] == b"\0"  # the one with a checksum, though sent second
+    finally:
+        receiver.close()

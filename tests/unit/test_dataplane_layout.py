@@ -55,6 +55,11 @@ def test_weights_become_shares_of_the_hash(weights: tuple[int, ...], thresholds:
     assert len(value) == layout.ENTRY_SIZE
 
 
+def test_what_the_kernel_keeps_of_an_entry_can_be_written_back() -> None:
+    kept = layout.Counters(packets=1, bytes=2, last_used_ns=3, locator_status=0b101)
+    assert layout.decode_counters(layout.encode_entry(layout.KernelKind.REMOTE, counters=kept)) == kept
+
+
 def test_an_expiry_in_the_past_is_not_never() -> None:
     never = layout.encode_entry(layout.KernelKind.LOCAL)
     past = layout.encode_entry(layout.KernelKind.LOCAL, expires_ns=0)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 
 import pytest
 
-from testbed.lisp.actions import MINUTE_NS, SECOND_NS, SaveNonce, SendControl
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, SaveNonce, SendControl
 from testbed.lisp.config import MapServerOptions
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import Action as MappingAction
@@ -329,3 +329,30 @@ def test_rfc9301_5_6_sites_may_share_a_key_id() -> None:
     other_key = replace(SECRETS["a"], key_id=1)
     refused = events(server.register(nonce=2, secret=other_key), "registration_refused")
     assert [event["reason"] for event in refused] == ["authentication"]
+
+
+def test_two_xtrs_of_a_site_that_register_the_same_locators_change_nothing() -> None:
+    """Whose own a locator is (L-bit) is all that differs; with their numbers a mapping has one version."""
+    server = Server(mechanism="map-version")
+    rlocs = (RLOC_A, RLOC_C)
+
+    def register(source: Address, nonce: int, priority: int = 1) -> list[Action]:
+        locators = tuple(
+            RlocRecord(
+                rloc,
+                priority,
+                flags=LocatorFlag.REACHABLE | (LocatorFlag.LOCAL if rloc == source else LocatorFlag.NONE),
+            )
+            for rloc in rlocs
+        )
+        record = EidRecord(EidPrefix(IPv4Network("192.168.3.0/24")), 1440, locators)
+        message = MapRegister(nonce, (record,), flags=MapRegisterFlag.WANT_MAP_NOTIFY, xtr=XtrIdentity(int(source)))
+        return server.receive(SECRETS["c"].seal(message), source)
+
+    assert len(events(register(RLOC_C, 1), "mapping_changed")) == 1
+    version = server.machine.inspect(0)["registrations"][0]["map_version"]
+    for turn in range(3):
+        for source in (RLOC_A, RLOC_C):
+            assert not events(register(source, 2 + turn), "mapping_changed")
+    assert server.machine.inspect(0)["registrations"][0]["map_version"] == version
+    assert len(events(register(RLOC_A, 9, priority=2), "mapping_changed")) == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.lisp.ownership import FENCE_STEP, Claimant, Ownership
+from testbed.lisp.actions import Action, SaveNonce
+from testbed.lisp.nonces import HIGHEST_NONCE, NONCE_STEP
+from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.wire import EidPrefix, EidRecord, XtrIdentity
 
 A, B = (Claimant(name, XtrIdentity(number)) for number, name in enumerate("ab"))
@@ -35,9 +37,9 @@ def test_rule_2_the_fence_is_above_every_nonce_of_both() -> None:
     ownership = Ownership({})
     ownership.register(A, 100)
     first, _ = ownership.depart(A, record(EID), EID)
-    assert first == 100 + FENCE_STEP
+    assert first == 100 + NONCE_STEP
     second, _ = ownership.depart(A, record(OTHER), OTHER)
-    assert second == first + FENCE_STEP
+    assert second == first + NONCE_STEP
 
 
 def test_rule_4_up_to_the_fence_is_ignorance_above_it_is_news() -> None:
@@ -54,57 +56,147 @@ def test_rule_5_a_notification_carries_every_loss_that_was_not_acknowledged() ->
     ownership.register(A, 100)
     first, _ = ownership.depart(A, record(EID), EID)
     second, _ = ownership.depart(A, record(OTHER), OTHER)
-    assert ownership.untold(A) == (record(EID), record(OTHER))
-    assert ownership.latest_fence(A) == second
-    assert ownership.acknowledge(A, first) == [EID]
-    assert ownership.untold(A) == (record(OTHER),)
+    assert ownership.notice(A) == (second, (record(EID), record(OTHER)))
+    assert ownership.acknowledge(A, first)[0] == [EID]
+    assert ownership.notice(A) == (second, (record(OTHER),))
     assert ownership.ignorant_of(OTHER) == [A]
-    assert ownership.acknowledge(A, second) == [OTHER]
-    assert ownership.untold(A) == ()
+    assert ownership.acknowledge(A, second)[0] == [OTHER]
+    assert ownership.notice(A) is None
+
+
+def test_rule_5_losses_that_a_message_does_not_hold_are_told_in_the_order_of_their_fences() -> None:
+    ownership = Ownership({})
+    eids = [IPv4Network((EID.network_address + number, 32)) for number in range(300)]
+    fences = [ownership.depart(A, record(eid), eid)[0] for eid in eids]
+    notice = ownership.notice(A)
+    assert notice == (fences[254], tuple(record(eid) for eid in eids[:255]))
+    assert ownership.acknowledge(A, fences[254])[0] == eids[:255]
+    assert ownership.notice(A) == (fences[299], tuple(record(eid) for eid in eids[255:]))
+
+
+def test_fences_end_where_nonces_do_and_what_is_below_them_stays_refused() -> None:
+    ownership = Ownership({})
+    ownership.register(A, HIGHEST_NONCE)
+    assert [ownership.depart(A, record(eid), eid)[0] for eid in (EID, OTHER)] == [HIGHEST_NONCE, HIGHEST_NONCE]
+    assert not ownership.admits(A, EID, HIGHEST_NONCE)
 
 
 def test_a_claim_ends_what_there_was_to_tell() -> None:
     ownership = Ownership({})
     fence, _ = ownership.depart(A, record(EID), EID)
     ownership.register(A, fence + 1)
-    ownership.claim(A, EID)
-    assert ownership.untold(A) == ()
+    ownership.claim(A, EID, 3 * NONCE_STEP)
+    assert ownership.notice(A) is None
     assert not ownership.admits(A, EID, fence)
 
 
+class Persistent:
+    """What a Map-Server stores, and the ownership that lives with it."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, int] = {}
+        self.ownership = Ownership({})
+
+    def keep(self, actions: list[Action]) -> None:
+        for action in actions:
+            assert isinstance(action, SaveNonce)
+            self.saved[action.owner] = max(action.nonce, self.saved.get(action.owner, 0))
+
+    def depart(self, eid: IPv4Network) -> int:
+        fence, actions = self.ownership.depart(A, record(eid), eid)
+        self.keep(actions)
+        return fence
+
+    def restart(self) -> None:
+        self.ownership = Ownership(dict(self.saved))
+
+
 def test_nonces_and_fences_outlive_the_process() -> None:
-    ownership = Ownership({})
-    saved: dict[str, int] = {}
-    fence, actions = ownership.depart(A, record(EID), EID)
-    for action in [*ownership.register(A, 100), *actions]:
-        saved[action.owner] = action.nonce  # type: ignore[union-attr]
-    restarted = Ownership(saved)
-    assert restarted.is_replay(A, 100)
-    assert not restarted.admits(A, EID, fence)
+    server = Persistent()
+    fence = server.depart(EID)
+    server.keep(server.ownership.register(A, 100))
+    server.restart()
+    assert server.ownership.is_replay(A, 100)
+    assert not server.ownership.admits(A, EID, fence)
 
 
-@given(st.lists(st.sampled_from(["register", "lose", "hear", "deliver"]), max_size=40), st.randoms())
-def test_no_message_sent_in_ignorance_is_ever_admitted(steps: list[str], random: object) -> None:
-    """One xTR, one EID; messages of both directions are delivered in any order, or never."""
-    ownership = Ownership({})
+def test_rule_5_after_a_restart_a_fence_that_nobody_acknowledged_is_not_passed_by_way_of_another() -> None:
+    server = Persistent()
+    server.keep(server.ownership.register(A, 100))
+    first = server.depart(EID)  # A never hears of it
+    server.restart()
+    second = server.depart(OTHER)
+    assert second > first
+    assert server.ownership.notice(A) == (second, (record(OTHER),))
+    assert not server.ownership.admits(A, EID, second + 1)  # A is past its fence, and has heard of OTHER only
+    assert server.ownership.admits(A, EID, first + 1)  # from before the restart, when no notice left a loss out
+    third = server.depart(EID)  # its new owner has registered it again
+    assert server.ownership.notice(A) == (third, (record(OTHER), record(EID)))
+
+
+def test_rule_5_after_a_restart_what_was_acknowledged_or_claimed_back_is_so_still() -> None:
+    server = Persistent()
+    for eid in (EID, OTHER):
+        server.depart(eid)
+    server.keep(server.ownership.claim(A, EID, 3 * NONCE_STEP))
+    server.keep(server.ownership.acknowledge(A, 2 * NONCE_STEP)[1])
+    server.restart()
+    assert not server.ownership.ignorant_of(EID)
+    assert not server.ownership.ignorant_of(OTHER)
+
+
+def test_who_a_claimant_is_can_be_read_back() -> None:
+    for claimant in (A, Claimant("a/b", ip_address("10.0.1.2")), Claimant("c", ip_address("2001:db8::1"))):
+        assert Claimant.parse(str(claimant)) == claimant
+    assert Claimant.parse(str(Claimant("d", XtrIdentity(0xABC, 7)))) == Claimant("d", XtrIdentity(0xABC, 7))
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["register", "lose", "hear", "deliver", "acknowledge", "restart"]),
+        st.sampled_from([EID, OTHER]),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.randoms())
+def test_no_message_sent_in_ignorance_is_ever_admitted(steps: list[tuple[str, IPv4Network]], random: object) -> None:
+    """One xTR, two EIDs; messages of both directions are delivered in any order, or never; the Map-Server restarts."""
+    server = Persistent()
     clock = 1
-    knows_of = 0  # losses that the xTR has heard of
-    losses = 0
-    to_server: list[tuple[int, int]] = []  # (nonce, losses known when sent)
-    to_xtr: list[tuple[int, int]] = []  # (fence, losses it tells of)
-    for step in steps:
+    knows_of = {EID: 0, OTHER: 0}  # losses that the xTR has heard of
+    losses = {EID: 0, OTHER: 0}
+    to_server: list[tuple[int, IPv4Network, int]] = []  # (nonce, EID, losses of it known when sent)
+    to_xtr: list[tuple[int, dict[IPv4Network, int]]] = []  # (nonce, losses it tells of)
+    heard: list[int] = []  # nonces to be acknowledged
+    for step, eid in steps:
         if step == "register":
             clock += 1
-            to_server.append((clock, knows_of))
+            to_server.append((clock, eid, knows_of[eid]))
         elif step == "lose":
-            losses += 1
-            fence, _ = ownership.depart(A, record(EID), EID)
-            to_xtr.append((fence, losses))
+            losses[eid] += 1
+            server.depart(eid)
+            notice = server.ownership.notice(A)
+            assert notice is not None
+            to_xtr.append((notice[0], {each: losses[each] for each in losses if record(each) in notice[1]}))
         elif step == "hear" and to_xtr:
-            fence, told = to_xtr.pop(random.randrange(len(to_xtr)))  # type: ignore[attr-defined]
-            clock, knows_of = max(clock, fence), max(knows_of, told)
+            nonce, told = to_xtr.pop(random.randrange(len(to_xtr)))  # type: ignore[attr-defined]
+            clock = max(clock, nonce)
+            knows_of = {each: max(known, told.get(each, 0)) for each, known in knows_of.items()}
+            heard.append(nonce)
+        elif step == "acknowledge" and heard:
+            server.keep(server.ownership.acknowledge(A, heard.pop(0))[1])
+        elif step == "restart":
+            server.restart()
         elif step == "deliver" and to_server:
-            nonce, knew = to_server.pop(random.randrange(len(to_server)))  # type: ignore[attr-defined]
-            if not ownership.is_replay(A, nonce):
-                ownership.register(A, nonce)
-                assert ownership.admits(A, EID, nonce) == (knew == losses)
+            nonce, about, knew = to_server.pop(random.randrange(len(to_server)))  # type: ignore[attr-defined]
+            if server.ownership.is_replay(A, nonce):
+                continue
+            server.keep(server.ownership.register(A, nonce))
+            if server.ownership.admits(A, about, nonce):
+                assert knew == losses[about]
+                server.keep(server.ownership.claim(A, about, nonce))
+            else:
+                # What an xTR knows is refused only while a restarted Map-Server cannot tell.
+                assert knew < losses[about] or server.ownership.is_whereabouts_unknown(A, about)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from testbed.lisp.actions import SECOND_NS, Action, Address
+from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.nonces import NONCE_STEP
+from testbed.lisp.questions import MOST_SUBSCRIPTION_REQUESTS
+from testbed.lisp.subscriptions import NONCE_OWNER, NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import Action as MappingAction
-from testbed.lisp.wire import MapNotify, MapNotifyAck, MapReply, XtrIdentity, decode_control
-from tests.unit.lisp_network import EID, MAP_SERVER, MS_NS, RLOCS, Network, packet_to, settled
+from testbed.lisp.wire import (
+    MapNotify,
+    MapNotifyAck,
+    MapReply,
+    MapRequest,
+    MapRequestFlag,
+    RequestedEid,
+    XtrIdentity,
+    decode_control,
+    host_eid,
+)
+from tests.unit.lisp_network import EID, MAP_SERVER, MOBILE, MS_NS, RLOCS, Network, packet_to, settled
 from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, Server, events, sends
 
 
@@ -95,7 +110,7 @@ def test_rfc9437_5_a_withdrawn_mapping_is_published_with_ttl_0() -> None:
 
 
 def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_again() -> None:
-    network = settled(Network("pubsub"))
+    network = settled(Network("pubsub", xtr_options=XtrOptions(resubscribe_s=0)))
     silent = True
 
     def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
@@ -182,8 +197,109 @@ def test_rfc9437_5_an_itr_that_may_not_subscribe_still_gets_the_mapping() -> Non
     network.run_for(1 * SECOND_NS)
     asked = network.now
     network.send("xtr-b", packet_to(EID))
-    network.run_for(2 * SECOND_NS)
+    network.run_for(4 * SECOND_NS)
     assert len(network.saw("subscription_denied", "xtr-b")) == 1
     changed = network.saw("map_cache_changed", "xtr-b", since_ns=asked)
-    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [("10.0.1.2", SECOND_NS + 20 * MS_NS)]
+    assert [(event.fields["rloc"], event.at_ns - asked) for event in changed] == [
+        ("10.0.1.2", 3 * SECOND_NS + 20 * MS_NS)
+    ]
+    # The denial was a Map-Reply too, so the next to this RLOC is 3 s away (RFC 9301 §5.4).
+    limited = network.saw("control_dropped", "ms", since_ns=asked)
+    assert {event.fields["limiter"] for event in limited} == {"map_reply_interval_s"}
     assert [packet for _, packet in network.nodes["xtr-a"].delivered] == [packet_to(EID)]
+
+
+def cached(network: Network) -> list[str]:
+    return [row["eid"] for row in network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"]]
+
+
+def test_rfc9437_5_an_itr_unsubscribes_when_its_entry_ends_and_nothing_installs_it_again() -> None:
+    network = settled(Network("pubsub", xtr_options=XtrOptions(registration_ttl_minutes=1, resubscribe_s=0)))
+    network.run_for(60 * SECOND_NS)
+    assert len(network.saw("unsubscribed", "xtr-c")) == 1
+    assert len(network.saw("subscription_ended", "ms")) == 1
+    network.sight("xtr-b")
+    network.run_for(60 * SECOND_NS)
+    assert not network.saw("publication_received", "xtr-c")
+    assert not network.saw("map_notify_abandoned", "ms")  # the end was acknowledged
+    assert cached(network) == []
+    network.send("xtr-c", packet_to(EID))
+    network.run_for(SECOND_NS)
+    assert cached(network) == [f"{EID}/32"]
+    assert network.nodes["xtr-c"].machine.inspect(network.now)["subscriptions"] == [f"{EID}/32"]
+
+
+def test_a_subscription_that_a_restarted_map_server_has_forgotten_is_renewed() -> None:
+    network = settled(Network("pubsub"))
+    network.restart_map_server()
+    network.run_for(180 * SECOND_NS)
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
+    assert [(event.fields["rloc"], event.at_ns - moved) for event in changed] == [("10.0.2.2", 20 * MS_NS)]
+
+
+def test_nonces_of_ended_subscriptions_are_bounded_and_the_next_is_above_what_was_let_go() -> None:
+    subscriptions = Subscriptions(lambda: 10, 0)
+    first = ip_network("192.168.0.1/32")
+    for _ in range(100):
+        subscriptions.next_nonce(first)
+    last = subscriptions.next_nonce(first)
+    for number in range(2 * NONCES_KEPT):
+        subscriptions.next_nonce(ip_network(f"10.{number >> 8}.{number & 255}.1/32"))
+    assert subscriptions.next_nonce(first) > last
+    assert len(subscriptions._nonces) <= NONCES_KEPT
+
+
+def test_rfc9437_5_an_xtr_that_restarts_subscribes_above_every_nonce_that_it_used() -> None:
+    """The highest nonce is stored before the request leaves."""
+    network = settled(Network("pubsub"))
+    asked = int(network.saw("map_request_sent", "xtr-c")[0].fields["nonce"], 16)
+    saved = network.nodes["xtr-c"].saved[NONCE_OWNER]
+    assert saved == asked
+    restarted = Subscriptions(lambda: 0, 0, saved)
+    assert restarted.next_nonce(ip_network(f"{EID}/32")) > saved + NONCE_STEP
+
+
+def test_an_itr_whose_subscriptions_are_answered_with_silence_asks_without_and_tries_again_later() -> None:
+    network = settled(Network("pubsub"))
+    network.faults = lambda source, destination, payload, count: (
+        [] if destination == RLOCS["xtr-c"] and isinstance(decode_control(payload), MapNotify) else [10 * MS_NS]
+    )
+    asked = network.now
+    network.give("xtr-c", ControlReceived(smr_of(EID), RLOCS["xtr-a"], 4342))
+    network.run_for(20 * SECOND_NS)
+    (answered,) = network.saw("map_reply_received", "xtr-c", since_ns=asked)
+    assert answered.fields["transmissions"] == MOST_SUBSCRIPTION_REQUESTS + 1
+    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
+    network.run_for(60 * SECOND_NS)
+    assert network.saw("subscription_acknowledged", "xtr-c", since_ns=answered.at_ns)
+
+
+def smr_of(eid: Address) -> bytes:
+    flags = MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY
+    return MapRequest(1, (RLOCS["xtr-a"],), (RequestedEid(host_eid(eid)),), source_eid=eid, flags=flags).encode()
+
+
+def test_rfc9437_5_who_subscribes_beyond_the_limit_gets_a_map_reply() -> None:
+    server = Server(MapServerOptions(map_reply_interval_s=0, subscriptions=1), mechanism="pubsub")
+    server.register("192.168.3.0/24", site="c", source=RLOC_C)
+    for number, eid in enumerate((MOBILE_EID, "192.168.0.11/32"), start=1):
+        server.register(eid, nonce=number)
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 50))] == [MapNotify]
+    actions = server.request("192.168.0.11/32", nonce=60, subscribe=True, xtr=IDENTITY)
+    assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [MapReply]
+    assert [event["reason"] for event in events(actions, "subscription_refused")] == ["full"]
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 51))] == [MapNotify]
+
+
+def test_a_loss_is_no_publication_though_a_wider_prefix_is_subscribed_to() -> None:
+    network = settled(Network("pubsub"))
+    itr = network.nodes["xtr-a"].machine._itr  # type: ignore[union-attr]
+    itr.subscriptions.acknowledged(MOBILE, itr.subscriptions.next_nonce(MOBILE), network.now)
+    for site, other in (("xtr-b", "xtr-a"), ("xtr-a", "xtr-b"), ("xtr-b", "xtr-a")):
+        network.sight(site)
+        network.run_for(SECOND_NS)
+        assert (network.owner(), network.host_state(other)) == (site, "away")
+    assert not network.saw("publication_received", "xtr-a")

@@ -56,6 +56,21 @@ def test_a_mobile_site_wins_and_loses_the_guest_by_turns() -> None:
     assert all({"eid_detected", "map_register_sent"} <= scene for scene in scenes[2::2])
 
 
+@pytest.mark.parametrize("part", Part)
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_it_is_played_with_the_options_of_the_agent(mechanism: str, part: Part) -> None:
+    options = XtrOptions(
+        rloc_probe_interval_s=5.0,
+        locator_status_bits="verify",
+        echo_nonce=mechanism != "map-version",
+        gleaning=True,
+        resubscribe_s=10.0,
+    )
+    rehearsal = Rehearsal(part, mechanism_named(mechanism), xtr_options=options, authentication="hmac-sha-256-128")
+    first = [rehearsal.step() for _ in range(SCENES)]
+    assert [rehearsal.step() for _ in range(SCENES)] == first
+
+
 def test_nothing_in_it_is_anybodys() -> None:
     rehearsal = Rehearsal(Part.MAP_SERVER, mechanism_named("pubsub"))
     sent = [action for _ in range(4) for action in rehearsal.step() if isinstance(action, SendControl)]

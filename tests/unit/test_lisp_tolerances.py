@@ -16,6 +16,7 @@ from testbed.lisp.sealing import Secret
 from testbed.lisp.tolerances import Tolerance
 from testbed.lisp.wire import (
     AlgorithmId,
+    Authentication,
     EidPrefix,
     EidRecord,
     EncapsulatedControl,
@@ -128,7 +129,7 @@ def test_a_map_notify_under_a_wide_key_id() -> None:
     for tolerated in (frozenset[Tolerance](), frozenset({Tolerance.SHA_1})):
         network = network_with(XtrOptions(tolerate=tolerated))
         locators = (RlocRecord(RLOCS["xtr-b"], flags=LocatorFlag.REACHABLE),)
-        notify = MapNotify(1 << 60, (EidRecord(host_eid(EID), 60, locators),))
+        notify = MapNotify(1 << 40, (EidRecord(host_eid(EID), 60, locators),))
         old = replace(site_secret("xtr-a"), algorithm=AlgorithmId.HMAC_SHA_1_96)
         network.give("xtr-a", ControlReceived(old.seal(notify), MAP_SERVER, 4342))
         dropped = [each.fields["reason"] for each in network.saw("control_dropped", "xtr-a")]
@@ -234,9 +235,8 @@ def test_rfc9301_5_2_several_records_in_a_message_need_no_option() -> None:
     request = MapRequest(99, (RLOC_C,), asked)
     actions = strict.receive(EncapsulatedControl(RLOC_C, EID, PORT, request.encode()).encode(), RLOC_C)
     answered = [decode_control(each.payload) for each in actions if isinstance(each, SendControl)]
-    assert [str(each.records[0].eid) for each in answered if isinstance(each, MapReply)] == [
-        "192.168.0.10/32",
-        "192.168.0.11/32",
+    assert [[str(record.eid) for record in each.records] for each in answered if isinstance(each, MapReply)] == [
+        ["192.168.0.10/32", "192.168.0.11/32"]
     ]
 
 
@@ -247,3 +247,27 @@ def test_the_option_is_a_list_of_words() -> None:
     for wrong in ("sha-1", ["md5"], 7):
         with pytest.raises(TestbedError, match="tolerate"):
             options_from(XtrOptions, {"tolerate": wrong})
+
+
+@pytest.mark.parametrize("octets", [b"", bytes(16)])
+@pytest.mark.parametrize("tolerated", [frozenset(), frozenset({Tolerance.ZERO_NOTIFY_AUTHENTICATION})])
+def test_a_publication_without_authentication(tolerated: frozenset[Tolerance], octets: bytes) -> None:
+    network = settled(Network("pubsub", xtr_options=XtrOptions(tolerate=tolerated)))
+    nonce = int(network.saw("subscription_acknowledged", "xtr-c")[0].fields["nonce"], 16) + 1
+    locators = (RlocRecord(RLOCS["xtr-b"], flags=LocatorFlag.REACHABLE),)
+    notify = MapNotify(nonce, (EidRecord(host_eid(EID), 60, locators),), Authentication(data=octets))
+    network.give("xtr-c", ControlReceived(notify.encode(), MAP_SERVER, 4342))
+    published = [each.fields["rloc"] for each in network.saw("publication_received", "xtr-c")]
+    reasons = [each.fields["reason"] for each in network.saw("control_dropped", "xtr-c")]
+    assert published == ([str(RLOCS["xtr-b"])] if tolerated else [])
+    assert reasons == ([] if tolerated else ["not tolerated: zero-notify-authentication"])
+    assert len(network.saw("tolerated", "xtr-c")) == len(tolerated)
+
+
+def test_nobody_takes_an_eid_away_without_authentication() -> None:
+    network = network_with(XtrOptions(tolerate=frozenset({Tolerance.ZERO_NOTIFY_AUTHENTICATION})))
+    locators = (RlocRecord(RLOCS["xtr-b"], flags=LocatorFlag.REACHABLE),)
+    notify = MapNotify(1 << 40, (EidRecord(host_eid(EID), 60, locators),))
+    network.give("xtr-a", ControlReceived(notify.encode(), MAP_SERVER, 4342))
+    assert [each.fields["reason"] for each in network.saw("control_dropped", "xtr-a")] == ["authentication"]
+    assert network.host_state("xtr-a") == "local"

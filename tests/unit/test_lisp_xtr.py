@@ -20,11 +20,9 @@ from testbed.lisp.actions import (
     SetForwarding,
     UnbindNeighbour,
 )
-from testbed.lisp.config import OptionError, XtrConfig, XtrOptions, options_from
+from testbed.lisp.config import XtrConfig, XtrOptions
 from testbed.lisp.inputs import ControlReceived, HostExpected, HostSighted, StaleReceived, Started
-from testbed.lisp.machine import Machine, TransitionError
 from testbed.lisp.mechanisms import mechanism_named
-from testbed.lisp.registrar import TRANSITIONS, RegistrationInput, RegistrationState
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import Sighting, SightingKind
 from testbed.lisp.wire import (
@@ -216,6 +214,15 @@ def test_a_host_that_is_known_to_be_here_is_not_news() -> None:
     assert site.sight(mac="00:16:3e:00:00:0b") == [BindNeighbour(EID, "00:16:3e:00:00:0b")]
 
 
+def test_sightings_beyond_the_bound_are_refused_and_logged() -> None:
+    site = Site(local_eids=1)
+    site.sight()
+    actions = site.sight(eid=OTHER)
+    assert [event["reason"] for event in events(actions, "eid_refused")] == ["full"]
+    assert sent(actions, MapRegister) == []
+    assert site.sight(mac="00:16:3e:00:00:0b")  # the one that is here may change its MAC
+
+
 # --- departure -------------------------------------------------------------------------------------
 
 
@@ -321,7 +328,7 @@ def asked(eid: Any, flags: MapRequestFlag = MapRequestFlag.NONE) -> MapRequest:
 
 
 def test_rfc9301_5_5_an_etr_answers_for_its_own_to_an_itr_rloc_at_the_inner_port() -> None:
-    site = Site()
+    site = Site(map_reply_interval_s=0)
     site.sight()
     for eid, prefix in ((EID, f"{EID}/32"), (FIXED[5], str(FIXED))):
         ecm = EncapsulatedControl(PEER, eid, 34567, asked(eid).encode())
@@ -386,33 +393,3 @@ def test_an_eid_that_is_here_or_the_gateway_speaks_for_itself() -> None:
     site.sight(eid=OTHER, mac="00:16:3e:00:00:0b")
     for eid in (OTHER, GATEWAY):
         assert site.sight(SightingKind.ARP_REQUEST, asked=eid) == []
-
-
-# --- machines and options --------------------------------------------------------------------------
-
-
-def test_a_machine_takes_only_the_rows_of_its_table() -> None:
-    machine = Machine(TRANSITIONS, RegistrationState.GONE)
-    assert not any(machine.accepts(each) for each in RegistrationInput)
-    with pytest.raises(TransitionError, match="REFRESH in state GONE"):
-        machine.feed(RegistrationInput.REFRESH)
-
-
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        ({"refresh": 1}, "No option 'refresh'"),
-        ({"refresh_s": "60"}, "does not fit float"),
-        ({"held_packets": 1.5}, "does not fit int"),
-        ({"proxy_reply": 1}, "does not fit bool"),
-        ({"on_miss": "queue"}, "does not fit Literal"),
-    ],
-)
-def test_options_are_checked(given: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(OptionError, match=complaint):
-        options_from(XtrOptions, given)
-
-
-def test_options_are_taken() -> None:
-    options = options_from(XtrOptions, {"on_miss": "drop", "refresh_s": 5, "held_packets": 1})
-    assert (options.on_miss, options.refresh_s, options.held_packets) == ("drop", 5, 1)

@@ -41,6 +41,35 @@ static __always_inline void report_stale(const struct locator *locator, const st
 }
 
 /*
+ * Report what a packet says of one of its EIDs. Returns whether that was due; what is not said again
+ * by every packet must not be forgotten then.
+ */
+static __always_inline int report_arrival(__u32 kind, __u32 number, const union address *eid,
+					  const struct arrival *arrival, const struct inner *inner,
+					  __u64 now)
+{
+	struct report_key key = {.eid = *eid, .peer = arrival->peer};
+	struct report *report;
+
+	if (!report_is_due(&key, now))
+		return 0;
+	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+	if (!report)
+		return 0;
+	__builtin_memset(report, 0, sizeof(*report));
+	report->mono_ns = now;
+	report->kind = kind;
+	report->number = number;
+	report->eid_family = inner->family;
+	report->peer_family = arrival->family;
+	report->instance_id = arrival->instance_id;
+	report->eid = key.eid;
+	report->peer = key.peer;
+	bpf_ringbuf_submit(report, 0);
+	return 1;
+}
+
+/*
  * Send on to where the EID now lives. With both outer headers of one family they are rewritten where
  * they stand. Else they are taken off, and the packet takes the way through the slow path: the kernel
  * does not let a packet be encapsulated that was already, if it never left this machine. So does one
@@ -75,7 +104,7 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 		return drop(DROP_TRUNCATED);
 	announce(entry, &locator, inner, arrival->instance_id, now);
 	return send_outer(skb, config, &locator, inner,
-			  lisp_header(config, entry, arrival->instance_id, inner));
+			  lisp_header(config, entry, &locator, arrival->instance_id, inner, now));
 }
 
 /* Read the outer IP and UDP headers. Returns TC_ACT_PIPE if the packet is a LISP data packet to us. */

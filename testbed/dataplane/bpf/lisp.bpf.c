@@ -11,6 +11,7 @@
  * counted in `drop_counters`. The kernel's helpers want a GPL-compatible licence, hence the dual one.
  */
 #include "etr.h"
+#include "hints.h"
 #include "notice.h"
 #include "pathmtu.h"
 #include "tunnel.h"
@@ -122,6 +123,8 @@ int decapsulate(struct __sk_buff *skb)
 		if (verdict >= 0)
 			return drop(verdict);
 	}
+	if (config->hints)
+		hear_hints(config, &lisp, &arrival, &inner, now);
 	if (arrival.ttl > inner.ttl)
 		arrival.ttl = inner.ttl; /* outer to inner only when lower (RFC 9300 §5.3) */
 	if (write_inner(skb, ETH_HLEN + arrival.length, &inner, arrival.ttl, tos))

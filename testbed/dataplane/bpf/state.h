@@ -46,6 +46,14 @@ struct config {
 	__u8 map_versioning; /* compare what arrives (RFC 9302 §7) */
 	union address rloc_v4;
 	union address rloc_v6;
+	__u32 hints; /* of enum hint: what arriving packets say that is listened to (RFC 9300 §10) */
+	__u32 echo_timeout_us;
+};
+
+enum hint {
+	HINT_LOCATOR_STATUS = 1,
+	HINT_ECHO_NONCE = 2,
+	HINT_SOURCE = 4, /* where an EID without a mapping sends from (§9, gleaning) */
 };
 
 struct locator {
@@ -65,7 +73,7 @@ struct entry {
 	__u16 map_version;
 	__u8 kind;
 	__u8 locator_count;
-	__u32 unused;
+	__u32 locator_status; /* the bits that came last from there (RFC 9300 §10); 0 = none yet */
 	struct locator locators[MAX_LOCATORS];
 };
 
@@ -87,18 +95,22 @@ enum report_kind {
 	REPORT_EID_SEEN = 3,
 	REPORT_OLD_DESTINATION_VERSION = 4,
 	REPORT_NEW_SOURCE_VERSION = 5,
+	REPORT_LOCATOR_STATUS = 6,
+	REPORT_NONCE_ECHOED = 7,
+	REPORT_NONCE_NOT_ECHOED = 8,
+	REPORT_UNMAPPED_SOURCE = 9,
 };
 
 struct report {
 	__u64 mono_ns;
 	__u32 kind;
-	__u32 generation;
+	__u32 number; /* the entry's generation; or map-version or locator-status-bits of the packet */
 	__u8 eid_family;
 	__u8 rloc_family;
 	__u8 peer_family;
 	__u8 unused;
 	__u8 mac[6];
-	__u16 map_version; /* that the packet carried */
+	__u16 unused_too;
 	__u32 instance_id;
 	union address eid;
 	union address rloc;
@@ -157,6 +169,29 @@ struct {
 	__type(key, struct key_v6);
 	__type(value, __u32);
 } dynamic_v6 SEC(".maps");
+
+/* A locator that is asked to echo a nonce (RFC 9300 §10.1); made by the agent, removed with the report. */
+struct echo_request {
+	__u64 due_ns; /* from then on a packet from there without the echo is a failure; 0 = not yet asked enough */
+	__u32 nonce;  /* 24 bits */
+	__u16 sent;   /* packets that asked, up to enough */
+	__u16 gave_way; /* the last packet there answered instead of asking */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, union address);
+	__type(value, struct echo_request);
+} echo_requests SEC(".maps");
+
+/* Locators that asked us → the nonce that the next packet there echoes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_REMEMBERED);
+	__type(key, union address);
+	__type(value, __u32);
+} echoes_owed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -3,6 +3,7 @@
 #ifndef TESTBED_TUNNEL_H
 #define TESTBED_TUNNEL_H
 
+#include "echo.h"
 #include "packet.h"
 #include "state.h"
 
@@ -10,7 +11,6 @@
 #define ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)
 #define ADJ_ROOM_DECAP_L3_IPV6 (1ULL << 8)
 
-#define LISP_NONCE_PRESENT 0x80
 #define LISP_LSB_ENABLED 0x40
 #define LISP_MAP_VERSION 0x10
 #define LISP_INSTANCE_ID 0x08
@@ -130,18 +130,26 @@ static __always_inline void account(struct __sk_buff *skb, struct entry *entry, 
 
 /* RFC 9300 §5.3: map-versions if the mapping has one (RFC 9302), else a nonce, fresh in each packet. */
 static __always_inline struct lisp_header lisp_header(const struct config *config,
-						      const struct entry *entry, __u32 instance_id,
-						      const struct inner *inner)
+						      const struct entry *entry,
+						      const struct locator *locator, __u32 instance_id,
+						      const struct inner *inner, __u64 now)
 {
 	struct lisp_header header;
+	struct entry *source = NULL;
 	__u32 flags, second = 0;
 
+	if (entry->map_version || config->has_locator_status_bits) {
+		source = entry_for(instance_id, inner->family, source_of(inner));
+		if (source && source->kind != KIND_LOCAL)
+			source = NULL;
+	}
 	if (entry->map_version) {
-		struct entry *source = entry_for(instance_id, inner->family, source_of(inner));
-		__u32 source_version = source && source->kind == KIND_LOCAL ? source->map_version : 0;
+		__u32 source_version = source ? source->map_version : 0;
 
 		flags = LISP_MAP_VERSION << 24 | (source_version & 0xfff) << 12 |
 			(entry->map_version & 0xfff);
+	} else if (config->hints & HINT_ECHO_NONCE) {
+		flags = echoing_nonce(config, locator, now);
 	} else {
 		flags = LISP_NONCE_PRESENT << 24 | (bpf_get_prandom_u32() & 0xffffff);
 	}
@@ -149,7 +157,8 @@ static __always_inline struct lisp_header lisp_header(const struct config *confi
 		flags |= LISP_INSTANCE_ID << 24;
 		second = instance_id << 8;
 	}
-	if (config->has_locator_status_bits) {
+	/* They are of the source's mapping: not ours to say for what is sent on. */
+	if (config->has_locator_status_bits && source) {
 		flags |= LISP_LSB_ENABLED << 24;
 		second |= instance_id ? config->locator_status_bits & 0xff : config->locator_status_bits;
 	}
@@ -264,7 +273,7 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	__builtin_memset(report, 0, sizeof(*report));
 	report->mono_ns = now;
 	report->kind = REPORT_FIRST_PACKET;
-	report->generation = generation;
+	report->number = generation;
 	report->eid_family = inner->family;
 	report->rloc_family = locator->family;
 	report->instance_id = instance_id;
@@ -334,7 +343,7 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 	flags |= locator.family == 4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, flags))
 		return drop(DROP_ADJUST_ROOM);
-	lisp = lisp_header(config, entry, instance_id, inner);
+	lisp = lisp_header(config, entry, &locator, instance_id, inner, now);
 	announce(entry, &locator, inner, instance_id, bpf_ktime_get_ns());
 	return send_outer(skb, config, &locator, inner, lisp);
 }

@@ -14,30 +14,6 @@ static __always_inline int is_newer_version(__u32 version, __u32 than)
 	return version > than ? version - than <= MAP_VERSION_HALF : than - version > MAP_VERSION_HALF;
 }
 
-static __always_inline void report_version(__u32 kind, __u32 version, const union address *eid,
-					   const struct arrival *arrival, const struct inner *inner,
-					   __u64 now)
-{
-	struct report_key key = {.eid = *eid, .peer = arrival->peer};
-	struct report *report;
-
-	if (!report_is_due(&key, now))
-		return;
-	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
-	if (!report)
-		return;
-	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = now;
-	report->kind = kind;
-	report->map_version = version;
-	report->eid_family = inner->family;
-	report->peer_family = arrival->family;
-	report->instance_id = arrival->instance_id;
-	report->eid = key.eid;
-	report->peer = key.peer;
-	bpf_ringbuf_submit(report, 0);
-}
-
 /*
  * Compare the versions in a packet with ours. `local` is the database's entry of the destination, or
  * NULL where we are not authoritative (it has left). Returns the reason to drop the packet, or -1.
@@ -61,7 +37,7 @@ static __always_inline int check_map_versions(const struct lisp_header *lisp, co
 		if (is_newer_version(destination, local->map_version))
 			return DROP_MAP_VERSION_DESTINATION;
 		set_destination(&eid, inner);
-		report_version(REPORT_OLD_DESTINATION_VERSION, destination, &eid, arrival, inner, now);
+		report_arrival(REPORT_OLD_DESTINATION_VERSION, destination, &eid, arrival, inner, now);
 	}
 	if (!source)
 		return -1;
@@ -74,7 +50,7 @@ static __always_inline int check_map_versions(const struct lisp_header *lisp, co
 	if (!is_newer_version(source, cached->map_version))
 		return DROP_MAP_VERSION_SOURCE;
 	set_source(&eid, inner);
-	report_version(REPORT_NEW_SOURCE_VERSION, source, &eid, arrival, inner, now);
+	report_arrival(REPORT_NEW_SOURCE_VERSION, source, &eid, arrival, inner, now);
 	return -1;
 }
 

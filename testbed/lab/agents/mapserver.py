@@ -33,7 +33,7 @@ def config_from(raw: Mapping[str, Any]) -> MapServerConfig:
                 name=site["name"],
                 eid_prefixes=tuple(ip_network(prefix) for prefix in site["eid_prefixes"]),
                 dynamic_eid_prefixes=tuple(ip_network(prefix) for prefix in site["dynamic_eid_prefixes"]),
-                secret=Secret(int(site["key_id"]), read_key(Path(site["key_file"]))),
+                secret=Secret.configured(int(site["key_id"]), read_key(Path(site["key_file"])), raw["authentication"]),
             )
             for site in raw["sites"]
         ),
@@ -56,7 +56,12 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
-            rehearsal = Rehearsal(Part.MAP_SERVER, config.mechanism, map_server_options=config.options)
+            rehearsal = Rehearsal(
+                Part.MAP_SERVER,
+                config.mechanism,
+                map_server_options=config.options,
+                authentication=runtime.config["authentication"],
+            )
             stack.enter_context(rehearse(rehearsal, every_ms / 1000, agent=driver, log=runtime.log, control=control))
         take_priority(AGENT_PRIORITY)
         settle_memory()

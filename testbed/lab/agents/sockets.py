@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from testbed.errors import TestbedError
 from testbed.lisp.actions import CONTROL_PORT, Address
@@ -89,6 +90,7 @@ class ControlSocket:
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._buffer = bytearray(_LONGEST_DATAGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
+        _attach(self._socket, _WITH_CHECKSUM)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         try:
             self._socket.bind((str(rloc), port))
@@ -135,9 +137,28 @@ class ControlSocket:
         self._socket.close()
 
 
+#: A program of classic BPF: code, jump if true, jump if false (both counted from the next instruction), operand.
+_Filter: TypeAlias = tuple[tuple[int, int, int, int], ...]
+
+
+def _attach(to: socket.socket, program: _Filter) -> None:
+    """Let the kernel queue only what a program accepts."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("@HBBI", *instruction) for instruction in program))
+    descriptor = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(code))
+    to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+
+
+#: Of a datagram from its UDP header on: accept one with a checksum. A wrong one the kernel drops by itself; none at all
+#: it would let pass over IPv4, and RFC 9301 §5 has it non-zero.
+_WITH_CHECKSUM: _Filter = (
+    (0x28, 0, 0, 6),  # ldh [6]: the checksum
+    (0x15, 0, 1, 0),
+    (0x06, 0, 0, 0),  # reject
+    (0x06, 0, 0, 0xFFFFFFFF),  # accept
+)
+
 #: Classic BPF: accept ARP, RARP, and ICMPv6 from neighbour solicitations on.
-_FILTER: tuple[tuple[int, int, int, int], ...] = (
-    # code, jump if true, jump if false (both counted from the next instruction), operand
+_SIGHTINGS: _Filter = (
     (0x28, 0, 0, 12),  # ldh [12]: the EtherType
     (0x15, 7, 0, ETHERTYPE_ARP),
     (0x15, 6, 0, ETHERTYPE_RARP),
@@ -160,11 +181,8 @@ class LanSocket:
 
     def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(0))
-        program = b"".join(struct.pack("@HBBI", *instruction) for instruction in _FILTER)
         # Attached before it is bound, so that nothing else is ever queued.
-        code = ctypes.create_string_buffer(program)
-        descriptor = struct.pack("@HxxxxxxP", len(_FILTER), ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+        _attach(self._socket, _SIGHTINGS)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((interface, _ETH_P_ALL))

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from testbed.eventlog import EventLog
 from testbed.lab.agents.driver import Driver
@@ -26,6 +26,10 @@ NULL = Path(os.devnull)
 LOOPBACK = ip_address("127.0.0.1")
 #: As long as a Map-Register of one EID.
 _CUE = bytes(84)
+
+
+def _nothing(action: Action) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def rehearse(
         agent: whose understudy it is.
         log: of the agent, which is told that it rehearses.
         control: the agent's control port, which looks its routes up and sends nothing.
-        dry: how further kinds of action are carried out: without effect.
+        dry: how kinds of action are carried out that something can be done of without effect; of others nothing is.
 
     Returns what ends it when it is closed.
     """
@@ -97,6 +101,7 @@ def rehearse(
             nowhere,
             stage,
             {
+                **dict.fromkeys(get_args(Action), _nothing),
                 SaveNonce: lambda action: os.write(null, action.line()),
                 SendControl: lambda action: control.rehearse(),
                 _GiveCue: lambda action: stage.send(_CUE, LOOPBACK, stage.port),

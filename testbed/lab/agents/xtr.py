@@ -33,20 +33,26 @@ from testbed.lisp.actions import (
     ClearForwarding,
     Inject,
     ProbeNeighbour,
+    RequestEcho,
     SaveNonce,
     SetForwarding,
+    SetLocatorStatus,
     UnbindNeighbour,
 )
-from testbed.lisp.config import XtrConfig, XtrOptions, options_from
+from testbed.lisp.config import SiteLocator, XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
     FirstPacketSent,
     HostExpected,
     HostGone,
     HostSighted,
     Input,
+    LocatorStatusSeen,
     NewSourceVersion,
+    NonceEchoed,
     OldDestinationVersion,
     PacketMissed,
+    SiteLocatorChanged,
+    SourceSeen,
     StaleReceived,
     Started,
 )
@@ -63,6 +69,7 @@ from testbed.lisp.sightings import (
     neighbour_solicitation,
     read_frame,
 )
+from testbed.lisp.subscriptions import NONCE_OWNER as SUBSCRIPTION_NONCE_OWNER
 from testbed.lisp.wire import XtrIdentity
 from testbed.lisp.xtr import Xtr
 
@@ -84,10 +91,15 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         gateways=tuple(ip_address(address.split("/")[0]) for address in _listed(raw["gateway"])),
         map_servers=tuple(ip_address(address) for address in raw["map_servers"]),
         map_resolvers=tuple(ip_address(address) for address in raw["map_resolvers"]),
-        secret=Secret(int(raw["key_id"]), read_key(Path(raw["key_file"]))),
+        secret=Secret.configured(int(raw["key_id"]), read_key(Path(raw["key_file"])), raw["authentication"]),
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
+        locators=tuple(_site_locator(each) for each in raw.get("locators", ())),
     )
+
+
+def _site_locator(raw: Mapping[str, Any]) -> SiteLocator:
+    return SiteLocator(ip_address(raw["rloc"]), int(raw.get("priority", 1)), int(raw.get("weight", 100)))
 
 
 def _mechanism(raw: Mapping[str, Any]) -> Mechanism:
@@ -130,16 +142,24 @@ class XtrAgent:
         nonces: NonceStore,
     ) -> None:
         self._plane, self._lan, self._gateways = plane, lan, config.gateways
+        self._rlocs = (config.rloc, *config.fellows)
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
-        self._machine = Xtr(config, nonce=nonce, random64=lambda: secrets.randbits(64))
+        self._machine = Xtr(
+            config,
+            nonce=nonce,
+            random64=lambda: secrets.randbits(64),
+            subscription_nonce=nonces.saved.get(SUBSCRIPTION_NONCE_OWNER),
+        )
         self.driver = Driver(
             runtime.log,
             control,
             {
                 SaveNonce: nonces.save,
                 SetForwarding: self._set_forwarding,
+                SetLocatorStatus: lambda action: plane.set_locator_status(action.bits),
+                RequestEcho: lambda action: plane.request_echo(action.rloc, action.nonce),
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
                 BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
@@ -152,6 +172,7 @@ class XtrAgent:
         runtime.on("hint", self._hint)
         runtime.on("expect", self._expect)
         runtime.on("gone", self._gone)
+        runtime.on("locator", self._locator)
         self._readers: dict[int, Callable[[], None]] = {
             lan.fileno(): self._read_lan,
             plane.event_fd(): self._read_reports,
@@ -225,6 +246,15 @@ class XtrAgent:
         self.driver.feed(HostGone(ip_address(request["eid"])), time.monotonic_ns())
         return {}
 
+    def _locator(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The operator says whether a locator of this site is up."""
+        rloc, up = ip_address(request["rloc"]), request["up"]
+        if rloc not in self._rlocs or not isinstance(up, bool):
+            known = ", ".join(map(str, self._rlocs))
+            raise ValueError(f"{request['rloc']!r} up {up!r}; allowed: one of {known}, true or false")
+        self.driver.feed(SiteLocatorChanged(rloc, up), time.monotonic_ns())
+        return {}
+
     # --- actions -----------------------------------------------------------------------------------
 
     def _set_forwarding(self, action: SetForwarding) -> None:
@@ -276,6 +306,16 @@ def _input_of(report: DataPlaneEvent) -> Input:
         assert report.peer is not None
         assert report.map_version is not None
         return _VERSION_INPUTS[report.kind](report.eid, report.peer, report.map_version, report.mono_ns)
+    if report.kind is DataPlaneEventKind.LOCATOR_STATUS:
+        assert report.peer is not None
+        assert report.locator_status is not None
+        return LocatorStatusSeen(report.eid, report.peer, report.locator_status, report.mono_ns)
+    if report.kind in (DataPlaneEventKind.NONCE_ECHOED, DataPlaneEventKind.NONCE_NOT_ECHOED):
+        assert report.peer is not None
+        return NonceEchoed(report.peer, report.kind is DataPlaneEventKind.NONCE_ECHOED, report.mono_ns)
+    if report.kind is DataPlaneEventKind.UNMAPPED_SOURCE:
+        assert report.peer is not None
+        return SourceSeen(report.eid, report.peer, report.mono_ns)
     if report.kind is DataPlaneEventKind.STALE_PACKET:
         assert report.peer is not None
         return StaleReceived(report.eid, report.peer, report.mono_ns)
@@ -286,20 +326,6 @@ def _input_of(report: DataPlaneEvent) -> Input:
 def _destination(packet: bytes) -> Address:
     """The destination of an inner IP packet; the data plane hands over none that is torn."""
     return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
-
-
-def _without_effect(plane: DataPlane) -> dict[type, Callable[[Any], None]]:
-    """How an understudy carries out what an xTR wants done."""
-
-    def nothing(action: object) -> None:
-        return
-
-    return {
-        SetForwarding: lambda action: plane.rehearse(_entry(action)),
-        **dict.fromkeys(
-            (ClearForwarding, BindNeighbour, UnbindNeighbour, AnswerNeighbour, ProbeNeighbour, Inject), nothing
-        ),
-    }
 
 
 @asynccontextmanager
@@ -318,6 +344,10 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
             map_versioning=config.mechanism.map_versions,
             on_path_mtu=lambda rloc, mtu: runtime.log.emit("path_mtu_changed", rloc=str(rloc), mtu=mtu),
+            locator_status_bits=None if config.options.locator_status_bits == "none" else 0,
+            echo_timeout_ms=config.options.echo_nonce_timeout_s * 1000 if config.options.echo_nonce else None,
+            hear_sources=config.options.gleaning,
+            hear_locator_status=config.options.locator_status_bits != "none",
         )
         stack.callback(plane.close)
         lan = LanSocket(runtime.config["eid_interface"])
@@ -328,8 +358,10 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         stack.callback(agent.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
             part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
-            rehearsal = Rehearsal(part, config.mechanism, xtr_options=config.options)
-            dry = _without_effect(plane)
+            rehearsal = Rehearsal(
+                part, config.mechanism, xtr_options=config.options, authentication=runtime.config["authentication"]
+            )
+            dry: dict[type, Callable[[Any], None]] = {SetForwarding: lambda action: plane.rehearse(_entry(action))}
             stack.enter_context(
                 rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
             )

@@ -180,6 +180,10 @@ class EidRecord:
         return head + encode_eid(self.eid) + b"".join(locator.encode() for locator in self.locators)
 
 
+#: Of a message: its record count has 8 bits.
+MAX_RECORDS = 255
+
+
 def decode_records(reader: Reader, count: int) -> tuple[EidRecord, ...]:
     """Read `count` EID-records."""
     records = []

@@ -141,3 +141,12 @@ def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
             assert any(ip_interface(route.via).ip in network for network in networks[node.name])
     for site in plan.sites:
         assert ip_interface(site.rloc).ip in ip_network(topology.rloc_space)
+
+
+def test_a_site_says_what_its_locator_is_worth() -> None:
+    text = (ROOT / "topologies/two-sites.yaml").read_text()
+    given = re.sub(r"( +)(- name: site-b\n)", r"\1\2\1  rloc_priority: 7\n\1  rloc_weight: 30\n", text)
+    site = build_plan(load_topology(given, "given.yaml")).site("site-b")
+    assert (site.rloc_priority, site.rloc_weight) == (7, 30)
+    with pytest.raises(SpecError, match="255 is out of range; allowed: at most 254"):
+        load_topology(given.replace("rloc_priority: 7", "rloc_priority: 255"), "given.yaml")

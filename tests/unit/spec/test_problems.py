@@ -154,6 +154,11 @@ TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
 
 MECHANISMS = "ttl, smr-old-xtr, smr-map-server, smr-new-xtr, pubsub, map-version, rloc-probe"
 
+TOLERANCES = (
+    "mac-over-trailer, notify-to-source-port, plain-map-request, sha-1, smr-without-d-bit, wide-key-id, "
+    "zero-notify-authentication, zero-register-nonce"
+)
+
 EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("mechanism: ttl", "mechanism: pubsup", [
         f"e.yaml:5:12: 'pubsup' is not known; did you mean 'pubsub'? Allowed: {MECHANISMS}"
@@ -190,6 +195,20 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
         "interval_ms: 10",
         "directions: [to-guest, from-guest]",
         ["e.yaml:8:33: a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"],
+    ),
+    ("probes:", "lisp: {tolerate: [sha-1, sha1]}\nprobes:", [
+        f"e.yaml:8:26: 'sha1' is not known; did you mean 'sha-1'? Allowed: {TOLERANCES}"
+    ]),
+    ("probes:", "lisp: {tolerate: sha-1}\nprobes:", [
+        "e.yaml:8:18: 'sha-1' is of the wrong type; allowed: a list"
+    ]),
+    ("probes:", "lisp: {authentication: none}\nprobes:", [
+        "e.yaml:8:24: 'none' is not known; allowed: hmac-sha-256-128, hmac-sha-256-128+hkdf"
+    ]),
+    (
+        "mechanism: ttl",
+        "mechanism: map-version\nlisp: {echo_nonce: true}",
+        ["e.yaml:6:20: map-versions take the nonce's place (RFC 9300 §5.3); allowed with map-version: false"],
     ),
     ("probes:", "guest: {name: vm2}\nprobes:", [
         "e.yaml:8:15: no guest is called 'vm2'; did you mean 'vm1'? Allowed: vm1"

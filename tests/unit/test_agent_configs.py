@@ -1,0 +1,63 @@
+"""What an experiment's `lisp` becomes in the agents' configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from testbed.lab.agents import mapserver, xtr
+from testbed.lab.configs import Configs
+from testbed.lisp.sealing import AUTHENTICATIONS
+from testbed.lisp.tolerances import Tolerance
+from testbed.lisp.wire import AlgorithmId
+from testbed.plan import build_plan
+from testbed.spec import experiment as spec
+from tests.unit.plan.test_build import first_migration, two_sites
+
+
+def configs_of(folder: Path, *overrides: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Of the Map-Server and of the first site's xTR."""
+    experiment = first_migration(*overrides)
+    plan = build_plan(two_sites(), experiment)
+    configs = Configs(plan, experiment, folder / "events.jsonl", folder)
+    return configs.map_server().config, configs.xtr(plan.sites[0]).config
+
+
+@pytest.mark.parametrize("word", [None, *AUTHENTICATIONS])
+def test_the_authentication_is_both_agents_and_the_rfcs_choice_by_default(tmp_path: Path, word: str | None) -> None:
+    server, site = configs_of(tmp_path, *([f"lisp.authentication={word}"] if word else []))
+    algorithm = AUTHENTICATIONS[word] if word else AlgorithmId.HMAC_SHA_256_128_HKDF  # RFC 9301 §1.1
+    assert {each.secret.algorithm for each in mapserver.config_from(server).sites} == {algorithm}
+    assert xtr.config_from(site).secret.algorithm == algorithm
+
+
+def test_tolerances_reach_both_agents_and_are_none_by_default(tmp_path: Path) -> None:
+    server, site = configs_of(tmp_path / "none")
+    assert mapserver.config_from(server).options.tolerate == xtr.config_from(site).options.tolerate == frozenset()
+    server, site = configs_of(tmp_path / "some", "lisp.tolerate=[sha-1, zero-notify-authentication]")
+    wanted = {Tolerance.SHA_1, Tolerance.ZERO_NOTIFY_AUTHENTICATION}
+    assert mapserver.config_from(server).options.tolerate == xtr.config_from(site).options.tolerate == wanted
+
+
+def test_an_experiment_knows_every_tolerance() -> None:
+    assert set(get_args(spec.Tolerance)) == {each.value for each in Tolerance}
+
+
+LIMITS = {
+    "map_request": (set(), {"map_request_interval_s"}),
+    "map_reply": ({"map_reply_interval_s"}, {"map_reply_interval_s"}),
+    "smr": ({"smr_interval_s"}, {"smr_interval_s"}),
+    "smr_invoked": (set(), {"smr_invoked_interval_s"}),
+}
+
+
+def test_every_rate_limit_has_a_switch_of_its_own(tmp_path: Path) -> None:
+    assert set(LIMITS) == set(spec.LimiterSpec.model_fields)
+    for name, expected in LIMITS.items():
+        found = configs_of(tmp_path / name, f"lisp.limiters.{name}=false")
+        for config, off in zip(found, expected, strict=True):
+            assert {option for option, value in config["options"].items() if option.endswith("_interval_s")} == off
+            assert all(config["options"][option] == 0 for option in off)
