@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 ROW, ROW_WITH_LABEL = 30.0, 46.0
 #: Half the height of the band of a median's interval, and of the mark of a bound.
@@ -37,7 +37,7 @@ def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitl
     bottom = top + height * len(rows)
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), top, x(tick), bottom, "p-grid")
-        canvas.text(x(tick), bottom + 16, f"{tick:g}", "p-small", anchor="middle")
+        tick_label(canvas, x(tick), bottom + 16, f"{tick:g}")
     canvas.line(x.start, bottom, x.end, bottom, "p-axis")
     canvas.text((x.start + x.end) / 2, bottom + 32, "remapping latency, ms", "p-sub", anchor="middle")
     for number, (label, row) in enumerate(rows):

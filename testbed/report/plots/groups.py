@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 ROW = 64.0
 
@@ -48,7 +48,7 @@ def draw_groups(groups: Sequence[Group], title: str, subtitle: str, layout: Layo
     bottom = top + ROW * len(groups)
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), top, x(tick), bottom, "p-grid")
-        canvas.text(x(tick), bottom + 16, f"{tick:g}", "p-small", anchor="middle")
+        tick_label(canvas, x(tick), bottom + 16, f"{tick:g}")
     canvas.line(x.start, bottom, x.end, bottom, "p-axis")
     canvas.text((x.start + x.end) / 2, bottom + 32, "outage of the peer, ms", "p-sub", anchor="middle")
     for number, group in enumerate(groups):

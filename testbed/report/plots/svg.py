@@ -92,9 +92,15 @@ class Canvas:
         """The picture as an element for a page whose style sheet has `theme.CSS`."""
         return self._svg("")
 
-    def standalone(self, css: str) -> str:
-        """The picture as a file of its own."""
-        return '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg(f"<style>{css}</style>\n")
+    def standalone(self, css: str, page: str) -> str:
+        """The picture as a file of its own.
+
+        Args:
+            css: `theme.CSS`.
+            page: where, from that file, the page is that its links lead into.
+        """
+        text = '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg(f"<style>{css}</style>\n")
+        return text.replace('<a href="#', f'<a href="{page}#')
 
     def _svg(self, style: str) -> str:
         size = f"{number(self.width)} {number(self.height)}"
