@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from testbed.report.tables import Table, heads, numeric
+from testbed.report.words import microseconds
 
 #: Check of a `verification` event → what holds if it is true.
 CHECK_WORDS = {
@@ -22,7 +25,9 @@ KNOBS: tuple[tuple[str, str, str, tuple[tuple[str, float], ...]], ...] = (
     ("loss", "%", "loss_percent", (("loss_percent", 1.0), ("loss_ppb", 1e-7))),
     ("rate", "Mbit/s", "rate_mbit", (("rate_mbit", 1.0), ("rate_bps", 1e-6))),
 )
-IMPAIRMENT_COLUMNS = ("link", "by", "requested, one way", "in force", "round trip measured", "frames", "lost", "late")
+IMPAIRMENT_COLUMNS = heads(
+    "Link", "By", "Requested, one way", "In force", *numeric("Round trip measured, ms", "Frames", "Lost", "Late"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,9 @@ def _frame_at_destination(migration: Mapping[str, Any]) -> str:
     return ""
 
 
-def impairments(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
-    """What was asked of each link and what is in force, as a table; None if there were no impairments."""
-    records = manifest.get("impairments") or ()
-    if not records:
-        return None
-    return {"columns": IMPAIRMENT_COLUMNS, "rows": [_impairment(record) for record in records]}
+def impairments_table(manifest: Mapping[str, Any]) -> Table:
+    """What was asked of each link and what is in force; without rows if there were no impairments."""
+    return Table.of(IMPAIRMENT_COLUMNS, (_impairment(record) for record in manifest.get("impairments") or ()))
 
 
 def _impairment(record: Mapping[str, Any]) -> list[str]:
@@ -112,7 +114,7 @@ def _impairment(record: Mapping[str, Any]) -> list[str]:
         str(record.get("backend", "")),
         _knobs(requested, lambda knob: ((knob[2], 1.0),)),
         _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else _listed(effective),
-        "—" if round_trip is None else f"{float(round_trip):.3f} ms",
+        microseconds(None if round_trip is None else float(round_trip)),
         _counted(counters, "sent"),
         _counted(counters, "lost", "queue_dropped", "missed"),
         _counted(counters, "late"),
