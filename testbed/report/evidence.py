@@ -77,9 +77,8 @@ def _places(placement: Any) -> str:
         return ""
     parts = []
     for host, content in placement.items():
-        running = content.get("libvirt", content) if isinstance(content, Mapping) else content
-        names = [_name(one) for one in running] if isinstance(running, (list, tuple)) else _listed(running).split(", ")
-        parts.append(f"{host}: {', '.join(name for name in names if name) or 'nothing'}")
+        running = content.get("libvirt", content.get("guests", ())) if isinstance(content, Mapping) else content
+        parts.append(f"{host}: {', '.join(_name(one) for one in running) or 'nothing'}")
     return ", ".join(parts)
 
 

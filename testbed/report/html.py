@@ -22,11 +22,11 @@ from testbed.report.pictures import Picture, Pictures
 from testbed.report.plots.theme import CSS
 from testbed.report.run_tables import (
     calibration_table,
-    checks_table,
     command_of,
     facts,
     figures_table,
     migrations_table,
+    trust,
     verdict_reasons,
 )
 from testbed.report.set_tables import comparison_table, pool_table
@@ -47,6 +47,8 @@ KINDS = ("hyper", "net", "rest")
 
 #: So many migrations have their pictures in the page; those of the others are files beside it.
 PICTURES_SHOWN = 5
+#: With more checks than this only those that do not hold are open.
+CHECKS_SHOWN = 16
 
 
 def unbroken(text: str) -> Markup:
@@ -111,7 +113,8 @@ def render(
         emulated=manifest.get("emulated") or [],
         migrations=migrations_table(data, files),
         figures=figures_table(data),
-        checks=checks_table(data),
+        trust=trust(data),
+        checks_shown=CHECKS_SHOWN,
         calibration=calibration_table(data),
         parts=lambda migration: one.parts_table(migration, words, data["probe_interval_ms"]),
         timeline=one.timeline_table,

@@ -18,6 +18,7 @@ from testbed.report.run_tables import (
     facts,
     figures_table,
     migrations_table,
+    trust,
     verdict_reasons,
 )
 from testbed.report.words import (
@@ -58,7 +59,7 @@ def markdown(
     if data["migrations"]:
         lines += [f"## All migrations ({where})", "", *migrations_table(data, files).markdown()]
     lines += [f"## Figures ({where})", "", *figures_table(data).markdown()]
-    lines += ["## Can it be trusted?", "", *checks_table(data).markdown(), CLOCK_WORDS, ""]
+    lines += ["## Can it be trusted?", "", f"{trust(data).words}.", "", *checks_table(data).markdown(), CLOCK_WORDS, ""]
     if data["calibration"]:
         lines += ["### Calibration: outages of known length", "", CALIBRATION_WORDS, ""]
         lines += calibration_table(data).markdown()

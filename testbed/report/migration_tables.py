@@ -117,7 +117,7 @@ def gaps_table(migration: Mapping[str, Any], files: Mapping[str, str]) -> Table:
             "Lost",
             "Probes",
         ),
-        Column("Is"),
+        "Note",
         Column("What was lost, and where it was last seen" if captured else "Captures"),
     )
     hidden = len(migration["gaps"]) - GAPS_SHOWN
@@ -208,7 +208,7 @@ def probes_table(migration: Mapping[str, Any]) -> Table:
     for name, (key, what) in TIME_ROWS.items():
         rows.append([name, *(microseconds(flow[key]) for flow in flows), Cell(what, "sub")])
     names = numeric(*(f"{flow['flow']} {flow['direction']}" for flow in flows))
-    return Table.of(heads("Probes", *names, "Is"), rows)
+    return Table.of(heads("Probes", *names, "Meaning"), rows)
 
 
 def _longest_gap(migration: Mapping[str, Any], flow: Mapping[str, Any]) -> str:

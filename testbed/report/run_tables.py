@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from testbed.measure.headline import words_of
@@ -47,13 +48,11 @@ def figures_table(data: Mapping[str, Any]) -> Table:
     """Every metric: its value of one migration, or the statistics of several."""
     names = metric_names(data["substrate"])
     if data["success"]["n"] <= 1:
-        return Table.of(
-            ("Metric", *numeric("Value, ms"), Column("Is")), (_value(data, *item) for item in names.items())
-        )
+        return Table.of(("Metric", *numeric("Value, ms"), "Meaning"), (_value(data, *item) for item in names.items()))
     columns = heads(
         "Metric",
         *numeric("n", "Median, ms", "95 % interval, ms", "Quartiles, ms", "Min, ms", "Max, ms", "P95, ms"),
-        Column("Outliers", inline=True),
+        Column("Outliers", inline=True, one_line=True),
     )
     note = (
         "Medians with a bias-corrected bootstrap interval (95 %), from n = 6 on; P95 from n = 59 on. Outliers, beyond "
@@ -137,6 +136,29 @@ def _migration(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the checks came to.
+
+    Attributes:
+        words: how many hold: "50 of 51 checks hold".
+        remarkable: those that do not hold, or that nobody made.
+        whole: all of them, with the thresholds.
+    """
+
+    words: str
+    remarkable: Table
+    whole: Table
+
+
+def trust(data: Mapping[str, Any]) -> Trust:
+    """Whether the figures can be trusted."""
+    whole, findings = checks_table(data), data["validity"]
+    holding = sum(finding["ok"] is True for finding in findings)
+    remarkable = (row for row in whole.rows if row.cells[1][0].kind != "ok")
+    return Trust(f"{holding} of {len(findings)} checks hold", Table.of(whole.columns, remarkable), whole)
+
+
 def checks_table(data: Mapping[str, Any]) -> Table:
     """Every rule of validity and every threshold, with what was found."""
     rows: list[list[Content]] = []
@@ -196,7 +218,7 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("mechanism", manifest.get("mechanism")),
         ("hypervisor", manifest.get("hypervisor")),
         ("substrate", manifest.get("substrate")),
-        ("accelerator", f"{accelerator}: {reason}" if reason else accelerator),
+        ("accelerator", f"{accelerator or 'none'}: {reason}" if reason else accelerator),
         ("guests", _listed(manifest.get("guests"))),
         ("sites", _listed(manifest.get("sites"))),
         ("probes", _listed(manifest.get("probes"))),

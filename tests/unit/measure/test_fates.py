@@ -118,6 +118,13 @@ def test_a_check_that_failed_is_shown_as_such() -> None:
     assert entry["verdict"] == "FAIL"
 
 
+def test_a_place_of_emulated_guests_says_who_is_there() -> None:
+    entry = verified(guest_only_here=True)
+    places = {"site-a": {"guests": []}, "site-b": {"guests": ["vm1"]}}
+    entry["verification"] = {**entry["verification"], "placement": {"before": None, "after": places}}
+    assert evidence(entry)[0].seen == "site-a: nothing, site-b: vm1"
+
+
 def test_a_migration_that_was_not_verified_has_no_evidence() -> None:
     (entry,) = summarise(analyse(replace(analysed(), migrations=[migration(Story())])), seeded(1)).data["migrations"]
     assert evidence(entry) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from testbed.report import build_report
 from testbed.report.html import csp_hash
 from testbed.report.load import RunFolderError, load, load_probes
 from testbed.report.plots.svg import Scale, spread
+from tests.folders import digests
 from tests.unit.measure.synthetic import MAC, MS, START_NS, WALL_OFFSET_NS, Story, clock, write_run
 
 FAILED = Story(ok=False, error="timed out <after> 30 s & more").without(*(f"t{n}" for n in range(3, 14)))
@@ -34,14 +34,6 @@ STORIES = {
 @pytest.fixture(params=sorted(STORIES))
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", STORIES[request.param])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_built_twice_is_byte_identical(folder: Path) -> None:
