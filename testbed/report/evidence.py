@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.report.tables import Table, heads, numeric
-from testbed.report.words import microseconds
+from testbed.report.words import listed, microseconds
 
 #: Check of a `verification` event → what holds if it is true.
 CHECK_WORDS = {
@@ -112,7 +112,7 @@ def _impairment(record: Mapping[str, Any]) -> list[str]:
         str(record.get("link", "")),
         str(record.get("backend", "")),
         _knobs(requested, lambda knob: ((knob[2], 1.0),)),
-        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else _listed(effective),
+        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else listed(effective),
         microseconds(None if round_trip is None else float(round_trip)),
         _counted(counters, "sent"),
         _counted(counters, "lost", "queue_dropped", "missed"),
@@ -136,12 +136,3 @@ def _counted(counters: Any, *names: str) -> str:
     if not isinstance(counters, (list, tuple)) or not counters:
         return "—"
     return str(sum(int(way.get(name, 0)) for way in counters for name in names))
-
-
-def _listed(value: Any) -> str:
-    """A list or an object as one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_listed(item) for item in value)
-    return "" if value is None else str(value)

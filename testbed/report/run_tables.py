@@ -10,7 +10,7 @@ from typing import Any
 from testbed.measure.headline import words_of
 from testbed.measure.summary import counted, value_of
 from testbed.report.tables import MISSING, Cell, Column, Content, Table, heads, numeric, yes_or_no
-from testbed.report.words import metric_names, microseconds, milliseconds, milliseconds_interval
+from testbed.report.words import listed, metric_names, microseconds, milliseconds, milliseconds_interval
 
 #: Column of the table of all migrations → the metric in it.
 MIGRATION_COLUMNS = {
@@ -21,6 +21,8 @@ MIGRATION_COLUMNS = {
     "Remapping": "remap_latency_ms",
     "Migration": "migration_time_ms",
 }
+#: Headings of what `description` gives.
+DESCRIBED = ("n", "Median, ms", "95 % interval, ms", "Quartiles, ms", "Min, ms", "Max, ms")
 #: Folder of a run → what it is called in a row of the table of all migrations.
 EVIDENCE_FOLDERS = {"pcap": "pcap", "logs": "logs", "console": "console"}
 
@@ -51,7 +53,7 @@ def figures_table(data: Mapping[str, Any]) -> Table:
         return Table.of(("Metric", *numeric("Value, ms"), "Meaning"), (_value(data, *item) for item in names.items()))
     columns = heads(
         "Metric",
-        *numeric("n", "Median, ms", "95 % interval, ms", "Quartiles, ms", "Min, ms", "Max, ms", "P95, ms"),
+        *numeric(*DESCRIBED, "P95, ms"),
         Column("Outliers", inline=True, one_line=True),
     )
     note = (
@@ -73,16 +75,18 @@ def _statistics(data: Mapping[str, Any], metric: str, words: tuple[str, str]) ->
     if entry is None:
         return [(Cell(words[0]), Cell(missing_reason(data, metric), "sub")), "0", *[MISSING] * 6, ""]
     outliers = [Cell(f"no. {index}", "flag", href=f"#migration-{index}") for index in outliers_of(data, metric)]
+    return [name, *description(entry), milliseconds(entry["p95"]), outliers or ""]
+
+
+def description(entry: Mapping[str, Any]) -> list[Content]:
+    """A sample's n, median, interval, quartiles, least and greatest value, as DESCRIBED heads them."""
     return [
-        name,
         str(entry["n"]),
         Cell(milliseconds(entry["median"]), "strong"),
         milliseconds_interval(entry["ci95"]),
         milliseconds_interval(entry["iqr"]),
         milliseconds(entry["min"]),
         milliseconds(entry["max"]),
-        milliseconds(entry["p95"]),
-        outliers or "",
     ]
 
 
@@ -219,27 +223,18 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hypervisor", manifest.get("hypervisor")),
         ("substrate", manifest.get("substrate")),
         ("accelerator", f"{accelerator or 'none'}: {reason}" if reason else accelerator),
-        ("guests", _listed(manifest.get("guests"))),
-        ("sites", _listed(manifest.get("sites"))),
-        ("probes", _listed(manifest.get("probes"))),
+        ("guests", listed(manifest.get("guests"))),
+        ("sites", listed(manifest.get("sites"))),
+        ("probes", listed(manifest.get("probes"))),
         ("baseline, settle", f"{manifest.get('baseline_s')} s, {manifest.get('settle_s')} s"),
         ("seed", manifest.get("seed")),
-        ("machine", _listed({key: host[key] for key in ("cpu", "cores", "kernel") if key in host})),
+        ("machine", listed({key: host[key] for key in ("cpu", "cores", "kernel") if key in host})),
         ("load before, after", f"{host.get('load_before')}, {host.get('load_after')}"),
-        ("versions", _listed(manifest.get("versions"))),
+        ("versions", listed(manifest.get("versions"))),
         ("commit", manifest.get("git_commit")),
-        ("overrides", _listed(manifest.get("overrides"))),
+        ("overrides", listed(manifest.get("overrides"))),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "", "None")]
-
-
-def _listed(value: Any) -> str:
-    """A list or an object as one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_listed(item) for item in value)
-    return "" if value is None else str(value)
 
 
 def command_of(manifest: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.measure.sets import COMPARED
+from testbed.report.run_tables import DESCRIBED, description
 from testbed.report.tables import MISSING, Cell, Column, Content, Table, heads, numeric
-from testbed.report.words import METRIC_NAMES, milliseconds, milliseconds_interval, signed, signed_interval
+from testbed.report.words import METRIC_NAMES, signed, signed_interval
 
 #: Word of a comparison → how it is shown; the others are subordinate.
 WORD_KINDS = {"improved": "ok", "regressed": "bad"}
@@ -43,7 +44,7 @@ def pool_table(data: Mapping[str, Any]) -> Table:
     """The pools of a set with their outages."""
     columns = heads(
         "Pool",
-        *numeric("Runs", "Succeeded", "n", "Median, ms", "95 % interval, ms", "Quartiles, ms", "Min, ms", "Max, ms"),
+        *numeric("Runs", "Succeeded", *DESCRIBED),
     )
     rows: list[list[Content]] = []
     for one in data["pools"]:
@@ -52,15 +53,5 @@ def pool_table(data: Mapping[str, Any]) -> Table:
         if found is None:
             rows.append([*head, "0", *[MISSING] * 5])
             continue
-        rows.append(
-            [
-                *head,
-                str(found["n"]),
-                Cell(milliseconds(found["median"]), "strong"),
-                milliseconds_interval(found["ci95"]),
-                milliseconds_interval(found["iqr"]),
-                milliseconds(found["min"]),
-                milliseconds(found["max"]),
-            ]
-        )
+        rows.append([*head, *description(found)])
     return Table.of(columns, rows)

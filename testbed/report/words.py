@@ -209,3 +209,12 @@ def _plain_interval(ends: list[float]) -> str:
 def mark_name(label: str) -> str:
     """A mark in prose: "t13, first packet to the new RLOC"; other words as they are."""
     return f"{label}, {MARK_WORDS[label]}" if label in MARK_WORDS else label
+
+
+def listed(value: Any) -> str:
+    """A list or an object as one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {listed(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(listed(item) for item in value)
+    return "" if value is None else str(value)

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
-#: Mean advance of a character of the system's sans-serif, in units of the font size.
-CHARACTER_WIDTH = 0.56
+#: Mean advance of a character of the system's sans-serif, in units of the font size, and that of bold ones.
+CHARACTER_WIDTH, BOLD_WIDTH = 0.56, 0.68
 
 
 def number(value: float) -> str:
@@ -20,9 +20,9 @@ def number(value: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """About how wide a text will be, in pixels."""
-    return len(text) * size * CHARACTER_WIDTH
+    return len(text) * size * (BOLD_WIDTH if bold else CHARACTER_WIDTH)
 
 
 @dataclass(slots=True)

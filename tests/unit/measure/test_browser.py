@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.report import build_report
+from testbed.measure.grid import row
+from testbed.report import build_report, build_set_report
+from testbed.report.sweep import sweep_data, write_sweep
 from tests.browser import PAPER_WIDTH, View, check_report, open_page, opened
 from tests.unit.measure.synthetic import Story, write_run
 from tests.unit.measure.test_report import write_pcap
@@ -32,6 +34,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_in_a_browser(report: Path) -> None:
     check_report(report, pictures=("timeline", "waterfall", "distribution"))
+
+
+def test_reports_of_several_runs_in_a_browser(report: Path, tmp_path: Path) -> None:
+    """Of a set, and of a sweep."""
+    other = write_run(tmp_path / "other", [Story(mechanism="pubsub")] * 6)
+    build_set_report([report.parent, other], tmp_path / "set")
+    check_report(tmp_path / "set" / "report.html", pictures=("groups", "distribution-stuntime"))
+    summary = json.loads((report.parent / "summary.json").read_text())
+    rows = [row({"one_way_ms": delay}, summary, [("r1", "PASS")]) for delay in (0, 10)]
+    plan = {"name": "n", "description": "d", "seed": 1, "order": [{"one_way_ms": 0}, {"one_way_ms": 10}]}
+    (tmp_path / "sweep").mkdir()
+    write_sweep(tmp_path / "sweep", sweep_data(plan, {"one_way_ms": (0, 10)}, rows))
+    check_report(tmp_path / "sweep" / "report.html", pictures=("grid",))
 
 
 #: Which place a link led to, whether it can be seen, and whether the window shows it.
