@@ -26,7 +26,8 @@ class ProbeRow:
         flow, direction, seq: which probe.
         sent_from_t0_ms: when it was sent, or due if it never was, from the request to migrate.
         sent_ns, received_ns: CLOCK_MONOTONIC; None if not sent, not answered.
-        rtt_ms: between the two.
+        kernel_sent_ns: CLOCK_MONOTONIC when the kernel handed it to the device; None without such a stamp.
+        rtt_ms: from `sent_ns` to `received_ns`.
         replies: how many came; more than one is a duplicate.
         outcome: "answered", "lost", "never sent".
         lost: of a lost one "request" or "reply"; "" if captures do not tell.
@@ -42,6 +43,7 @@ class ProbeRow:
     sent_from_t0_ms: float
     sent_ns: int | None
     received_ns: int | None
+    kernel_sent_ns: int | None
     rtt_ms: float | None
     replies: int
     outcome: str
@@ -66,6 +68,7 @@ def _flow_rows(result: MigrationResult, flow: FlowResult, fates: Mapping[ProbeKe
     late[series.was_answered] = overtaken(series.where(series.was_answered))
     for at in range(len(series)):
         sent_ns, received_ns, seq = int(series.sent_ns[at]), int(series.received_ns[at]), int(series.seq[at])
+        kernel_ns = int(series.kernel_sent_ns[at])
         is_sent, is_answered = sent_ns != NEVER, sent_ns != NEVER and received_ns != NEVER
         fate = fates.get(ProbeKey(series.flow, series.direction, seq)) or Fate()
         is_lost = is_sent and not is_answered
@@ -79,6 +82,7 @@ def _flow_rows(result: MigrationResult, flow: FlowResult, fates: Mapping[ProbeKe
             sent_from_t0_ms=ms(moment_ns - migration.window.start_ns),
             sent_ns=sent_ns if is_sent else None,
             received_ns=received_ns if is_answered else None,
+            kernel_sent_ns=kernel_ns if kernel_ns != NEVER else None,
             rtt_ms=ms(received_ns - sent_ns) if is_answered else None,
             replies=int(series.replies[at]),
             outcome="answered" if is_answered else "lost" if is_lost else "never sent",

@@ -153,6 +153,8 @@ class Counts:
         longest_silence_ns: the longest time between two replies that follow each other: it has
             what was delayed as well as what was lost. None with fewer than two replies.
         naive_ns: (sent - received) × interval, what `ping -q` leads people to say.
+        handover_p50_ns, handover_p99_ns: from the prober's call to the device, by the kernel's transmit stamps:
+            what of a round trip is the machine's. None where the kernel gave no stamp.
     """
 
     due: int
@@ -166,6 +168,8 @@ class Counts:
     reordered: int
     longest_silence_ns: int | None
     naive_ns: int
+    handover_p50_ns: int | None
+    handover_p99_ns: int | None
 
 
 def count(series: ProbeSeries, interval_ns: int) -> Counts:
@@ -175,6 +179,7 @@ def count(series: ProbeSeries, interval_ns: int) -> Counts:
     lateness = sent.sent_ns - sent.scheduled_ns
     arrivals = answered.received_ns[np.argsort(answered.received_ns, kind="stable")]
     lost = len(sent) - len(answered)
+    handover = (sent.kernel_sent_ns - sent.sent_ns)[sent.kernel_sent_ns != NEVER]
     return Counts(
         due=len(series),
         sent=len(sent),
@@ -187,6 +192,8 @@ def count(series: ProbeSeries, interval_ns: int) -> Counts:
         reordered=int(overtaken(answered).sum()),
         longest_silence_ns=int(np.diff(arrivals).max()) if len(arrivals) > 1 else None,
         naive_ns=lost * interval_ns,
+        handover_p50_ns=int(np.percentile(handover, 50)) if len(handover) else None,
+        handover_p99_ns=int(np.percentile(handover, 99)) if len(handover) else None,
     )
 
 

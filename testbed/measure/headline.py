@@ -133,7 +133,7 @@ def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str,
         return f"{subject} moved {times}; how long its peer lost it was not measured"
     interval = ""
     if figure["ci95"]:
-        interval = f" (95% interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
+        interval = f" (95 % interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
     medians = [summary["statistics"][f"{part}_ms"]["median"] for part in PARTS]
     return (
         f"{subject} moved {times}: its peer lost it for a median of {duration(figure['median'])}{interval}; "

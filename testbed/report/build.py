@@ -14,7 +14,7 @@ from testbed.measure.frames import Frame
 from testbed.measure.summary import Summary, summarise
 from testbed.report.html import render
 from testbed.report.junit import junit_xml
-from testbed.report.load import RunFolder, frames_of, load, to_run
+from testbed.report.load import RunFolder, frames_of, load, raw_files, to_run
 from testbed.report.markdown import markdown
 from testbed.report.pictures import draw
 from testbed.report.write import write_checksums, write_gaps, write_pictures, write_probes, write_tables
@@ -54,8 +54,10 @@ def build_report(
     write_tables(run_dir, analysis, summary.data["migrations"])
     write_pictures(run_dir / "plots", pictures.all())
     (run_dir / "summary.json").write_text(summary.to_json())
-    (run_dir / "report.html").write_text(render(summary, folder.manifest, pictures, folder.topology_svg))
-    (run_dir / "report.md").write_text(markdown(summary, folder.manifest))
+    files = raw_files(run_dir)
+    (run_dir / "report.html").write_text(render(summary, folder.manifest, pictures, files, folder.topology_svg))
+    text = markdown(summary, folder.manifest, pictures, files, topology=bool(folder.topology_svg))
+    (run_dir / "report.md").write_text(text)
     (run_dir / "junit.xml").write_text(junit_xml(summary))
     write_checksums(run_dir)
     return summary

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from testbed.report.tables import Table, heads, numeric
+from testbed.report.words import listed, microseconds
 
 #: Check of a `verification` event → what holds if it is true.
 CHECK_WORDS = {
@@ -22,7 +25,9 @@ KNOBS: tuple[tuple[str, str, str, tuple[tuple[str, float], ...]], ...] = (
     ("loss", "%", "loss_percent", (("loss_percent", 1.0), ("loss_ppb", 1e-7))),
     ("rate", "Mbit/s", "rate_mbit", (("rate_mbit", 1.0), ("rate_bps", 1e-6))),
 )
-IMPAIRMENT_COLUMNS = ("link", "by", "requested, one way", "in force", "round trip measured", "frames", "lost", "late")
+IMPAIRMENT_COLUMNS = heads(
+    "Link", "By", "Requested, one way", "In force", *numeric("Round trip measured, ms", "Frames", "Lost", "Late"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,8 @@ def _places(placement: Any) -> str:
         return ""
     parts = []
     for host, content in placement.items():
-        running = content.get("libvirt", content) if isinstance(content, Mapping) else content
-        names = [_name(one) for one in running] if isinstance(running, (list, tuple)) else _listed(running).split(", ")
-        parts.append(f"{host}: {', '.join(name for name in names if name) or 'nothing'}")
+        running = content.get("libvirt", content.get("guests", ())) if isinstance(content, Mapping) else content
+        parts.append(f"{host}: {', '.join(_name(one) for one in running) or 'nothing'}")
     return ", ".join(parts)
 
 
@@ -95,12 +99,9 @@ def _frame_at_destination(migration: Mapping[str, Any]) -> str:
     return ""
 
 
-def impairments(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
-    """What was asked of each link and what is in force, as a table; None if there were no impairments."""
-    records = manifest.get("impairments") or ()
-    if not records:
-        return None
-    return {"columns": IMPAIRMENT_COLUMNS, "rows": [_impairment(record) for record in records]}
+def impairments_table(manifest: Mapping[str, Any]) -> Table:
+    """What was asked of each link and what is in force; without rows if there were no impairments."""
+    return Table.of(IMPAIRMENT_COLUMNS, (_impairment(record) for record in manifest.get("impairments") or ()))
 
 
 def _impairment(record: Mapping[str, Any]) -> list[str]:
@@ -111,8 +112,8 @@ def _impairment(record: Mapping[str, Any]) -> list[str]:
         str(record.get("link", "")),
         str(record.get("backend", "")),
         _knobs(requested, lambda knob: ((knob[2], 1.0),)),
-        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else _listed(effective),
-        "—" if round_trip is None else f"{float(round_trip):.3f} ms",
+        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else listed(effective),
+        microseconds(None if round_trip is None else float(round_trip)),
         _counted(counters, "sent"),
         _counted(counters, "lost", "queue_dropped", "missed"),
         _counted(counters, "late"),
@@ -135,12 +136,3 @@ def _counted(counters: Any, *names: str) -> str:
     if not isinstance(counters, (list, tuple)) or not counters:
         return "—"
     return str(sum(int(way.get(name, 0)) for way in counters for name in names))
-
-
-def _listed(value: Any) -> str:
-    """A list or an object as one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_listed(item) for item in value)
-    return "" if value is None else str(value)

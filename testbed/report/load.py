@@ -17,6 +17,7 @@ from testbed.measure.frames import Frame
 from testbed.measure.model import Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
 from testbed.report.context import bound_of, expected_loss, migrations_of
+from testbed.report.words import RAW_FOLDERS
 
 
 class RunFolderError(TestbedError):
@@ -70,6 +71,12 @@ def load(path: Path) -> RunFolder:
         load_probes(path / "probes"),
         topology.read_text() if topology.exists() else "",
     )
+
+
+def raw_files(path: Path) -> list[str]:
+    """The files in the RAW_FOLDERS of a run's folder, relative to it, in order."""
+    found = (file for folder in RAW_FOLDERS for file in sorted((path / folder).rglob("*")) if file.is_file())
+    return [file.relative_to(path).as_posix() for file in found]
 
 
 def _json(folder: Path, name: str) -> Mapping[str, Any]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from testbed.measure.sets import Pool, compare_pools, pool, pool_summary
+from testbed.measure.summary import counted
 from testbed.report.build import build_report, seeded
 from testbed.report.html import render_set
 from testbed.report.load import RunFolderError
-from testbed.report.pictures import Picture
+from testbed.report.pictures import Picture, distributions
 from testbed.report.plots.groups import Group, draw_groups
 from testbed.report.plots.theme import NARROW, WIDE
-from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows, table
-from testbed.report.words import badges
+from testbed.report.set_tables import comparison_table, pool_table
+from testbed.report.words import METRIC_NAMES, badges
 from testbed.report.write import write_checksums, write_pictures
 
 #: Bootstraps over several runs have no run's seed; this one makes them repeatable.
@@ -102,13 +103,14 @@ def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
         "pools": [pool_summary(one, rng) for one in pools],
         "comparisons": comparisons,
     }
-    pictures = _pictures(pools, data)
+    groups, distributed = _pictures(pools, data), _distributions(pools, data)
+    pictures = [*groups, *distributed]
     out.mkdir(parents=True, exist_ok=True)
     write_pictures(out / "plots", pictures)
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     (out / "summary.json").write_text(text + "\n")
-    (out / "report.md").write_text(set_markdown(data))
-    (out / "report.html").write_text(render_set(data, pictures))
+    (out / "report.md").write_text(set_markdown(data, pictures))
+    (out / "report.html").write_text(render_set(data, groups, distributed))
     write_checksums(out)
     return data
 
@@ -131,6 +133,17 @@ def _pictures(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
     return [Picture("groups-stuntime", caption, wide, narrow, shown)]
 
 
+def _distributions(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
+    """The distribution of every metric, those of the pools that were measured often enough side by side."""
+    found: list[Picture] = []
+    for number, (one, entry) in enumerate(zip(pools, data["pools"], strict=True)):
+        numbered = [{**migration, "index": index} for index, migration in enumerate(counted(one.migrations))]
+        subtitle = " · ".join([one.mechanism or "no mechanism", *badges(entry)])
+        found += distributions(numbered, entry["statistics"], entry, subtitle, f"-{number}")
+    order = list(METRIC_NAMES)
+    return sorted(found, key=lambda picture: order.index(picture.metric))
+
+
 def comparison_markdown(comparison: Mapping[str, Any]) -> str:
     """A comparison as Markdown."""
     intro = (
@@ -138,16 +151,15 @@ def comparison_markdown(comparison: Mapping[str, Any]) -> str:
         f"nothing below {comparison['floor_ms']:g} ms, the probe interval, counts."
     )
     head = [f"## {comparison['b']} against {comparison['a']}", "", intro, ""]
-    lines = head + table(COMPARISON_COLUMNS, comparison_rows(comparison))
-    return "\n".join(lines)
+    return "\n".join([*head, *comparison_table(comparison).markdown()])
 
 
-def set_markdown(data: Mapping[str, Any]) -> str:
-    """A set report as Markdown."""
+def set_markdown(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """A set report as Markdown; the pictures are linked as files."""
     lines = ["# Outage of the peer by mechanism", ""]
-    columns = ("pool", "runs", "succeeded", "n", "median", "95 % interval", "quartiles", "min", "max")
-    lines += table(columns, pool_rows(data))
+    lines += pool_table(data).markdown()
     for one in data["pools"]:
         lines += [f"- left out of {one['name']}: {run['run_id']} ({run['verdict']})" for run in one["left_out"]]
     lines += ["", *(comparison_markdown(comparison) for comparison in data["comparisons"])]
+    lines += [f"![{picture.name}](plots/{picture.name}.svg)\n" for picture in pictures]
     return "\n".join(lines) + "\n"

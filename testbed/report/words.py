@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.events import TIMELINE
-from testbed.measure.headline import duration, precise, words_of
+from testbed.measure.headline import duration, words_of
 
 #: Metric → (name, what it is).
 METRIC_NAMES: dict[str, tuple[str, str]] = {
@@ -55,8 +55,34 @@ MARK_WORDS = {
 }
 assert set(MARK_WORDS) == {label for label, _, _ in TIMELINE}
 
+CLOCK_WORDS = (
+    "All stamps are CLOCK_MONOTONIC of one machine, which all namespaces share: one-way times are exact, and no clock "
+    "of the migrating guest is used."
+)
+CALIBRATION_WORDS = (
+    "The core dropped the data packets to the guest's site, and nothing else, for the time in the first column. "
+    "Measured is from the first lost probe to the first answered one after it; the peer's outage has the two intervals "
+    "at its ends beside it."
+)
+#: The files of a run's folder that the report rests on, folders with a slash.
+RAW_FOLDERS = ("probes", "pcap", "logs", "console")
+RAW_FILES = (
+    "events.jsonl", *(f"{folder}/" for folder in RAW_FOLDERS), "gaps.parquet", "migrations.csv", "gaps.csv",
+    "probes.csv", "summary.json", "manifest.json", "junit.xml", "SHA256SUMS",
+)  # fmt: skip
+
 #: What an accelerator is, for readers who do not know the abbreviation.
 ACCELERATOR_WORDS = {"tcg": "tcg (emulated)", "kvm": "kvm (nested)", "none": "", None: ""}
+
+
+def raw_files(files: Sequence[str]) -> list[str]:
+    """Those of RAW_FILES that a run has.
+
+    Args:
+        files: in the RAW_FOLDERS of its folder.
+    """
+    there = {f"{file.split('/')[0]}/" for file in files}
+    return [name for name in RAW_FILES if not name.endswith("/") or name in there]
 
 
 def badges(source: Mapping[str, Any]) -> list[str]:
@@ -88,15 +114,53 @@ def metric_names(substrate: str | None) -> dict[str, tuple[str, str]]:
     return names
 
 
+def bound_words(bound: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What theory says of a remapping: the words before the formula, the formula, and those behind it.
+
+    Args:
+        bound: of a migration, as the summary has it.
+    """
+    if bound["bound_ms"] is None:
+        return f"{bound['why'][:1].upper()}{bound['why'][1:]}.", "", ""
+    before = f"By theory the remapping takes {duration(bound['bound_ms'])} ="
+    return before, bound["formula"], f"from the new xTR's first sight of the EID; {bound['why']}."
+
+
+def unexplained_words(migration: Mapping[str, Any]) -> str:
+    """Where most of what no part covers lies, if it is so much that the migration is flagged; else ""."""
+    if not migration["flagged"]:
+        return ""
+    rest = max(migration["unattributed"], key=lambda one: float(one["length_ms"]))
+    return (
+        f"More than 10 % of the outage is unattributed; most of it, {duration(rest['length_ms'])}, lies between "
+        f"{mark_name(rest['after'])}, and {mark_name(rest['before'])}."
+    )
+
+
+def migration_title(migration: Mapping[str, Any]) -> str:
+    """What a migration is called: "Migration 3: vm1, site-a → site-b"."""
+    return f"Migration {migration['index']}: {migration['guest']}, {migration['source']} → {migration['destination']}"
+
+
 def limiter_words(migration: Mapping[str, Any]) -> str:
     """Which rate limits delayed a migration's remapping, as a sentence."""
     names = migration["limiters"]
     return f"Rate limits that delayed it: {', '.join(names)}." if names else "No rate limit delayed it."
 
 
-def precise_figure(value: float | None) -> str:
-    """A time in a table of parts, to a tenth of a millisecond; a dash where it was not measured."""
-    return "—" if value is None else precise(value)
+def milliseconds(value: float | None) -> str:
+    """A time in a table whose heading has the unit, to a tenth of a millisecond; a dash where it was not measured."""
+    return "—" if value is None else f"{value:.1f}".replace("-", "−")
+
+
+def microseconds(value: float | None, *, signed: bool = False) -> str:
+    """The same to the microsecond, with its sign if it is a difference."""
+    return "—" if value is None else f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
+
+
+def milliseconds_interval(ends: list[float] | None) -> str:
+    """An interval in a table whose heading has the unit."""
+    return "—" if ends is None else f"{milliseconds(ends[0])} to {milliseconds(ends[1])}"
 
 
 def figure(value: float | None) -> str:
@@ -145,3 +209,12 @@ def _plain_interval(ends: list[float]) -> str:
 def mark_name(label: str) -> str:
     """A mark in prose: "t13, first packet to the new RLOC"; other words as they are."""
     return f"{label}, {MARK_WORDS[label]}" if label in MARK_WORDS else label
+
+
+def listed(value: Any) -> str:
+    """A list or an object as one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {listed(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(listed(item) for item in value)
+    return "" if value is None else str(value)

@@ -50,6 +50,8 @@ GAPS = pyarrow.schema(
     ]
 )
 CHECKSUMS = "SHA256SUMS"
+#: The page, from a picture's file.
+PAGE = "../report.html"
 
 
 def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
@@ -130,8 +132,8 @@ def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
     """Write each picture as SVG, wide and narrow, with its data as JSON beside it."""
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        (folder / f"{picture.name}.svg").write_text(picture.wide.standalone(CSS))
-        (folder / f"{picture.name}-narrow.svg").write_text(picture.narrow.standalone(CSS))
+        (folder / f"{picture.name}.svg").write_text(picture.wide.standalone(CSS, PAGE))
+        (folder / f"{picture.name}-narrow.svg").write_text(picture.narrow.standalone(CSS, PAGE))
         text = json.dumps(picture.data, indent=2, ensure_ascii=False)
         (folder / f"{picture.name}.json").write_text(text + "\n")
 

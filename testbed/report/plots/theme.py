@@ -57,5 +57,11 @@ def heading(canvas: Canvas, title: str, subtitle: str, layout: Layout) -> float:
     return 34 + 16 * len(lines)
 
 
+def tick_label(canvas: Canvas, x: float, y: float, text: str) -> None:
+    """Write an axis's figure below `x`, moved as little as needed to lie within the picture."""
+    half = text_width(text, 13) / 2  # figures are wider than the mean character
+    canvas.text(min(max(x, half), canvas.width - half), y, text, "p-small", anchor="middle")
+
+
 WIDE = Layout("wide", 1080, 168, 24, 10, labels_above=False)
 NARROW = Layout("narrow", 380, 10, 10, 4, labels_above=True)

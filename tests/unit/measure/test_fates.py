@@ -12,7 +12,7 @@ from testbed.measure.losses import Fate, ProbeKey, Sighting
 from testbed.measure.summary import summarise
 from testbed.report.build import seeded
 from testbed.report.context import migrations_of
-from testbed.report.evidence import IMPAIRMENT_COLUMNS, evidence, impairments
+from testbed.report.evidence import evidence, impairments_table
 from tests.unit.measure.synthetic import Story, event, events, manifest, migration, plan, probes, run
 
 RTT_MS = 4.0
@@ -118,6 +118,13 @@ def test_a_check_that_failed_is_shown_as_such() -> None:
     assert entry["verdict"] == "FAIL"
 
 
+def test_a_place_of_emulated_guests_says_who_is_there() -> None:
+    entry = verified(guest_only_here=True)
+    places = {"site-a": {"guests": []}, "site-b": {"guests": ["vm1"]}}
+    entry["verification"] = {**entry["verification"], "placement": {"before": None, "after": places}}
+    assert evidence(entry)[0].seen == "site-a: nothing, site-b: vm1"
+
+
 def test_a_migration_that_was_not_verified_has_no_evidence() -> None:
     (entry,) = summarise(analyse(replace(analysed(), migrations=[migration(Story())])), seeded(1)).data["migrations"]
     assert evidence(entry) == []
@@ -130,11 +137,9 @@ def test_links_as_asked_and_as_they_are() -> None:
         "effective": {"delay_ns": 5000000, "jitter_ns": 0, "loss_ppb": 5000000, "rate_bps": 1000000000},
         "counters": [{"sent": 10, "lost": 1, "late": 0}, {"sent": 20, "queue_dropped": 2, "late": 3}],
     }  # fmt: skip
-    table = impairments({"impairments": [link, {"link": "core-b", "backend": "netem", "requested": {}}]})
-    assert table is not None
-    assert table["columns"] == IMPAIRMENT_COLUMNS
+    table = impairments_table({"impairments": [link, {"link": "core-b", "backend": "netem", "requested": {}}]})
     asked = "delay 5 ms, loss 0.5 %, rate 1000 Mbit/s"
-    assert table["rows"] == [
-        ["core-a", "relay", asked, asked, "10.238 ms", "30", "3", "3"],
+    assert [[cell.text for (cell,) in row.cells] for row in table.rows] == [
+        ["core-a", "relay", asked, asked, "10.238", "30", "3", "3"],
         ["core-b", "netem", "nothing", "nothing", "—", "—", "—", "—"],
     ]

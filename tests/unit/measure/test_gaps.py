@@ -220,3 +220,14 @@ def test_series_is_sorted_by_when_probes_were_due() -> None:
     series = ProbeSeries.of("udp", "from-guest", rows)
     assert list(series.seq) == [0, 1]
     assert np.array_equal(series.received_ns, [15, NEVER])
+
+
+def test_what_the_kernel_adds_is_said_of_the_probes_it_stamped() -> None:
+    rows = [
+        Probe(seq, START_NS + seq * MS, START_NS + seq * MS, START_NS + seq * MS + 500, 1, START_NS + seq * MS + delay)
+        for seq, delay in enumerate(range(0, 101_000, 1000))
+    ]
+    counts = count(ProbeSeries.of("icmp", "to-guest", [*rows, Probe(101, START_NS, START_NS, None, 0)]), INTERVAL_NS)
+    assert (counts.handover_p50_ns, counts.handover_p99_ns) == (50_000, 99_000)
+    unstamped = count(probes(outage()), INTERVAL_NS)
+    assert (unstamped.handover_p50_ns, unstamped.handover_p99_ns) == (None, None)
