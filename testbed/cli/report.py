@@ -22,7 +22,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.", show_default=False)],
     output: Annotated[
         ReportFormat,
-        typer.Option("--format", help="text: one line a run; json: summary.json; markdown: report.md."),
+        typer.Option("--format", help="text: a few lines a run; json: summary.json; markdown: report.md."),
     ] = ReportFormat.TEXT,
     fail_if: Annotated[
         list[str] | None,
@@ -40,6 +40,7 @@ def report(
     The same raw data gives the same bytes. The exit code is that of the worst run: 0 pass, 10 fail,
     11 error, 12 invalid, 13 skipped.
     """
+    from testbed.measure.reasons import result_lines
     from testbed.report import build_report, build_set_report
     from testbed.report.sets import run_folders
 
@@ -52,7 +53,7 @@ def report(
         codes.append(summary.exit_code)
         summaries.append(summary.data)
         if output is ReportFormat.TEXT:
-            typer.echo(f"{summary.verdict.value}: {summary.headline}\n  {folder / 'report.html'}")
+            typer.echo("\n".join([*result_lines(summary.data), f"  {folder / 'report.html'}"]))
         elif output is ReportFormat.MARKDOWN:
             typer.echo((folder / "report.md").read_text())
         if junit is not None:

@@ -59,6 +59,7 @@ def run(
     """
     from testbed.cli.console import Progress, command_line, require_root
     from testbed.lab.session import Session, read_study
+    from testbed.measure.reasons import result_lines
     from testbed.measure.summary import METRICS
     from testbed.measure.thresholds import parse
 
@@ -81,7 +82,7 @@ def run(
     if output is RunFormat.JSON:
         typer.echo(json.dumps(summary.data, indent=2))
     else:
-        typer.echo(f"{summary.verdict.value}: {summary.headline}")
+        typer.echo("\n".join(result_lines(summary.data)))
         typer.echo(f"report: {session.run_dir / 'report.html'}")
     raise typer.Exit(summary.exit_code)
 

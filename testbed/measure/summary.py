@@ -84,13 +84,14 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
     manifest = analysis.run.manifest
     migrations = [migration_summary(result, analysis.run.fates) for result in analysis.migrations]
     statistics = statistics_of(migrations, rng)
-    thresholds = [evaluate(parse(expression, METRICS), statistics) for expression in fail_if]
+    of = len(counted(migrations))
+    thresholds = [evaluate(parse(expression, METRICS), statistics, of) for expression in fail_if]
     invalid = invalidates(analysis.findings)
     verdict = run_verdict(
         [result.verdict for result in analysis.migrations],
         outcome_verdict(manifest.get("outcome")),
         invalid=bool(invalid),
-        threshold_failed=any(outcome.holds for outcome in thresholds),
+        thresholds=[outcome.holds for outcome in thresholds],
     )
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
 from testbed.measure.phases import PHASES
+from testbed.measure.reasons import verdict_reasons
 from testbed.measure.summary import Summary, value_of
 from testbed.report.evidence import evidence, impairments
 from testbed.report.pictures import Picture, Pictures
@@ -245,20 +246,6 @@ def missing_reason(data: Mapping[str, Any], metric: str) -> str:
         if why:
             return str(why)
     return "no migration succeeded" if data["migrations"] else "nothing was migrated"
-
-
-def verdict_reasons(data: Mapping[str, Any]) -> list[str]:
-    """Why a run did not pass, one sentence each."""
-    reasons = []
-    if data["verdict"] in ("ERROR", "SKIPPED") and data["migrations"]:
-        reasons.append((data["outcome"] or {}).get("error") or "the run ended before it wrote its outcome")
-    for finding in data["validity"]:
-        if finding["severity"] == "invalid" and finding["ok"] is False:
-            reasons.append(f"Not trustworthy: {finding['name']}: {finding['detail']}")
-    for outcome in data["thresholds"]:
-        if outcome["holds"]:
-            reasons.append(f"Failed because {outcome['expression']}: {outcome['detail']}")
-    return reasons
 
 
 def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

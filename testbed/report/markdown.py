@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from testbed.measure.headline import Words, words_of
+from testbed.measure.reasons import THRESHOLD_WORDS, verdict_reasons
 from testbed.measure.summary import Summary
 from testbed.report.evidence import evidence, impairments
-from testbed.report.html import command_of, facts, missing_reason, parts_of, verdict_reasons
+from testbed.report.html import command_of, facts, missing_reason, parts_of
 from testbed.report.tables import table
 from testbed.report.words import MARK_WORDS, figure, interval, limiter_words, metric_names, substrate_line
 
@@ -171,8 +172,7 @@ def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for finding in data["validity"]:
         yield finding["name"], words[finding["ok"]], finding["detail"]
     for outcome in data["thresholds"]:
-        holds = {None: "not decided", True: "**yes: fail**", False: "no"}[outcome["holds"]]
-        yield f"fail if `{outcome['expression']}`", holds, outcome["detail"]
+        yield f"fail if `{outcome['expression']}`", THRESHOLD_WORDS[outcome["holds"]], outcome["detail"]
 
 
 def _calibration(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:

@@ -296,6 +296,21 @@ def test_threshold_judges_only_valid_figures() -> None:
     assert summary(found, "stuntime_ms.median > 500").verdict is Verdict.INVALID
 
 
+@pytest.mark.parametrize(
+    ("expression", "detail"),
+    [
+        ("remap_latency_ms.median > 10", "remap_latency_ms.median = not measured"),
+        ("stuntime_ms.p95 > 10", "stuntime_ms.p95 = not measured (n = 1: a one-sided 95 % statement needs 59)"),
+    ],
+)
+def test_threshold_on_what_was_not_measured_does_not_pass(expression: str, detail: str) -> None:
+    result = summary(run(Story().without("t13"), probes(LOST)), expression)
+    assert result.verdict is Verdict.INVALID
+    assert result.data["thresholds"][0]["detail"] == detail
+    # Beside one that holds it does not matter: that one is known.
+    assert summary(run(Story().without("t13"), probes(LOST)), expression, "stuntime_ms > 1").verdict is Verdict.FAIL
+
+
 def test_pubsub_has_no_resolution_and_is_notified_by_the_publication() -> None:
     story = Story(mechanism="pubsub")
     entry = summary(run(story, probes(LOST))).data["migrations"][0]

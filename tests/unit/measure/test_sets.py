@@ -123,6 +123,20 @@ def test_report_command_as_json_fails_on_a_threshold(runs: Path, tmp_path: Path)
     assert "<failure" in junit.read_text()
 
 
+def test_report_command_prints_every_threshold_and_why_a_run_is_invalid(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story().without("t4")])
+    junit = tmp_path / "junit.xml"
+    thresholds = ("--fail-if", "stuntime_ms > 9999", "--fail-if", "remap_latency_ms > 10")
+    result = invoke(report_command, str(folder), "--junit", str(junit), *thresholds)
+    assert result.exit_code == 12
+    assert result.output.startswith("INVALID: vm1 moved from site-a to site-b")
+    assert "  Not decided: remap_latency_ms > 10: remap_latency_ms.max = not measured\n" in result.output
+    assert "  fail if stuntime_ms > 9999: no (stuntime_ms.max = " in result.output
+    assert "  fail if remap_latency_ms > 10: not decided: invalid (" in result.output
+    assert re.search(r"  probes: P99 of lateness 0\.\d+ ms \(icmp to-guest\), every 10 ms\n", result.output)
+    assert 'error message="not decided: remap_latency_ms.max = not measured" type="not measured"' in junit.read_text()
+
+
 def test_report_command_has_the_worst_exit_code(runs: Path) -> None:
     assert invoke(report_command, str(runs)).exit_code == 12
 
