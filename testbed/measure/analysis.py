@@ -41,6 +41,7 @@ class Run:
         bounds: migration index → analytic bound of its remapping.
         fates: probe → where captures saw it last; None if nothing was captured.
         problems: what could not be read of the run's folder.
+        conditions: what its times depend on beside substrate, accelerator and mechanism.
     """
 
     manifest: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Run:
     bounds: Mapping[int, Bound] = field(default_factory=dict)
     fates: Mapping[ProbeKey, Fate] | None = None
     problems: Sequence[str] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         "hypervisor": manifest.get("hypervisor"),
         "mechanism": manifest.get("mechanism"),
         "probe_interval_ms": ms(analysis.run.interval_ns) if analysis.run.interval_ns else None,
+        "conditions": dict(analysis.run.conditions),
         "migrations": migrations,
         "statistics": statistics,
         "success": success_of(migrations),

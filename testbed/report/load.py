@@ -12,7 +12,8 @@ import pyarrow.parquet as parquet
 
 from testbed.errors import TestbedError
 from testbed.events import Event, parse_events
-from testbed.measure.analysis import Run
+from testbed.measure.analysis import Run, primary_first
+from testbed.measure.conditions import conditions
 from testbed.measure.frames import Frame
 from testbed.measure.model import Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
@@ -22,13 +23,8 @@ from testbed.report.context import bound_of, expected_loss, migrations_of
 class RunFolderError(TestbedError):
     """A folder that is not a run's, or of which a file cannot be read."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            "run-folder",
-            f"{path}: not the folder of a run",
-            why=why,
-            next_command="testbed run EXPERIMENT",
-        )
+    def __init__(self, path: Path, why: str, next_command: str = "testbed run EXPERIMENT") -> None:
+        super().__init__("run-folder", f"{path}: not the folder of a whole run", why=why, next_command=next_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +145,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         default=0,
     )
     migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
+    outage_of = next((series.name for series in primary_first(folder.series)), None)
     return Run(
         manifest,
         events,
@@ -159,6 +156,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
         seen.fates,
         tuple(folder.problems),
+        conditions(plan, manifest, outage_of),
     )
 
 
