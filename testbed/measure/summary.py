@@ -22,15 +22,20 @@ from testbed.measure.verdict import Verdict, outcome_verdict, run_verdict
 
 SCHEMA_VERSION = 1
 
+#: How round-trip times rose: in the whole window, before the suspension (pre-copy), after it.
+EXCURSIONS = (
+    "highest_rtt", "above_baseline_p99",
+    "highest_rtt_precopy", "above_baseline_p99_precopy", "highest_rtt_after_t2", "above_baseline_p99_after_t2",
+)  # fmt: skip
 #: Metrics in milliseconds that statistics are made of, in the report's order.
 TIMES = (
     "stuntime_ms", "vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "unattributed_ms",
     "hypervisor_part_ms", "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
-    "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "both_sites_ms", "naive_outage_ms",
+    "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "both_sites_ms", "naive_outage_ms",
 )  # fmt: skip
 #: Those of them that come from the probes alone.
 PROBED = (
-    "gaps_total_ms", "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "naive_outage_ms",
+    "gaps_total_ms", "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "naive_outage_ms",
 )  # fmt: skip
 COUNTS = (
     "probes_sent", "probes_lost", "probes_duplicated", "probes_reordered", "probes_late",
@@ -165,7 +170,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
 
 def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
     """The figures, and why those that are null are."""
-    phases, primary = result.phases, result.primary
+    phases, primary, timeline = result.phases, result.primary, result.timeline
     reasons = {f"{name}_ms" if name not in PHASES else name: why for name, why in phases.reasons.items()}
     metrics: dict[str, Any] = {
         "migration_time_ms": phases.length_ms("migration_time"),
@@ -180,13 +185,12 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
         "both_sites_ms": _ms(result.both_sites_ns),
     }
     if primary is not None:
-        counts, rise = primary.counts, primary.excursion
+        counts = primary.counts
         closed = [gap.length_ns for gap in primary.gaps]
         metrics |= {
             "gaps_total_ms": None if None in closed else ms(sum(length or 0 for length in closed)),
             "longest_silence_ms": _ms(counts.longest_silence_ns),
-            "highest_rtt_ms": _ms(rise.highest_ns if rise else None),
-            "above_baseline_p99_ms": _ms(rise.above_ns if rise else None),
+            **_excursions(primary),
             "naive_outage_ms": ms(counts.naive_ns),
             "probes_sent": counts.sent,
             "probes_lost": counts.lost,
@@ -201,14 +205,25 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",
         "longest_silence_ms": "fewer than two replies",
-        "highest_rtt_ms": "no reply in the baseline, or none after it",
-        "above_baseline_p99_ms": "no reply in the baseline, or none after it",
+        **{f"{name}_ms": "no reply in the baseline, or none after it" for name in EXCURSIONS},
     }
+    if timeline.at("t2") is None:
+        fallbacks |= {f"{name}_ms": "needs t2" for name in EXCURSIONS[2:]}
     outage_why = phases.reasons.get("stuntime", "the outage was not measured")
     for name, value in metrics.items():
         if value is None and name not in reasons:
             reasons[name] = fallbacks.get(name, outage_why) if primary else "no probe log was found"
     return metrics, {name: why for name, why in reasons.items() if metrics.get(name) is None}
+
+
+def _excursions(flow: FlowResult) -> dict[str, float | None]:
+    """EXCURSIONS of a flow, in their order."""
+    figures = [
+        figure
+        for rise in (flow.excursion, flow.precopy, flow.after)
+        for figure in ((_ms(rise.highest_ns), _ms(rise.above_ns)) if rise else (None, None))
+    ]
+    return {f"{name}_ms": figure for name, figure in zip(EXCURSIONS, figures, strict=True)}
 
 
 def _ms(ns: int | None) -> float | None:

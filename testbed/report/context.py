@@ -32,7 +32,9 @@ def migrations_of(plan: Plan, manifest: Mapping[str, Any], events: Sequence[Even
         next_ns = moments[order + 1] if order + 1 < len(moments) else FOREVER_NS
         window = Interval(request.mono_ns, _end_of_window(events, request.mono_ns, next_ns))
         baseline = _baseline(events, manifest, previous_ns, request.mono_ns)
-        migrations.append(_migration(plan, manifest, events, request, order, window, baseline))
+        # What is verified after a migration comes after its window, so that probes do not see the verifying.
+        span = Interval(request.mono_ns, next_ns)
+        migrations.append(_migration(plan, manifest, events, request, order, window, baseline, span))
         previous_ns = request.mono_ns
     return migrations
 
@@ -61,8 +63,9 @@ def _migration(
     order: int,
     window: Interval,
     baseline: Interval | None,
+    span: Interval,
 ) -> Migration:
-    """One request with the plan's answers to who and where."""
+    """One request with the plan's answers to who and where; `span` lasts until the next request."""
     sites = {site["name"]: site for site in plan["sites"]}
     guests = {guest["name"]: guest for guest in plan["guests"]}
     source, destination = sites[request.fields["from_site"]], sites[request.fields["to_site"]]
@@ -79,7 +82,7 @@ def _migration(
         ),
         None,
     )
-    verification = _verification(events, request.mono_ns, window, index)
+    verification = _verification(events, span, index)
     return Migration(
         index=index,
         guest=guest["name"],
@@ -105,13 +108,13 @@ def _migration(
     )
 
 
-def _verification(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> Mapping[str, Any] | None:
+def _verification(events: Sequence[Event], span: Interval, index: int) -> Mapping[str, Any] | None:
     """What was looked at after a migration, and what was seen; None if it was not verified."""
-    inside = [e for e in events if start_ns <= e.mono_ns <= window.end_ns and e.fields.get("index", index) == index]
+    inside = [e for e in events if span.start_ns <= e.mono_ns < span.end_ns and e.fields.get("index", index) == index]
     verified = next((event for event in inside if event.kind == "verification"), None)
     if verified is None:
         return None
-    before = [e for e in events if e.mono_ns < start_ns]
+    before = [e for e in events if e.mono_ns < span.start_ns]
     identities = (
         [e for e in before if e.kind == "guest_identity"][-1:],
         [e for e in inside if e.kind == "guest_identity"],

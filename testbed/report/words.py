@@ -31,6 +31,10 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
     "longest_silence_ms": ("longest silence", "between two replies: delayed as well as lost"),
     "highest_rtt_ms": ("highest round trip", "after the request to migrate"),
     "above_baseline_p99_ms": ("above the baseline's P99", "time; 1 % of it when nothing happens"),
+    "highest_rtt_precopy_ms": ("highest round trip, pre-copy", "answered before the suspension (t2)"),
+    "above_baseline_p99_precopy_ms": ("above the baseline's P99, pre-copy", "time, of what was answered before t2"),
+    "highest_rtt_after_t2_ms": ("highest round trip, after", "answered after the suspension (t2)"),
+    "above_baseline_p99_after_t2_ms": ("above the baseline's P99, after", "time, of what was answered after t2"),
     "both_sites_ms": ("both sites claim the EID", "t9 − t5"),
     "naive_outage_ms": ("what ping -q suggests", "(sent − received) × interval"),
 }

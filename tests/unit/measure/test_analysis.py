@@ -133,6 +133,24 @@ def test_delayed_not_lost_is_an_excursion() -> None:
     assert metrics["highest_rtt_ms"] == 798.0
 
 
+def test_excursion_of_precopy_is_told_from_that_of_the_blackout() -> None:
+    """Pre-copy slows 20 probes; the blackout holds 80 back, the last one sent before t2 among them."""
+
+    def slow(sent_ms: float) -> tuple[float, ...]:
+        held = 1598.0 - sent_ms
+        return (held,) if 797 <= sent_ms < 1594 else (30.0,) if 200 <= sent_ms < 400 else (4.0,)
+
+    metrics = summary(run(Story().with_(t2=802.0), probes(slow))).data["migrations"][0]["metrics"]
+    assert metrics["highest_rtt_precopy_ms"] == 30.0
+    assert metrics["above_baseline_p99_precopy_ms"] == 200.0
+    assert metrics["highest_rtt_after_t2_ms"] == 798.0
+    assert metrics["above_baseline_p99_after_t2_ms"] == 800.0
+    assert metrics["above_baseline_p99_ms"] == 1000.0
+    entry = summary(run(Story().without("t2", "t4"), probes(slow))).data["migrations"][0]
+    assert entry["metrics"]["highest_rtt_precopy_ms"] is None
+    assert entry["reasons"]["highest_rtt_precopy_ms"] == "needs t2"
+
+
 def test_duplicates_are_counted_and_hide_nothing() -> None:
     def twice(sent_ms: float) -> tuple[float, ...]:
         return () if 800 <= sent_ms < 1594 else (4.0, 6.0) if sent_ms >= 1594 else (4.0,)

@@ -81,9 +81,9 @@ def verified(**checks: bool) -> dict[str, Any]:
         event(-900, "lab", "guest_identity", guest="vm1", boot_id="b-1", uptime_ms=1000),
         event(-2, "lab", "placement", index=0, when="before", hosts=hosts),
         *events(Story()),
-        event(1800, "lab", "placement", index=0, when="after", hosts=moved),
-        event(1801, "lab", "guest_identity", index=0, guest="vm1", boot_id="b-1", uptime_ms=4500),
-        event(1802, "lab", "verification", index=0, ok=all(checks.values()), checks=checks, mapping=["10.0.2.2"]),
+        event(2991, "lab", "placement", index=0, when="after", hosts=moved),
+        event(2992, "lab", "guest_identity", index=0, guest="vm1", boot_id="b-1", uptime_ms=4500),
+        event(2993, "lab", "verification", index=0, ok=all(checks.values()), checks=checks, mapping=["10.0.2.2"]),
     ]
     (one,) = migrations_of(
         {**_plan(), "guests": [{"name": "vm1", "eid": "192.168.0.10", "mac": "52:54:00:00:00:0a"}]},
