@@ -42,6 +42,7 @@ def sweep(
     could not be measured.
     """
     from testbed.cli.console import Progress, require_root
+    from testbed.cli.handover import handed_over
     from testbed.lab.session import read_study
     from testbed.lab.sweeps import SweepFolder
     from testbed.report.sweep import sweep_markdown
@@ -50,8 +51,8 @@ def sweep(
     folder_name = out or Path("sweeps") / study.experiment.name
     if study.experiment.sweep is not None:
         require_root()
-    folder = SweepFolder(folder_name.resolve(), study)
-    with Progress() as progress:
+    with handed_over(folder_name), Progress() as progress:
+        folder = SweepFolder(folder_name.resolve(), study)
         for number, cell in enumerate(folder.order, 1):
             done = folder.done(cell)
             if done is None or not done.conclusive:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from testbed.measure.frames import Frame
 from testbed.measure.model import Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
 from testbed.report.context import bound_of, expected_loss, migrations_of
+
+#: Files in a run's folder that reports write.
+OUTPUTS = (
+    "summary.json", "report.html", "report.md", "junit.xml", "gaps.parquet", "gaps.csv", "migrations.csv", "probes.csv",
+    "SHA256SUMS",
+)  # fmt: skip
 
 
 class RunFolderError(TestbedError):
@@ -47,6 +54,30 @@ class RunFolder:
     series: tuple[ProbeSeries, ...]
     topology_svg: str
     problems: list[str] = field(default_factory=list)
+
+
+def check_access(path: Path) -> None:
+    """Check that a run's raw data can be read and its reports be written, before anything is.
+
+    Raises:
+        RunFolderError: naming what may not be read or written.
+    """
+    unreadable: list[Path] = []
+    for folder, _, names in os.walk(path, onerror=lambda error: unreadable.append(Path(error.filename))):
+        unreadable.extend(file for name in names if not os.access(file := Path(folder, name), os.R_OK))
+    _refuse(path, "read", unreadable)  # all of it: check sums are over every file
+    outputs = [file for name in OUTPUTS if (file := path / name).exists()]
+    written = [folder for folder in (path, path / "probes", path / "plots") if folder.exists()]
+    _refuse(path, "written", [entry for entry in written + outputs if not os.access(entry, os.W_OK)])
+
+
+def _refuse(path: Path, what: str, entries: Sequence[Path]) -> None:
+    """Raise RunFolderError if there are any entries."""
+    if entries:
+        names = ", ".join("the folder" if entry == path else str(entry.relative_to(path)) for entry in entries[:3])
+        more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+        next_command = f"sudo chown -R {os.getuid()}:{os.getgid()} {path}"
+        raise RunFolderError(path, f"may not be {what} by you: {names}{more}", next_command)
 
 
 def load(path: Path) -> RunFolder:
