@@ -131,6 +131,34 @@ def test_other_frames_are_nobodys(data: bytes) -> None:
     assert lost_where(find_gaps(series)[0], series, finder.fates) == {"seen nowhere": 1}
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "encapsulated"])
+@pytest.mark.parametrize(("eid", "peer", "protocol", "kind"), [(EID, PEER, 1, 3), ("fd00::10", "fd00:3::10", 58, 1)])
+def test_an_icmp_error_that_quotes_a_probe_is_no_sighting(
+    eid: str, peer: str, protocol: int, kind: int, inside: bool
+) -> None:
+    """The old xTR's "host unreachable" on its way back does not mean that the request got so far."""
+    series = probes(outage((800, 810)))
+    (gap,) = find_gaps(series)
+    asked = packet(peer, eid, protocol, probe(gap.first_seq, echo_type=8 if protocol == 1 else 128))
+    unreachable = packet(eid, peer, protocol, bytes([kind, 1, 0, 0, 0, 0, 0, 0]) + asked)
+    finder = LossFinder.of([series], [eid])
+    finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, OLD, asked)), 100)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-c-core": 1}
+    error = encapsulated(OLD, ITR, unreachable) if inside else ethernet(GATEWAY, unreachable)
+    for node in ("xtr-a", "xtr-c"):
+        finder.see(Frame(0, node, "core", error), 200)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-c-core": 1}
+
+
+def test_a_tagged_probe_is_a_sighting() -> None:
+    series = probes(outage((800, 810)))
+    (gap,) = find_gaps(series)
+    plain = ethernet(GATEWAY, request(gap.first_seq))
+    finder = LossFinder.of([series], [EID])
+    finder.see(Frame(0, "xtr-a", "eid", plain[:12] + b"\x81\x00\x00\x07" + plain[12:]), 100)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-a-eid": 1}
+
+
 def test_frames_of_the_guest_in_two_migrations() -> None:
     there = Passage(0, "vm1", MAC, "site-a", "site-b", Interval(0, 1000))
     back = Passage(1, "vm1", MAC, "site-b", "site-a", Interval(1000, 2000))
