@@ -1,4 +1,4 @@
-"""Derive from captured frames when the guest was last seen at one site and first seen at the other. Pure.
+"""Derive from captured frames when a guest's stream began, and when it was last and first seen at a site. Pure.
 
 A frame with the guest's source MAC on a site's EID LAN was sent by the guest (or, for the
 announcement that some hosts send in its name, by its host): nobody else has that address.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from testbed.events import Event
@@ -16,6 +17,11 @@ from testbed.measure.model import Interval
 #: What a capture's stamp may be off: the kernel stamps at the tap, wall and monotonic clock are
 #: read one after the other at the run's start.
 CAPTURE_UNCERTAINTY_MS = 0.1
+
+
+_TCP = 6
+#: Bits of TCP's flags (RFC 9293 §3.1).
+_SYN, _ACK = 0x02, 0x10
 
 
 class Frame(NamedTuple):
@@ -139,6 +145,59 @@ def _passage_events(passage: Passage, sightings: Sequence[Sighting]) -> list[Eve
     if first is not None:
         events.append(_event("guest_first_frame", first, passage.guest))
     return events
+
+
+class StreamFrames:
+    """Collects the first packet of each migration's stream, from the source host to the destination's (t1).
+
+    It is the stream's TCP SYN: the first pages follow it by the connection's round trip.
+    """
+
+    def __init__(self, passages: Sequence[Passage], addresses: Mapping[str, str], nodes: Mapping[str, str]) -> None:
+        """Prepare for some migrations.
+
+        Args:
+            passages: the migrations.
+            addresses: site → the address of its host that streams come from and go to.
+            nodes: site → its host, whose captures count.
+        """
+        self._passages = [
+            (one, nodes[one.source_site], tuple(ip_address(addresses[end]).packed for end in ends))
+            for one in passages
+            if set(ends := (one.source_site, one.destination_site)) <= set(addresses)
+        ]
+        self._first: dict[int, tuple[int, Frame]] = {}
+
+    def see(self, frame: Frame, mono_ns: int) -> None:
+        """Take a captured frame into account; frames may come in any order."""
+        for passage, node, ends in self._passages:
+            known = self._first.get(passage.index)
+            if frame.node != node or not passage.window.start_ns <= mono_ns < passage.window.end_ns:
+                continue
+            if (known is None or mono_ns < known[0]) and opens_connection(frame.data) == ends:
+                self._first[passage.index] = (mono_ns, frame)
+
+    def events(self) -> list[Event]:
+        """A `precopy_started` for every passage whose stream was seen, with `via` "frame"."""
+        events = []
+        for passage, node, _ in self._passages:
+            if passage.index in self._first:
+                mono_ns, frame = self._first[passage.index]
+                seen = Sighting(mono_ns, frame.wall_ns, passage.source_site, node, frame.interface)
+                events.append(_event("precopy_started", seen, passage.guest))
+        return events
+
+
+def opens_connection(data: bytes) -> tuple[bytes, bytes] | None:
+    """(source, destination) of a TCP segment with SYN and without ACK (RFC 9293 §3.1), untagged; None of others."""
+    if data[12:14] == b"\x08\x00" and len(data) > 23:
+        at, protocol, ends = 14 + (data[14] & 15) * 4, data[23], (data[26:30], data[30:34])
+    elif data[12:14] == b"\x86\xdd" and len(data) > 20:
+        at, protocol, ends = 54, data[20], (data[22:38], data[38:54])
+    else:
+        return None
+    is_syn = protocol == _TCP and len(data) > at + 13 and data[at + 13] & (_SYN | _ACK) == _SYN
+    return ends if is_syn else None
 
 
 def _event(kind: str, sighting: Sighting, guest: str) -> Event:

@@ -8,11 +8,16 @@ sources saw the same thing all are kept, with their difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from testbed.events import TIMELINE, Event
 from testbed.measure.model import NS_PER_MS, Migration, ms, same_address
+from testbed.measure.uncertainty import uncertainty_of
+
+#: Kind of an event that a capture makes of a control message: `says` the kind that an agent's word on it has.
+CAPTURED = "control_captured"
 
 #: label → (kind, who says it), from the contract of events.
 LABELS = {label: (kind, who) for label, kind, who in TIMELINE}
@@ -45,7 +50,7 @@ class Mark:
         label: "t2".
         kind, source, via: of the event that it was taken from; `via` is "" where only one way exists.
         mono_ns: CLOCK_MONOTONIC.
-        uncertainty_ms: how far off the source may be; None if it does not say.
+        uncertainty_ms: how far off the source may be; None if nobody has said.
         others: what other sources say.
     """
 
@@ -59,8 +64,14 @@ class Mark:
 
     @property
     def uncertainty_ns(self) -> int:
-        """The uncertainty for arithmetic; unknown counts as none."""
+        """The uncertainty for arithmetic: what nobody has said excuses nothing."""
         return round((self.uncertainty_ms or 0.0) * NS_PER_MS)
+
+    @property
+    def rank(self) -> tuple[float, int, str]:
+        """What comes first is taken: the surest, then the earliest; of what nobody has said how sure it is, nothing."""
+        unsure = math.inf if self.uncertainty_ms is None else self.uncertainty_ms
+        return unsure, self.mono_ns, self.source
 
 
 @dataclass(slots=True)
@@ -91,6 +102,10 @@ class Timeline:
             self.missing[label] = reason
         else:
             self.marks[label] = mark
+
+
+#: Why an emulated guest has no t1.
+NO_PRECOPY = "not applicable: an emulated guest has no memory to copy"
 
 
 class _Finder:
@@ -172,7 +187,8 @@ def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
     requested = find.all("migration_requested", keep=lambda e: e.fields.get("index", index) == index)
     timeline.put("t0", _choose("t0", requested), "no migration_requested event")
     precopy = find.all("precopy_started", keep=find.of_guest)
-    timeline.put("t1", _choose("t1", precopy), "the source host reported no precopy_started")
+    why = "no stream to the destination host was captured" if find.migration.has_precopy else NO_PRECOPY
+    timeline.put("t1", _choose("t1", precopy), why)
 
     suspended = find.all("guest_suspended", keep=find.of_guest)
     resumed = find.all("guest_resumed", keep=find.of_guest)
@@ -225,13 +241,13 @@ def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
     migration = find.migration
     xtr, t0 = migration.destination_xtr, timeline.at("t0")
     t5 = _choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
-    timeline.put("t5", t5, f"{xtr} did not report the EID as detected")
+    timeline.put("t5", _with_sighting(find, t5), f"{xtr} did not report the EID as detected")
 
     # A refresh left over from an earlier stay must not pass for the registration of this arrival.
     arrival_ns = t5.mono_ns if t5 else _first_known(timeline, "t4", "t3", "t2", "t0")
     registers = find.all("map_register_sent", source=xtr, after_ns=arrival_ns, keep=find.of_eid)
     t6 = _choose("t6", registers)
-    timeline.put("t6", t6, f"{xtr} sent no Map-Register for the EID")
+    timeline.put("t6", _with_capture(find, t6), f"{xtr} sent no Map-Register for the EID")
 
     notifies = []
     if t6 is not None:
@@ -242,7 +258,9 @@ def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
             after_ns=t6.mono_ns,
             keep=lambda e: find.of_eid(e) and (not nonces or e.fields.get("nonce", None) in nonces | {None}),
         )
-    timeline.put("t7", _choose("t7", notifies), f"{xtr} received no Map-Notify for its Map-Register")
+    timeline.put(
+        "t7", _with_capture(find, _choose("t7", notifies)), f"{xtr} received no Map-Notify for its Map-Register"
+    )
 
     changes = find.all("mapping_changed", source=migration.map_server, after_ns=t0, keep=find.to_destination)
     timeline.put(
@@ -276,12 +294,13 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
     else:
         answers = [event for event in answers if "rloc" in event.fields]
     t11 = _choose("t11", answers)
-    timeline.put("t11", t11, f"{itr} received no Map-Reply or publication with the new RLOC")
+    timeline.put("t11", _with_capture(find, t11), f"{itr} received no Map-Reply or publication with the new RLOC")
 
     if t11 is not None and t11.kind == "publication_received":
         timeline.put("t10", None, "not applicable: the mapping was published, nobody had to ask")
         return
-    timeline.put("t10", _choose("t10", _asking(find, timeline)), f"{itr} sent no Map-Request for the EID")
+    asked = _choose("t10", _asking(find, timeline))
+    timeline.put("t10", _with_capture(find, asked), f"{itr} sent no Map-Request for the EID")
 
 
 def _asking(find: _Finder, timeline: Timeline) -> list[Event]:
@@ -321,7 +340,7 @@ def _choose(label: str, events: Sequence[Event], *, last: bool = False) -> Mark 
             words[key] = event
     marks = sorted(
         (_mark(label, event) for event in words.values()),
-        key=lambda mark: (mark.uncertainty_ns, mark.mono_ns, mark.source),
+        key=lambda mark: mark.rank,
     )
     if not marks:
         return None
@@ -333,12 +352,36 @@ def _choose(label: str, events: Sequence[Event], *, last: bool = False) -> Mark 
 
 def _mark(label: str, event: Event) -> Mark:
     """One event as a mark."""
-    uncertainty = event.fields.get("uncertainty_ms")
-    return Mark(
-        label,
-        event.kind,
-        event.source,
-        str(event.fields.get("via", "")),
-        event.mono_ns,
-        None if uncertainty is None else float(uncertainty),
+    via = str(event.fields.get("via", ""))
+    return Mark(label, event.kind, event.source, via, event.mono_ns, uncertainty_of(event))
+
+
+def _with_capture(find: _Finder, mark: Mark | None) -> Mark | None:
+    """The mark of a control message with what its node's capture says of the same one, the surer of both taken."""
+    if mark is None:
+        return None
+    nonces = {event.fields.get("nonce") for event in find.all(mark.kind, source=mark.source) if _is_of(event, mark)}
+    twins = find.all(
+        CAPTURED,
+        keep=lambda e: (e.fields["says"], e.fields["node"]) == (mark.kind, mark.source) and e.fields["nonce"] in nonces,
     )
+    if not twins:
+        return mark
+    nearest = min(twins, key=lambda event: abs(event.mono_ns - mark.mono_ns))  # the others are retransmissions
+    twin = replace(_mark(mark.label, nearest), kind=mark.kind)
+    if (twin.uncertainty_ms or 0.0) < (math.inf if mark.uncertainty_ms is None else mark.uncertainty_ms):
+        return _with_other(twin, mark, "the agent's own word")
+    return _with_other(mark, twin, "the same message in a capture")
+
+
+def _is_of(event: Event, mark: Mark) -> bool:
+    return (event.kind, event.source, event.mono_ns) == (mark.kind, mark.source, mark.mono_ns)
+
+
+def _with_sighting(find: _Finder, mark: Mark | None) -> Mark | None:
+    """t5 with the arrival of the frame that showed the EID, which the kernel has stamped: it was detected after it."""
+    for event in find.all("eid_detected") if mark is not None else ():
+        if mark is not None and _is_of(event, mark) and "seen_ns" in event.fields:
+            seen = replace(mark, via="kernel", mono_ns=int(event.fields["seen_ns"]))
+            return _with_other(mark, seen, "arrival of the frame that showed it")
+    return mark

@@ -105,6 +105,7 @@ def _migration(
         error="" if end is None else str(end.fields.get("error") or ""),
         failed_checks=tuple(sorted(name for name, ok in (verification or {"checks": {}})["checks"].items() if not ok)),
         verification=verification,
+        has_precopy=manifest.get("substrate") != "netns",
     )
 
 
@@ -189,6 +190,11 @@ def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, inte
         )
     except KeyError as missing:
         return Bound(None, "", f"the plan has no path for {missing}")
+
+
+def migration_addresses(plan: Plan) -> dict[str, str]:
+    """Site → the address of its Xen host that streams of memory come from and go to, without prefix length."""
+    return {host["site"]: str(host["migration"]).partition("/")[0] for host in plan["xen_hosts"]}
 
 
 def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, str], str]:

@@ -109,7 +109,7 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
         theory = f"{figure(bound['bound_ms'])} = `{bound['formula']}`"
         lines += [f"By theory the remapping takes {theory}; {bound['why']}. {limiter_words(migration)}", ""]
     label = migration["origin"]["label"]
-    lines += table(("", "event", f"ms from {label}", "source", "other sources"), _marks(migration))
+    lines += table(("", "event", f"ms from {label}", "± ms", "source", "other sources"), _marks(migration))
     if migration["gaps"]:
         columns = (
             "flow",
@@ -146,7 +146,7 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
 def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
     for event in migration["events"]:
         if event["t_ms"] is None:
-            yield event["label"], MARK_WORDS[event["label"]], "—", event["reason"], ""
+            yield event["label"], MARK_WORDS[event["label"]], "—", "", event["reason"], ""
             continue
         others = "; ".join(f"{o['kind']} of {o['source']}: {o['difference_ms']:+.3f}" for o in event["others"])
         via = f" ({event['via']})" if event["via"] else ""
@@ -154,6 +154,7 @@ def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
             event["label"],
             MARK_WORDS[event["label"]],
             f"{event['t_ms']:.3f}",
+            "" if event["uncertainty_ms"] is None else f"{event['uncertainty_ms']:g}",
             event["source"] + via,
             others,
         )

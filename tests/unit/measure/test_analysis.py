@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from testbed.events import TIMELINE
 from testbed.measure.analysis import MigrationResult, Run, analyse
 from testbed.measure.model import Interval
 from testbed.measure.phases import PHASES, uncovered
 from testbed.measure.summary import Summary, summarise
 from testbed.measure.timeline import build_timeline
+from testbed.measure.uncertainty import UNCERTAINTIES
 from testbed.measure.verdict import Verdict
 from tests.unit.measure.synthetic import (
     EID,
@@ -451,3 +453,33 @@ def test_uncovered() -> None:
 def test_same_input_same_summary() -> None:
     found = run(Story(), probes(LOST))
     assert summary(found).to_json() == summary(found).to_json()
+
+
+def test_every_mark_has_an_uncertainty_and_one_that_nobody_knows_is_the_least_sure() -> None:
+    unsaid = {"precopy_started", "guest_suspended", "guest_resumed", "guest_first_frame", "first_answered_probe"}
+    assert {kind for _, kind, _ in TIMELINE} - unsaid <= set(UNCERTAINTIES)  # these say it themselves
+    story = Story()
+    heard = event(1509.0, "xen-b", "guest_first_frame", guest="vm1")  # earlier, and nobody knows how sure
+    found = replace(run(story, probes(LOST)), events=sorted([*events(story), heard], key=lambda e: e.mono_ns))
+    (entry,) = summary(found).data["migrations"]
+    t4 = next(one for one in entry["events"] if one["label"] == "t4")
+    assert t4["source"] == "tap-site-b"
+    assert [one["source"] for one in t4["others"]] == ["xen-b"]
+    by_label = {one["label"]: one.get("uncertainty_ms") for one in entry["events"]}
+    assert [label for label, known in by_label.items() if known is None] == ["t1"]  # of no capture
+
+
+def test_t5_has_the_kernels_stamp_of_the_frame_beside_it() -> None:
+    seen = event(1511.5, "xtr-b", "eid_detected").mono_ns
+    said = [
+        replace(e, fields={**e.fields, "seen_ns": seen}) if e.kind == "eid_detected" else e for e in events(Story())
+    ]
+    timeline = build_timeline(migration(Story()), said)
+    (word,) = timeline.marks["t5"].others
+    assert (word.via, word.difference_ms) == ("kernel", -2.5)
+    assert timeline.at("t5") == event(1514.0, "xtr-b", "eid_detected").mono_ns
+
+
+def test_an_emulated_guest_has_no_precopy() -> None:
+    timeline = build_timeline(migration(Story(), has_precopy=False), events(Story().without("t1")))
+    assert timeline.missing["t1"].startswith("not applicable")
