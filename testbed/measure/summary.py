@@ -205,7 +205,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",
         "longest_silence_ms": "fewer than two replies",
-        **{f"{name}_ms": "no reply in the baseline, or none after it" for name in EXCURSIONS},
+        **{f"{name}_ms": "no reply in the baseline, or none in this part of the window" for name in EXCURSIONS},
     }
     if timeline.at("t2") is None:
         fallbacks |= {f"{name}_ms": "needs t2" for name in EXCURSIONS[2:]}

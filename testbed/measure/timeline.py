@@ -81,10 +81,12 @@ class Timeline:
     Attributes:
         marks: by label, only those that were seen.
         missing: label → why there is none.
+        entry_expired: whether the ITR's map-cache entry had expired before it asked (t10).
     """
 
     marks: dict[str, Mark] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    entry_expired: bool = False
 
     def at(self, label: str) -> int | None:
         """When a mark was, CLOCK_MONOTONIC in nanoseconds; None if it was not seen."""
@@ -102,6 +104,14 @@ class Timeline:
             self.missing[label] = reason
         else:
             self.marks[label] = mark
+
+
+#: What an ITR asks by and is answered by: an RLOC-probe is a Map-Request too (RFC 9301 §5.3, P-bit).
+QUESTIONS, ANSWERS = ("map_request_sent", "rloc_probe_sent"), ("map_reply_received", "rloc_probe_answered")
+#: What a capture calls a probe or its answer.
+IN_CAPTURES = dict(
+    zip(("rloc_probe_sent", "rloc_probe_answered"), ("map_request_sent", "map_reply_received"), strict=True)
+)
 
 
 #: Why an emulated guest has no t1.
@@ -287,7 +297,7 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
         """A reply or publication that does not name another RLOC than the destination's."""
         return find.of_eid(event) and ("rloc" not in event.fields or find.to_destination(event))
 
-    answers = find.all(("map_reply_received", "publication_received"), source=itr, after_ns=t0, keep=is_news)
+    answers = find.all((*ANSWERS, "publication_received"), source=itr, after_ns=t0, keep=is_news)
     if t12 is not None:
         # The change has one cause: the last news before it. Later ones are refreshes.
         answers = [event for event in answers if event.mono_ns <= t12.mono_ns][-1:]
@@ -300,6 +310,9 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
         timeline.put("t10", None, "not applicable: the mapping was published, nobody had to ask")
         return
     asked = _choose("t10", _asking(find, timeline))
+    if asked is not None:
+        expired = find.all("map_cache_expired", source=itr, after_ns=t0, keep=find.of_eid)
+        timeline.entry_expired = any(event.mono_ns <= asked.mono_ns for event in expired)
     timeline.put("t10", _with_capture(find, asked), f"{itr} sent no Map-Request for the EID")
 
 
@@ -311,10 +324,10 @@ def _asking(find: _Finder, timeline: Timeline) -> list[Event]:
     """
     itr, t11 = find.migration.correspondent_itr, timeline.at("t11")
     since = _first_known(timeline, "t2", "t0")
-    requests = find.all("map_request_sent", source=itr, after_ns=since, keep=find.of_eid)
+    requests = find.all(QUESTIONS, source=itr, after_ns=since, keep=find.of_eid)
     if t11 is None:
         return requests
-    earlier = find.all("map_reply_received", source=itr, after_ns=since, keep=find.of_eid)
+    earlier = find.all(ANSWERS, source=itr, after_ns=since, keep=find.of_eid)
     closed_ns = max((event.mono_ns for event in earlier if event.mono_ns < t11), default=since)
     return [event for event in requests if closed_ns <= event.mono_ns <= t11]
 
@@ -361,9 +374,10 @@ def _with_capture(find: _Finder, mark: Mark | None) -> Mark | None:
     if mark is None:
         return None
     nonces = {event.fields.get("nonce") for event in find.all(mark.kind, source=mark.source) if _is_of(event, mark)}
+    says = IN_CAPTURES.get(mark.kind, mark.kind)
     twins = find.all(
         CAPTURED,
-        keep=lambda e: (e.fields["says"], e.fields["node"]) == (mark.kind, mark.source) and e.fields["nonce"] in nonces,
+        keep=lambda e: (e.fields["says"], e.fields["node"]) == (says, mark.source) and e.fields["nonce"] in nonces,
     )
     if not twins:
         return mark

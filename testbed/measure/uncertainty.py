@@ -32,6 +32,8 @@ UNCERTAINTIES = {
     "eid_departed": IN_PROCESS,
     "map_request_sent": IN_PROCESS,
     "map_reply_received": ON_ARRIVAL,
+    "rloc_probe_sent": IN_PROCESS,
+    "rloc_probe_answered": ON_ARRIVAL,
     "publication_received": ON_ARRIVAL,
     "map_cache_changed": IN_PROCESS,
     "first_packet_new_rloc": IN_KERNEL,

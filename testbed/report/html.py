@@ -25,6 +25,7 @@ from testbed.report.plots.timeline import gap_anchor
 from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
 from testbed.report.words import (
     MARK_WORDS,
+    METRIC_NAMES,
     badges,
     figure,
     interval,
@@ -208,7 +209,7 @@ def parts_of(migration: Mapping[str, Any], words: Words) -> list[dict[str, str]]
         ("stuntime_ms", "", "outage of the peer", "last answered probe before → first after"),
         ("vm_downtime_ms", "hyper", f"{words.downtime} ({words.pause})", ""),
         ("reconnection_ms", "hyper", "reconnection", ""),
-        *((f"{phase}_ms", "net", phase, "") for phase in PHASES),
+        *((f"{phase}_ms", "net", METRIC_NAMES[f"{phase}_ms"][0], "") for phase in PHASES),
         ("unattributed_ms", "rest", "unattributed", ""),
         ("remap_latency_ms", "net", "remapping latency, whole", ""),
         ("migration_time_ms", "hyper", "migration time, whole", ""),

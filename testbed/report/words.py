@@ -24,6 +24,10 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
     "detection_ms": ("detection", "t5 − t4: the new xTR sees the EID"),
     "registration_ms": ("registration", "t7 − t6: Map-Register → Map-Notify"),
     "notification_ms": ("notification", "from the mechanism's trigger until the ITR asks or is told"),
+    "timer_wait_ms": (
+        "wait for a timer",
+        "t10 − t8: nobody tells the ITR, it waits for its TTL or its next RLOC-probe",
+    ),
     "resolution_ms": ("resolution", "t11 − t10: Map-Request → Map-Reply"),
     "installation_ms": ("installation", "t13 − t11: news → first packet to the new RLOC"),
     "stuntime_by_send_ms": ("outage by send times", "between the answered probes on its two sides"),

@@ -58,6 +58,7 @@ def test_whole_migration() -> None:
         "detection": 4.0,
         "registration": 24.0,
         "notification": 19.0,
+        "timer_wait": None,
         "resolution": 30.0,
         "installation": 4.0,
     }
@@ -344,6 +345,54 @@ def test_with_ttl_nobody_notifies() -> None:
     entry = summary(run(Story(mechanism="ttl"), probes(LOST))).data["migrations"][0]
     assert entry["phases_ms"]["notification"] is None
     assert entry["reasons"]["notification"].startswith("not applicable")
+
+
+def waiting(mechanism: str, asked: str, answered: str) -> Run:
+    """The ITR asks a second after the new mapping is there, and gets it; the peer waits all the time."""
+    story = Story(mechanism=mechanism).with_(t10=None, t11=None, t12=2532.0, t13=2534.0)
+    said = [
+        *events(story),
+        event(2500, "xtr-c", asked, eid=f"{EID}/32", nonce="0x1"),
+        event(2530, "xtr-c", answered, eid=f"{EID}/32", nonce="0x1"),
+    ]
+    return replace(run(story, probes(outage((800, 2534)))), events=sorted(said, key=lambda e: e.mono_ns))
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "asked", "answered"),
+    [("ttl", "map_request_sent", "map_reply_received"), ("rloc-probe", "rloc_probe_sent", "rloc_probe_answered")],
+)
+def test_waiting_for_a_timer_is_a_part_of_its_own(mechanism: str, asked: str, answered: str) -> None:
+    found = waiting(mechanism, asked, answered)
+    expired = event(2495, "xtr-c", "map_cache_expired", eid=f"{EID}/32", old_rloc=RLOC["site-a"])
+    found = replace(found, events=sorted([*found.events, expired], key=lambda e: e.mono_ns))
+    (entry,) = summary(found).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] == 972.0  # from 1528, when the Map-Server has the new mapping
+    assert entry["phases_between"]["timer_wait"] == ["t8", "t10"]
+    assert entry["phases_ms"]["resolution"] == 30.0
+    metrics = entry["metrics"]
+    assert metrics["unattributed_ms"] < 0.02 * metrics["stuntime_ms"]
+    assert metrics["network_part_ms"] > 1000
+    assert not entry["flagged"]
+
+
+def test_an_itr_that_asks_before_its_entry_expires_has_not_waited_for_that() -> None:
+    (entry,) = summary(waiting("ttl", "map_request_sent", "map_reply_received")).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] is None
+    assert entry["reasons"]["timer_wait"] == "xtr-c asked though its entry had not expired"
+    assert entry["flagged"]
+    (told,) = summary(run(Story(), probes(LOST))).data["migrations"]
+    assert told["reasons"]["timer_wait"] == "not applicable: with smr-old-xtr the ITR is told"
+
+
+def test_an_outage_that_the_old_xtr_ends_did_not_wait_for_the_probe() -> None:
+    """It sends the packets on from 1650 ms; the ITR's probe is a second away."""
+    found = waiting("rloc-probe", "rloc_probe_sent", "rloc_probe_answered")
+    (entry,) = summary(replace(found, series=[probes(outage((800, 1650)))])).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] == 972.0
+    last = entry["unattributed"][-1]
+    assert (last["after"], last["before"]) == ("t7", "the first answer")
+    assert last["length_ms"] == 114.0
 
 
 def test_timeline_takes_the_right_events() -> None:
