@@ -246,7 +246,8 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
     findings.append(validity.check_captures(run.manifest.get("captures") or ()))
     findings.append(validity.check_readable(run.problems))
-    findings.append(validity.check_host(run.manifest.get("host") or {}))
+    host = run.manifest.get("host") or {}
+    findings += [validity.check_host(host), validity.check_load(host)]
     return findings
 
 

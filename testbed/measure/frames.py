@@ -6,7 +6,7 @@ announcement that some hosts send in its name, by its host): nobody else has tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -71,6 +71,7 @@ class Passage:
         guest, mac: who moves; `mac` as "52:54:00:00:00:01".
         source_site, destination_site: from where to where.
         window: in which its frames count.
+        eid: its address; "" if what it sends need not be told from what others send in its name.
     """
 
     index: int
@@ -79,6 +80,7 @@ class Passage:
     source_site: str
     destination_site: str
     window: Interval
+    eid: str = ""
 
 
 class Sighting(NamedTuple):
@@ -145,6 +147,45 @@ def _passage_events(passage: Passage, sightings: Sequence[Sighting]) -> list[Eve
     if first is not None:
         events.append(_event("guest_first_frame", first, passage.guest))
     return events
+
+
+class SenderMacs:
+    """Collects from which MAC addresses a guest's EID is spoken for on the destination's LAN: it must be the guest's.
+
+    Attributes:
+        found: migration index → MACs, as "52:54:00:00:00:01".
+    """
+
+    def __init__(
+        self, passages: Sequence[Passage], sites: Mapping[tuple[str, str], str], gateways: Iterable[str]
+    ) -> None:
+        """Prepare for some migrations.
+
+        Args:
+            passages: the migrations.
+            sites: (node, interface) of a capture on an EID LAN → its site; other captures do not count.
+            gateways: MACs of the sites' gateways, which may answer for a guest that is elsewhere.
+        """
+        self._passages = [(one, ip_address(one.eid).packed) for one in passages if one.eid]
+        self._sites, self._gateways = sites, {_mac(gateway) for gateway in gateways}
+        self.found: dict[int, set[str]] = {}
+
+    def see(self, frame: Frame, mono_ns: int) -> None:
+        """Take a captured frame into account; frames may come in any order."""
+        site = self._sites.get((frame.node, frame.interface))
+        if site is None or source_mac(frame.data) in self._gateways:
+            return
+        sender = sender_address(frame.data)
+        for passage, eid in self._passages:
+            window = passage.window
+            if sender == eid and site == passage.destination_site and window.start_ns <= mono_ns < window.end_ns:
+                self.found.setdefault(passage.index, set()).add(source_mac(frame.data).hex(":"))
+
+
+def sender_address(data: bytes) -> bytes:
+    """The IP address that an untagged frame says it is from: of IPv4, IPv6 or ARP (RFC 826); b"" of others."""
+    start, end = {b"\x08\x00": (26, 30), b"\x86\xdd": (22, 38), b"\x08\x06": (28, 32)}.get(data[12:14], (0, 0))
+    return data[start:end]
 
 
 class StreamFrames:

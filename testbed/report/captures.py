@@ -10,7 +10,15 @@ from typing import Any
 from testbed.decode import Capture, CaptureError, lisp_packet
 from testbed.decode import Frame as CapturedFrame
 from testbed.events import Event
-from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS, Frame, GuestFrames, Passage, StreamFrames, WallClock
+from testbed.measure.frames import (
+    CAPTURE_UNCERTAINTY_MS,
+    Frame,
+    GuestFrames,
+    Passage,
+    SenderMacs,
+    StreamFrames,
+    WallClock,
+)
 from testbed.measure.losses import Fate, LossFinder, ProbeKey
 from testbed.measure.model import Migration, ProbeSeries, same_address
 from testbed.report.context import capture_sites, migration_addresses
@@ -96,10 +104,12 @@ class Seen:
     Attributes:
         events: t1, t13, last and first frames of the guests, the xTRs' control messages.
         fates: probe → where it was last seen; None if nothing was captured.
+        macs: migration index → the MACs that spoke for the guest's EID at the destination.
     """
 
     events: tuple[Event, ...] = ()
     fates: Mapping[ProbeKey, Fate] | None = None
+    macs: Mapping[int, set[str]] = field(default_factory=dict)
 
 
 def look(
@@ -121,8 +131,12 @@ def look(
     if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
     clock = WallClock.of(manifest["clock"])
-    passages = [Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations]
-    guests = GuestFrames(passages, capture_sites(plan, manifest))
+    passages = [
+        Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window, m.eid) for m in migrations
+    ]
+    lans = capture_sites(plan, manifest)
+    guests = GuestFrames(passages, lans)
+    speakers = SenderMacs(passages, lans, (site["gateway_mac"] for site in plan["sites"]))
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
     hosts = {host["site"]: host["name"] for host in plan["xen_hosts"]}
@@ -132,8 +146,8 @@ def look(
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)
-        for collector in (guests, encapsulated, streams, messages, losses):
+        for collector in (guests, speakers, encapsulated, streams, messages, losses):
             collector.see(frame, mono_ns)
     found = [*guests.events(), *encapsulated.events(), *streams.events(), *messages.found]
     events = sorted(found, key=lambda event: event.mono_ns)
-    return Seen(tuple(events), losses.fates if any_frame else None)
+    return Seen(tuple(events), losses.fates if any_frame else None, speakers.found)

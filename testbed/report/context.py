@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from testbed.events import Event
@@ -103,10 +104,29 @@ def _migration(
         warm_up=bool(request.fields.get("warm_up", False)),
         ended_ok=None if end is None else bool(end.fields.get("ok")),
         error="" if end is None else str(end.fields.get("error") or ""),
-        failed_checks=tuple(sorted(name for name, ok in (verification or {"checks": {}})["checks"].items() if not ok)),
+        failed_checks=_failed(verification),
         verification=verification,
         has_precopy=manifest.get("substrate") != "netns",
     )
+
+
+def _failed(verification: Mapping[str, Any] | None) -> tuple[str, ...]:
+    checks = verification["checks"] if verification is not None else {}
+    return tuple(sorted(name for name, ok in checks.items() if not ok))
+
+
+def with_mac_check(migration: Migration, macs: Collection[str]) -> Migration:
+    """The migration with what its captures say of rule 7: whoever spoke for the EID at the destination has its MAC.
+
+    Args:
+        migration: verified, or nothing is added.
+        macs: that were seen; none decides nothing.
+    """
+    if migration.verification is None or not macs:
+        return migration
+    checks = {**migration.verification["checks"], "mac_unchanged": set(macs) == {migration.mac.lower()}}
+    verification = {**migration.verification, "checks": checks, "macs": sorted(macs)}
+    return replace(migration, verification=verification, failed_checks=_failed(verification))
 
 
 def _verification(events: Sequence[Event], span: Interval, index: int) -> Mapping[str, Any] | None:

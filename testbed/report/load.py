@@ -18,7 +18,7 @@ from testbed.measure.conditions import conditions
 from testbed.measure.frames import Frame
 from testbed.measure.model import Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
-from testbed.report.context import bound_of, expected_loss, migrations_of
+from testbed.report.context import bound_of, expected_loss, migrations_of, with_mac_check
 
 #: Files in a run's folder that reports write.
 OUTPUTS = (
@@ -168,6 +168,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     except KeyError as missing:
         raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
     seen = look(frames, plan, manifest, migrations, folder.series)
+    migrations = [with_mac_check(migration, seen.macs.get(migration.index, set())) for migration in migrations]
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(

@@ -115,6 +115,8 @@ def test_it_says_everywhere_that_it_is_no_vm_and_leaves_nothing(tmp_path: Path) 
     assert checks == dict.fromkeys(
         ("guest_only_here", "guest_answers", "mapping_only_here", "boot_id_unchanged", "uptime_not_backwards"), True
     )
+    assert migration["verification"]["checks"] == {**checks, "mac_unchanged": True}
+    assert migration["verification"]["macs"] == [done.first("eid_detected", "xtr-b")["mac"]]
     assert interfaces() == before
 
 

@@ -32,6 +32,7 @@ def test_ttl_bounds_the_outage(tmp_path: Path) -> None:
     assert metrics["remap_latency_ms"] <= 61_000
     assert metrics["unattributed_ms"] < 0.1 * metrics["stuntime_ms"], migration["unattributed"]
     assert migration["phases_ms"]["timer_wait"] > 5_000
+    assert migration["verification"]["checks"]["mac_unchanged"] is True
     seen = {mark["label"]: mark for mark in migration["events"]}
     assert seen["t1"]["source"] == "capture xen-a-xen-a-mig"
     assert seen["t0"]["t_ms"] < seen["t1"]["t_ms"] < seen["t2"]["t_ms"]

@@ -504,6 +504,15 @@ def test_same_input_same_summary() -> None:
     assert summary(found).to_json() == summary(found).to_json()
 
 
+@pytest.mark.parametrize(("load", "ok"), [(2.0, True), (2.1, False), (None, None)])
+def test_a_machine_that_is_busy_before_the_run_flags_it(load: float | None, ok: bool | None) -> None:
+    found = run(Story(), probes(LOST), host={"cores": 2, "load_before": load, "load_after": 3.5, "steal_percent": 0.0})
+    result = summary(found)
+    (check,) = [one for one in result.data["validity"] if one["name"] == "machine free before"]
+    assert (check["ok"], check["severity"]) == (ok, "flag")
+    assert result.verdict is Verdict.PASS
+
+
 def test_every_mark_has_an_uncertainty_and_one_that_nobody_knows_is_the_least_sure() -> None:
     unsaid = {"precopy_started", "guest_suspended", "guest_resumed", "guest_first_frame", "first_answered_probe"}
     assert {kind for _, kind, _ in TIMELINE} - unsaid <= set(UNCERTAINTIES)  # these say it themselves

@@ -11,7 +11,7 @@ import pytest
 
 from testbed.lisp.wire import DATA_PORT, EncapsulatedControl, MapReply, MapRequest, RequestedEid, host_eid
 from testbed.lisp.wire.inet import build_udp_packet, checksum
-from testbed.measure.frames import Frame, GuestFrames, Passage, StreamFrames, WallClock
+from testbed.measure.frames import Frame, GuestFrames, Passage, SenderMacs, StreamFrames, WallClock
 from testbed.measure.gaps import find_gaps
 from testbed.measure.losses import LossFinder, lost_where
 from testbed.measure.model import Interval
@@ -176,6 +176,29 @@ def test_frames_of_the_guest_in_two_migrations() -> None:
         ("guest_last_frame", 1400),
         ("guest_first_frame", 1600),
     ]
+
+
+def test_who_speaks_for_the_guest_at_the_destination() -> None:
+    """By IPv4, ARP or IPv6, in the window; not the gateway, which answers for others, nor frames at the source."""
+    other, other_site = "52:54:00:00:00:0b", "52:54:00:00:00:0c"
+    arp = b"\0\1\x08\0\6\4\0\1" + bytes.fromhex(MAC.replace(":", "")) + ip_address(EID).packed + bytes(10)
+    said = b"\xff" * 6 + bytes.fromhex(MAC.replace(":", "")) + b"\x08\x06" + arp
+    passages = [
+        Passage(index, "vm1", MAC, "site-a", "site-b", Interval(1000, 2000), eid)
+        for index, eid in enumerate((EID, "fd00::10"))
+    ]
+    speakers = SenderMacs(passages, {("a", "eid"): "site-a", ("b", "eid"): "site-b"}, [GATEWAY])
+    for at, node, data in (
+        (1100, "b", said),
+        (1200, "b", ethernet(GATEWAY, reply(1))),
+        (1300, "b", ethernet(other, request(1))),
+        (1400, "a", ethernet(other_site, reply(1))),
+        (2100, "b", ethernet(other_site, reply(1))),
+        (1500, "b", b"\0" * 13),
+        (1600, "b", ethernet(other, packet("fd00::10", "fd00:3::10", 58, probe(1, echo_type=129)))),
+    ):
+        speakers.see(Frame(at, node, "eid", data), at)
+    assert speakers.found == {0: {MAC}, 1: {other}}
 
 
 def segment(source: str, destination: str, flags: int) -> bytes:
