@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
+from testbed.measure.headline import PARTS, Words, duration, words_of, written_parts
 from testbed.measure.phases import PHASES
 from testbed.measure.reasons import verdict_reasons
 from testbed.measure.summary import Summary, value_of
@@ -182,14 +182,14 @@ def _median_note(data: Mapping[str, Any]) -> str:
 
 
 def _hero(data: Mapping[str, Any]) -> dict[str, str]:
-    """The outage and its parts as the page shows them largest; of one migration they add up as read."""
+    """The outage and its parts as the page shows them largest; of one migration the parts have a digit more."""
     entries = {name: data["statistics"][name] for name in ("stuntime_ms", *(f"{part}_ms" for part in PARTS))}
     if not all(entries.values()):
         return {}
     medians = {name: entry["median"] for name, entry in entries.items()}
     whole_ms = medians.pop("stuntime_ms")
     if entries["stuntime_ms"]["n"] == 1:
-        written = dict(zip(medians, rounded_parts(list(medians.values()), whole_ms), strict=True))
+        written = dict(zip(medians, written_parts(list(medians.values()), whole_ms), strict=True))
     else:
         written = {name: duration(median) for name, median in medians.items()}
     return {"stuntime_ms": duration(whole_ms), **written}

@@ -24,7 +24,10 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_twenty_of_twenty_known_outages_are_measured_within_one_interval(calibration: Run) -> None:
     found = calibration.summary["calibration"]
     assert calibration.manifest["overrides"] == []
-    assert [round(one["length_ms"], -1) for one in found] == [20, 100, 500, 2000] * 5
+    asked = [event["asked_ms"] for event in calibration.events if event["kind"] == "outage_injected"]
+    assert asked == [20, 100, 500, 2000] * 5
+    # A busy machine ends an outage late; how long it was is known all the same, from the kernel's two answers.
+    assert all(one["length_ms"] >= length_ms for one, length_ms in zip(found, asked, strict=True))
     assert [one["within"] for one in found] == [True] * 20, found
     # The interval, and what stamps and late probes leave open: a calibration that allowed more would show nothing.
     assert all(abs(one["error_ms"]) <= one["allowed_ms"] < 20 for one in found), found

@@ -487,7 +487,7 @@ def test_headline_adds_up_as_read() -> None:
     result = summary(run(Story(), probes(LOST)))
     assert result.headline == (
         "vm1 moved from site-a to site-b: its peer lost it for 810 ms: "
-        "710 ms the hypervisor, 81 ms the network's remapping, 19 ms unattributed"
+        "710.0 ms the hypervisor, 81.0 ms the network's remapping, 19.0 ms unattributed"
     )
 
 
