@@ -15,6 +15,7 @@ from testbed.measure.losses import Fate, ProbeKey
 from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
 from testbed.measure.statistics import describe, wilson
+from testbed.measure.tcp import broken, longest_stall_ms
 from testbed.measure.thresholds import evaluate, parse
 from testbed.measure.timeline import Mark, Timeline
 from testbed.measure.validity import invalidates
@@ -32,15 +33,18 @@ TIMES = (
     "stuntime_ms", "vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "unattributed_ms",
     "hypervisor_part_ms", "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
     "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "both_sites_ms", "naive_outage_ms",
+    "tcp_longest_stall_ms",
 )  # fmt: skip
 #: Those of them that come from the probes alone.
 PROBED = (
     "gaps_total_ms", "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "naive_outage_ms",
 )  # fmt: skip
-COUNTS = (
+#: Counts of the probes of the flow that the outage is measured in.
+PROBE_COUNTS = (
     "probes_sent", "probes_lost", "probes_duplicated", "probes_reordered", "probes_late",
     "probes_never_sent",
 )  # fmt: skip
+COUNTS = (*PROBE_COUNTS, "tcp_broken")
 #: Everything that a --fail-if expression may name.
 METRICS = frozenset((*TIMES, *COUNTS, *(f"{phase}_ms" for phase in PHASES)))
 
@@ -183,6 +187,8 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
         "network_part_ms": _ms(phases.network_ns),
         "stuntime_by_send_ms": _ms(phases.outage_by_send_ns),
         "both_sites_ms": _ms(result.both_sites_ns),
+        "tcp_longest_stall_ms": longest_stall_ms(result.connections),
+        "tcp_broken": broken(result.connections),
     }
     if primary is not None:
         counts = primary.counts
@@ -200,7 +206,7 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
             "probes_never_sent": counts.never_sent,
         }
     else:
-        metrics |= dict.fromkeys((*PROBED, *COUNTS))
+        metrics |= dict.fromkeys((*PROBED, *PROBE_COUNTS))
     fallbacks = {
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",
@@ -209,6 +215,8 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
     }
     if timeline.at("t2") is None:
         fallbacks |= {f"{name}_ms": "needs t2" for name in EXCURSIONS[2:]}
+    tcp_why = "a connection had too few answers to say" if result.connections else "no TCP connection was probed"
+    reasons |= {name: tcp_why for name in ("tcp_longest_stall_ms", "tcp_broken") if metrics[name] is None}
     outage_why = phases.reasons.get("stuntime", "the outage was not measured")
     for name, value in metrics.items():
         if value is None and name not in reasons:

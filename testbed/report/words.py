@@ -40,6 +40,7 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
     "highest_rtt_after_t2_ms": ("highest round trip, after", "answered after the suspension (t2)"),
     "above_baseline_p99_after_t2_ms": ("above the baseline's P99, after", "time, of what was answered after t2"),
     "both_sites_ms": ("both sites claim the EID", "t9 − t5"),
+    "tcp_longest_stall_ms": ("longest stall of TCP", "of any connection, between two arrivals in order"),
     "naive_outage_ms": ("what ping -q suggests", "(sent − received) × interval"),
 }
 
