@@ -45,5 +45,7 @@ def result_lines(data: Mapping[str, Any]) -> list[str]:
     if lateness:
         worst_ms, where = max(lateness)
         interval_ms = float(data["probe_interval_ms"])
-        lines.append(f"  probes: P99 of lateness {worst_ms:.3f} ms ({where}), every {interval_ms:g} ms")
+        by = data["conditions"].get("outage_of", "no probes")
+        lateness_words = f"P99 of lateness {worst_ms:.3f} ms ({where}), every {interval_ms:g} ms"
+        lines.append(f"  outage measured by {by}; probes: {lateness_words}")
     return lines

@@ -208,7 +208,8 @@ def test_report_command_prints_every_threshold_and_why_a_run_is_invalid(tmp_path
     assert "  Not decided: remap_latency_ms > 10: remap_latency_ms.max = not measured\n" in result.output
     assert "  fail if stuntime_ms > 9999: no (stuntime_ms.max = " in result.output
     assert "  fail if remap_latency_ms > 10: not decided: invalid (" in result.output
-    assert re.search(r"  probes: P99 of lateness 0\.\d+ ms \(icmp to-guest\), every 10 ms\n", result.output)
+    assert "  outage measured by icmp to-guest; probes: " in result.output
+    assert re.search(r" P99 of lateness 0\.\d+ ms \(icmp to-guest\), every 10 ms\n", result.output)
     assert 'error message="not decided: remap_latency_ms.max = not measured" type="not measured"' in junit.read_text()
 
 
