@@ -108,10 +108,12 @@ class Timeline:
 
 #: What an ITR asks by and is answered by: an RLOC-probe is a Map-Request too (RFC 9301 §5.3, P-bit).
 QUESTIONS, ANSWERS = ("map_request_sent", "rloc_probe_sent"), ("map_reply_received", "rloc_probe_answered")
-#: What a capture calls a probe or its answer.
-IN_CAPTURES = dict(
-    zip(("rloc_probe_sent", "rloc_probe_answered"), ("map_request_sent", "map_reply_received"), strict=True)
-)
+#: What a capture calls a probe, its answer and a publication (a Map-Notify, RFC 9437).
+IN_CAPTURES = {
+    "rloc_probe_sent": "map_request_sent",
+    "rloc_probe_answered": "map_reply_received",
+    "publication_received": "map_notify_received",
+}
 
 
 #: Why an emulated guest has no t1.
