@@ -12,12 +12,13 @@ from testbed.measure.fates import told_of_gap, triangular_count
 from testbed.measure.gaps import Gap
 from testbed.measure.headline import headline
 from testbed.measure.losses import Fate, ProbeKey
+from testbed.measure.marks import Mark
 from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
 from testbed.measure.statistics import describe, wilson
 from testbed.measure.tcp import broken, longest_stall_ms
 from testbed.measure.thresholds import evaluate, parse
-from testbed.measure.timeline import Mark, Timeline
+from testbed.measure.timeline import Timeline
 from testbed.measure.validity import invalidates
 from testbed.measure.verdict import Verdict, outcome_verdict, run_verdict
 

@@ -13,65 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from testbed.events import TIMELINE, Event
-from testbed.measure.model import NS_PER_MS, Migration, ms, same_address
-from testbed.measure.uncertainty import uncertainty_of
+from testbed.measure.marks import Mark, choose, mark_of, with_other
+from testbed.measure.model import Migration, same_address
 
 #: Kind of an event that a capture makes of a control message: `says` the kind that an agent's word on it has.
 CAPTURED = "control_captured"
 
 #: label → (kind, who says it), from the contract of events.
 LABELS = {label: (kind, who) for label, kind, who in TIMELINE}
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """Another source's word on the same mark.
-
-    Attributes:
-        kind, source, via: of its event.
-        mono_ns: what it says.
-        difference_ms: its time minus the mark's.
-        note: why it was not taken.
-    """
-
-    kind: str
-    source: str
-    via: str
-    mono_ns: int
-    difference_ms: float
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One of t0 … t14.
-
-    Attributes:
-        label: "t2".
-        kind, source, via: of the event that it was taken from; `via` is "" where only one way exists.
-        mono_ns: CLOCK_MONOTONIC.
-        uncertainty_ms: how far off the source may be; None if nobody has said.
-        others: what other sources say.
-    """
-
-    label: str
-    kind: str
-    source: str
-    via: str
-    mono_ns: int
-    uncertainty_ms: float | None
-    others: tuple[Other, ...] = ()
-
-    @property
-    def uncertainty_ns(self) -> int:
-        """The uncertainty for arithmetic: what nobody has said excuses nothing."""
-        return round((self.uncertainty_ms or 0.0) * NS_PER_MS)
-
-    @property
-    def rank(self) -> tuple[float, int, str]:
-        """What comes first is taken: the surest, then the earliest; of what nobody has said how sure it is, nothing."""
-        unsure = math.inf if self.uncertainty_ms is None else self.uncertainty_ms
-        return unsure, self.mono_ns, self.source
 
 
 @dataclass(slots=True)
@@ -197,15 +146,15 @@ def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
     """t0 … t4: what the orchestrator, the hosts and the captures on the sites' LANs say."""
     index = find.migration.index
     requested = find.all("migration_requested", keep=lambda e: e.fields.get("index", index) == index)
-    timeline.put("t0", _choose("t0", requested), "no migration_requested event")
+    timeline.put("t0", choose("t0", requested), "no migration_requested event")
     precopy = find.all("precopy_started", keep=find.of_guest)
     why = "no stream to the destination host was captured" if find.migration.has_precopy else NO_PRECOPY
-    timeline.put("t1", _choose("t1", precopy), why)
+    timeline.put("t1", choose("t1", precopy), why)
 
     suspended = find.all("guest_suspended", keep=find.of_guest)
     resumed = find.all("guest_resumed", keep=find.of_guest)
     first_frames = find.all("guest_first_frame", keep=find.of_guest)
-    first_frame = _choose("t4", first_frames)
+    first_frame = choose("t4", first_frames)
     # Frames at the source after the first one at the destination are somebody's echo, not the guest.
     last_frames = find.all(
         "guest_last_frame",
@@ -214,12 +163,12 @@ def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
     timeline.put("t4", first_frame, "no frame of the guest was seen on the destination's LAN")
     timeline.put(
         "t2",
-        _bounded_below(_choose("t2", suspended), _choose("t2", last_frames, last=True)),
+        _bounded_below(choose("t2", suspended), choose("t2", last_frames, last=True)),
         "neither a guest_suspended event nor a last frame at the source",
     )
     timeline.put(
         "t3",
-        _bounded_above(_choose("t3", resumed), first_frame),
+        _bounded_above(choose("t3", resumed), first_frame),
         "neither a guest_resumed event nor a first frame at the destination",
     )
 
@@ -229,8 +178,8 @@ def _bounded_below(event: Mark | None, frame: Mark | None) -> Mark | None:
     if event is None or frame is None:
         return event or frame
     if frame.mono_ns > event.mono_ns + event.uncertainty_ns + frame.uncertainty_ns:
-        return _with_other(frame, event, "the guest still sent frames after it")
-    return _with_other(event, frame, "the last frame only bounds the suspension from below")
+        return with_other(frame, event, "the guest still sent frames after it")
+    return with_other(event, frame, "the last frame only bounds the suspension from below")
 
 
 def _bounded_above(event: Mark | None, frame: Mark | None) -> Mark | None:
@@ -238,27 +187,21 @@ def _bounded_above(event: Mark | None, frame: Mark | None) -> Mark | None:
     if event is None or frame is None:
         return event or (None if frame is None else replace(frame, label="t3"))
     if frame.mono_ns < event.mono_ns - event.uncertainty_ns - frame.uncertainty_ns:
-        return _with_other(replace(frame, label="t3"), event, "it came after the guest's first frame")
-    return _with_other(event, frame, "the first frame only bounds the resumption from above")
-
-
-def _with_other(mark: Mark, other: Mark, note: str) -> Mark:
-    """The mark with another one kept beside it, with its difference."""
-    word = Other(other.kind, other.source, other.via, other.mono_ns, ms(other.mono_ns - mark.mono_ns), note)
-    return replace(mark, others=(*mark.others, word))
+        return with_other(replace(frame, label="t3"), event, "it came after the guest's first frame")
+    return with_other(event, frame, "the first frame only bounds the resumption from above")
 
 
 def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
     """t5 … t9: detection, registration, and the old site being told."""
     migration = find.migration
     xtr, t0 = migration.destination_xtr, timeline.at("t0")
-    t5 = _choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
+    t5 = choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
     timeline.put("t5", _with_sighting(find, t5), f"{xtr} did not report the EID as detected")
 
     # A refresh left over from an earlier stay must not pass for the registration of this arrival.
     arrival_ns = t5.mono_ns if t5 else _first_known(timeline, "t4", "t3", "t2", "t0")
     registers = find.all("map_register_sent", source=xtr, after_ns=arrival_ns, keep=find.of_eid)
-    t6 = _choose("t6", registers)
+    t6 = choose("t6", registers)
     timeline.put("t6", _with_capture(find, t6), f"{xtr} sent no Map-Register for the EID")
 
     notifies = []
@@ -271,17 +214,17 @@ def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
             keep=lambda e: find.of_eid(e) and (not nonces or e.fields.get("nonce", None) in nonces | {None}),
         )
     timeline.put(
-        "t7", _with_capture(find, _choose("t7", notifies)), f"{xtr} received no Map-Notify for its Map-Register"
+        "t7", _with_capture(find, choose("t7", notifies)), f"{xtr} received no Map-Notify for its Map-Register"
     )
 
     changes = find.all("mapping_changed", source=migration.map_server, after_ns=t0, keep=find.to_destination)
     timeline.put(
         "t8",
-        _choose("t8", changes),
+        choose("t8", changes),
         f"{migration.map_server} did not report the EID mapped to {migration.destination_rloc}",
     )
     departed = find.all("eid_departed", source=migration.source_xtr, after_ns=t0, keep=find.of_eid)
-    timeline.put("t9", _choose("t9", departed), f"{migration.source_xtr} was not told that the EID left")
+    timeline.put("t9", choose("t9", departed), f"{migration.source_xtr} was not told that the EID left")
 
 
 def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
@@ -289,11 +232,11 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
     migration = find.migration
     itr, t0 = migration.correspondent_itr, timeline.at("t0")
     changes = find.all("map_cache_changed", source=itr, after_ns=t0, keep=find.to_destination)
-    t12 = _choose("t12", changes)
+    t12 = choose("t12", changes)
     timeline.put("t12", t12, f"{itr} did not report its cache changed to {migration.destination_rloc}")
     used = find.all("first_packet_new_rloc", after_ns=t0, keep=find.to_destination)
     used = [event for event in used if event.source == itr or event.fields.get("via") == "frame"]
-    timeline.put("t13", _choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
+    timeline.put("t13", choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
 
     def is_news(event: Event) -> bool:
         """A reply or publication that does not name another RLOC than the destination's."""
@@ -305,13 +248,13 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
         answers = [event for event in answers if event.mono_ns <= t12.mono_ns][-1:]
     else:
         answers = [event for event in answers if "rloc" in event.fields]
-    t11 = _choose("t11", answers)
+    t11 = choose("t11", answers)
     timeline.put("t11", _with_capture(find, t11), f"{itr} received no Map-Reply or publication with the new RLOC")
 
     if t11 is not None and t11.kind == "publication_received":
         timeline.put("t10", None, "not applicable: the mapping was published, nobody had to ask")
         return
-    asked = _choose("t10", _asking(find, timeline))
+    asked = choose("t10", _asking(find, timeline))
     if asked is not None:
         expired = find.all("map_cache_expired", source=itr, after_ns=t0, keep=find.of_eid)
         timeline.entry_expired = any(event.mono_ns <= asked.mono_ns for event in expired)
@@ -343,34 +286,6 @@ def _first_known(timeline: Timeline, *labels: str) -> int:
     return 0
 
 
-def _choose(label: str, events: Sequence[Event], *, last: bool = False) -> Mark | None:
-    """The mark that events of one kind make: the first (or last) word of each source, the surest taken.
-
-    Between sources the smaller uncertainty wins, then the earlier time.
-    """
-    words: dict[tuple[str, str], Event] = {}
-    for event in events:
-        key = (event.source, str(event.fields.get("via", "")))
-        if last or key not in words:
-            words[key] = event
-    marks = sorted(
-        (_mark(label, event) for event in words.values()),
-        key=lambda mark: mark.rank,
-    )
-    if not marks:
-        return None
-    chosen = marks[0]
-    for other in marks[1:]:
-        chosen = _with_other(chosen, other, "less certain, or later")
-    return chosen
-
-
-def _mark(label: str, event: Event) -> Mark:
-    """One event as a mark."""
-    via = str(event.fields.get("via", ""))
-    return Mark(label, event.kind, event.source, via, event.mono_ns, uncertainty_of(event))
-
-
 def _with_capture(find: _Finder, mark: Mark | None) -> Mark | None:
     """The mark of a control message with what its node's capture says of the same one, the surer of both taken."""
     if mark is None:
@@ -384,10 +299,10 @@ def _with_capture(find: _Finder, mark: Mark | None) -> Mark | None:
     if not twins:
         return mark
     nearest = min(twins, key=lambda event: abs(event.mono_ns - mark.mono_ns))  # the others are retransmissions
-    twin = replace(_mark(mark.label, nearest), kind=mark.kind)
+    twin = replace(mark_of(mark.label, nearest), kind=mark.kind)
     if (twin.uncertainty_ms or 0.0) < (math.inf if mark.uncertainty_ms is None else mark.uncertainty_ms):
-        return _with_other(twin, mark, "the agent's own word")
-    return _with_other(mark, twin, "the same message in a capture")
+        return with_other(twin, mark, "the agent's own word")
+    return with_other(mark, twin, "the same message in a capture")
 
 
 def _is_of(event: Event, mark: Mark) -> bool:
@@ -399,5 +314,5 @@ def _with_sighting(find: _Finder, mark: Mark | None) -> Mark | None:
     for event in find.all("eid_detected") if mark is not None else ():
         if mark is not None and _is_of(event, mark) and "seen_ns" in event.fields:
             seen = replace(mark, via="kernel", mono_ns=int(event.fields["seen_ns"]))
-            return _with_other(mark, seen, "arrival of the frame that showed it")
+            return with_other(mark, seen, "arrival of the frame that showed it")
     return mark
