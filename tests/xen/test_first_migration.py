@@ -54,6 +54,7 @@ def test_everything_is_measured_and_consistent(run: Run) -> None:
         assert metrics["probes_lost"] > 0
         unmeasured = [phase for phase, length_ms in migration["phases_ms"].items() if length_ms is None]
         assert unmeasured == ["timer_wait"]  # this ITR is told
+        assert [mark["label"] for mark in migration["events"] if not mark.get("uncertainty_ms")] == []
 
 
 def test_the_report_in_a_browser(run: Run) -> None:
