@@ -13,7 +13,7 @@ from testbed.events import Event
 from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.calibration import Calibration, calibrations
-from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
+from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, split_at, without_undecided
 from testbed.measure.losses import Fate, ProbeKey, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
 from testbed.measure.phases import Phases, measure_phases
@@ -41,6 +41,7 @@ class Run:
         bounds: migration index → analytic bound of its remapping.
         fates: probe → where captures saw it last; None if nothing was captured.
         problems: what could not be read of the run's folder.
+        conditions: what its times depend on beside substrate, accelerator and mechanism.
     """
 
     manifest: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Run:
     bounds: Mapping[int, Bound] = field(default_factory=dict)
     fates: Mapping[ProbeKey, Fate] | None = None
     problems: Sequence[str] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class FlowResult:
         counts: of the baseline and the migration's window together.
         baseline: counts of the baseline window; None if there was none.
         excursion: round-trip times against the baseline's; None if not comparable.
+        precopy: the same of what was answered before the suspension (t2); None without t2.
+        after: the same of what was answered after it.
     """
 
     series: ProbeSeries
@@ -75,6 +79,8 @@ class FlowResult:
     counts: Counts
     baseline: Counts | None
     excursion: Excursion | None
+    precopy: Excursion | None
+    after: Excursion | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +140,8 @@ def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
 
 
 def _migration(run: Run, migration: Migration) -> MigrationResult:
-    flows = tuple(_flow(run, migration, series) for series in primary_first(run.series))
     timeline = build_timeline(migration, run.events)
+    flows = tuple(_flow(run, migration, series, timeline.at("t2")) for series in primary_first(run.series))
     primary = flows[0] if flows else None
     gaps = primary.gaps if primary else ()
     in_window = primary.series.within(migration.window) if primary else None
@@ -171,7 +177,7 @@ def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | No
     with_first_answer(timeline, answered_ns, source, reason, interval_ms)
 
 
-def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
+def _flow(run: Run, migration: Migration, whole: ProbeSeries, suspended_ns: int | None) -> FlowResult:
     """What one probe log says of one migration."""
     baseline_window = migration.baseline
     before = whole.within(baseline_window) if baseline_window else None
@@ -181,6 +187,12 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
     window = migration.window
     everything = Interval(baseline_window.start_ns if baseline_window else window.start_ns, window.end_ns)
     gaps = tuple(gap for gap in find_gaps(series) if gap.span(window.end_ns).overlaps(window))
+    inside = series.within(window)
+
+    def risen(part: ProbeSeries) -> Excursion | None:
+        return excursion(before, part, run.interval_ns) if before is not None else None
+
+    earlier, later = split_at(inside, suspended_ns) if suspended_ns is not None else (None, None)
     return FlowResult(
         series.within(everything),
         undecided,
@@ -188,7 +200,9 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
         tuple(None if run.fates is None else lost_where(gap, series, run.fates) for gap in gaps),
         count(series.within(everything), run.interval_ns),
         count(before, run.interval_ns) if before is not None else None,
-        excursion(before, series.within(window), run.interval_ns) if before is not None else None,
+        risen(inside),
+        risen(earlier) if earlier is not None else None,
+        risen(later) if later is not None else None,
     )
 
 
@@ -232,7 +246,8 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
     findings.append(validity.check_captures(run.manifest.get("captures") or ()))
     findings.append(validity.check_readable(run.problems))
-    findings.append(validity.check_host(run.manifest.get("host") or {}))
+    host = run.manifest.get("host") or {}
+    findings += [validity.check_host(host), validity.check_load(host)]
     return findings
 
 

@@ -229,3 +229,10 @@ def excursion(baseline: ProbeSeries, window: ProbeSeries, interval_ns: int) -> E
         return None
     p99_ns = int(np.percentile(usual, 99))
     return Excursion(p99_ns, int(seen.max()), int((seen > p99_ns).sum()) * interval_ns)
+
+
+def split_at(window: ProbeSeries, moment_ns: int) -> tuple[ProbeSeries, ProbeSeries]:
+    """The probes answered before a moment, and those answered from it on: one that it held back was held back by it."""
+    answered = window.was_answered
+    before = window.received_ns < moment_ns
+    return window.where(answered & before), window.where(answered & ~before)

@@ -155,6 +155,7 @@ class Migration:
         failed_checks: what was not as it must be after it: names of checks.
         verification: what was looked at after it: `checks` (name → bool), and as evidence `mapping` (RLOCs),
             `placement` (`before`, `after`: host → what runs there), `identity` (`before`, `after`).
+        has_precopy: whether memory is copied before the suspension; not of an emulated guest.
     """
 
     index: int
@@ -178,6 +179,7 @@ class Migration:
     error: str = ""
     failed_checks: tuple[str, ...] = ()
     verification: Mapping[str, Any] | None = None
+    has_precopy: bool = True
 
 
 def same_address(value: Any, address: str) -> bool:

@@ -138,6 +138,22 @@ def check_host(host: Mapping[str, Any]) -> Finding:
     )
 
 
+def check_load(host: Mapping[str, Any]) -> Finding:
+    """Flag a machine that had no processor to spare before the run: what it runs then is not only ours.
+
+    During the run the load is our own too, and what it does to the measurement is judged by the probes' lateness.
+    """
+    name = "machine free before"
+    before, cores = host.get("load_before"), host.get("cores")
+    if before is None or cores is None:
+        return Finding(name, "flag", None, "the load was not recorded")
+    after = host.get("load_after")
+    detail = f"load {float(before):.2f} before on {cores} cores, at most one process a core"
+    if after is not None:
+        detail += f"; {float(after):.2f} after"
+    return Finding(name, "flag", float(before) <= cores, detail)
+
+
 def check_unattributed(where: str, flagged: bool, share: float | None) -> Finding:
     """Flag a migration whose outage the parts do not explain."""
     name = f"outage explained, {where}"

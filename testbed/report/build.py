@@ -14,7 +14,7 @@ from testbed.measure.frames import Frame
 from testbed.measure.summary import Summary, summarise
 from testbed.report.html import render
 from testbed.report.junit import junit_xml
-from testbed.report.load import RunFolder, frames_of, load, raw_files, to_run
+from testbed.report.load import RunFolder, check_access, frames_of, load, raw_files, to_run
 from testbed.report.markdown import markdown
 from testbed.report.pictures import draw
 from testbed.report.write import write_checksums, write_gaps, write_pictures, write_probes, write_tables
@@ -40,9 +40,10 @@ def build_report(
         the content of summary.json.
 
     Raises:
-        RunFolderError: if the folder is not a run's.
+        RunFolderError: if the folder is not a run's, or may not be read or written.
         ThresholdError: for an expression that cannot be read.
     """
+    check_access(run_dir)
     folder = load(run_dir)
     expressions = list(dict.fromkeys([*(folder.manifest.get("fail_if") or ()), *fail_if]))
     analysis = analyse(to_run(folder, frames(folder)))

@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from testbed.measure.headline import PARTS, duration, rounded_parts, words_of
+from testbed.measure.headline import PARTS, duration, words_of, written_parts
+from testbed.measure.reasons import verdict_reasons
 from testbed.measure.summary import Summary
 from testbed.report import migration_tables as one
 from testbed.report.evidence import impairments_table
@@ -27,7 +28,6 @@ from testbed.report.run_tables import (
     figures_table,
     migrations_table,
     trust,
-    verdict_reasons,
 )
 from testbed.report.set_tables import comparison_table, pool_table
 from testbed.report.tables import Table
@@ -209,13 +209,13 @@ class Hero:
 
 
 def hero_of(data: Mapping[str, Any]) -> Hero | None:
-    """What the page shows largest; of one migration the parts add up as read. None if it was not measured."""
+    """What the page shows largest; of one migration the parts have a digit more. None if it was not measured."""
     whole, entries = data["statistics"]["stuntime_ms"], [data["statistics"][f"{part}_ms"] for part in PARTS]
     if whole is None or None in entries:
         return None
     medians = [float(entry["median"]) for entry in entries]
     if whole["n"] == 1:
-        times = rounded_parts(medians, whole["median"])
+        times = written_parts(medians, whole["median"])
         sharpness = f"± {data['probe_interval_ms']:g} ms" if data["probe_interval_ms"] else ""
         of = "between the last answered probe before the loss and the first after it"
     else:

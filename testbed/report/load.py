@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,26 @@ import pyarrow.parquet as parquet
 
 from testbed.errors import TestbedError
 from testbed.events import Event, parse_events
-from testbed.measure.analysis import Run
+from testbed.measure.analysis import Run, primary_first
+from testbed.measure.conditions import conditions
 from testbed.measure.frames import Frame
 from testbed.measure.model import Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
-from testbed.report.context import bound_of, expected_loss, migrations_of
+from testbed.report.context import bound_of, expected_loss, migrations_of, with_mac_check
 from testbed.report.words import RAW_FOLDERS
+
+#: Files in a run's folder that reports write.
+OUTPUTS = (
+    "summary.json", "report.html", "report.md", "junit.xml", "gaps.parquet", "gaps.csv", "migrations.csv", "probes.csv",
+    "SHA256SUMS",
+)  # fmt: skip
 
 
 class RunFolderError(TestbedError):
     """A folder that is not a run's, or of which a file cannot be read."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            "run-folder",
-            f"{path}: not the folder of a run",
-            why=why,
-            next_command="testbed run EXPERIMENT",
-        )
+    def __init__(self, path: Path, why: str, next_command: str = "testbed run EXPERIMENT") -> None:
+        super().__init__("run-folder", f"{path}: not the folder of a whole run", why=why, next_command=next_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,30 @@ class RunFolder:
     series: tuple[ProbeSeries, ...]
     topology_svg: str
     problems: list[str] = field(default_factory=list)
+
+
+def check_access(path: Path) -> None:
+    """Check that a run's raw data can be read and its reports be written, before anything is.
+
+    Raises:
+        RunFolderError: naming what may not be read or written.
+    """
+    unreadable: list[Path] = []
+    for folder, _, names in os.walk(path, onerror=lambda error: unreadable.append(Path(error.filename))):
+        unreadable.extend(file for name in names if not os.access(file := Path(folder, name), os.R_OK))
+    _refuse(path, "read", unreadable)  # all of it: check sums are over every file
+    outputs = [file for name in OUTPUTS if (file := path / name).exists()]
+    written = [folder for folder in (path, path / "probes", path / "plots") if folder.exists()]
+    _refuse(path, "written", [entry for entry in written + outputs if not os.access(entry, os.W_OK)])
+
+
+def _refuse(path: Path, what: str, entries: Sequence[Path]) -> None:
+    """Raise RunFolderError if there are any entries."""
+    if entries:
+        names = ", ".join("the folder" if entry == path else str(entry.relative_to(path)) for entry in entries[:3])
+        more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+        next_command = f"sudo chown -R {os.getuid()}:{os.getgid()} {path}"
+        raise RunFolderError(path, f"may not be {what} by you: {names}{more}", next_command)
 
 
 def load(path: Path) -> RunFolder:
@@ -148,6 +175,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     except KeyError as missing:
         raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
     seen = look(frames, plan, manifest, migrations, folder.series)
+    migrations = [with_mac_check(migration, seen.macs.get(migration.index, set())) for migration in migrations]
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
@@ -156,6 +184,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         default=0,
     )
     migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
+    outage_of = next((series.name for series in primary_first(folder.series)), None)
     return Run(
         manifest,
         events,
@@ -166,6 +195,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
         seen.fates,
         tuple(folder.problems),
+        conditions(plan, manifest, outage_of),
     )
 
 

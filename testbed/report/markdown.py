@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.measure.headline import Words, words_of
+from testbed.measure.reasons import verdict_reasons
 from testbed.measure.summary import Summary
 from testbed.report import migration_tables as one
 from testbed.report.evidence import impairments_table
@@ -19,7 +20,6 @@ from testbed.report.run_tables import (
     figures_table,
     migrations_table,
     trust,
-    verdict_reasons,
 )
 from testbed.report.words import (
     CALIBRATION_WORDS,

@@ -13,7 +13,7 @@ from testbed.measure.summary import value_of
 from testbed.report.evidence import evidence
 from testbed.report.plots.timeline import gap_anchor
 from testbed.report.tables import MISSING, Cell, Column, Content, Detail, Row, Table, heads, numeric, row, yes_or_no
-from testbed.report.words import MARK_WORDS, microseconds, milliseconds
+from testbed.report.words import MARK_WORDS, METRIC_NAMES, microseconds, milliseconds
 
 #: So many gaps of a migration are listed; all of them are in gaps.csv.
 GAPS_SHOWN = 60
@@ -33,7 +33,7 @@ def parts_table(migration: Mapping[str, Any], words: Words, interval_ms: float |
         ("stuntime_ms", "total", "outage of the peer"),
         ("vm_downtime_ms", "hyper", f"{words.downtime} ({words.pause})"),
         ("reconnection_ms", "hyper", "reconnection"),
-        *((f"{phase}_ms", "net", phase) for phase in PHASES),
+        *((f"{phase}_ms", "net", METRIC_NAMES[f"{phase}_ms"][0]) for phase in PHASES),
         ("unattributed_ms", "rest", "unattributed"),
         ("remap_latency_ms", "net", "remapping latency, whole"),
         ("migration_time_ms", "hyper", "migration time, whole"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.measure.headline import words_of
+from testbed.measure.reasons import THRESHOLD_WORDS
 from testbed.measure.summary import counted, value_of
 from testbed.report.tables import MISSING, Cell, Column, Content, Table, heads, numeric, yes_or_no
 from testbed.report.words import listed, metric_names, microseconds, milliseconds, milliseconds_interval
@@ -171,8 +172,8 @@ def checks_table(data: Mapping[str, Any]) -> Table:
         holds = yes_or_no(finding["ok"], "not checked", no="no: flagged" if flag else "no: invalid", flag=flag)
         rows.append([finding["name"], holds, finding["detail"]])
     for outcome in data["thresholds"]:
-        words = {None: Cell("not decided", "flag"), True: Cell("yes: fail", "bad"), False: Cell("no", "ok")}
-        rows.append([f"fail if {outcome['expression']}", words[outcome["holds"]], outcome["detail"]])
+        holds = Cell(THRESHOLD_WORDS[outcome["holds"]], "ok" if outcome["holds"] is False else "bad")
+        rows.append([f"fail if {outcome['expression']}", holds, outcome["detail"]])
     return Table.of(("Check", "Holds", "Found"), rows)
 
 
@@ -197,20 +198,6 @@ def calibration_table(data: Mapping[str, Any]) -> Table:
             for one in data["calibration"]
         ),
     )
-
-
-def verdict_reasons(data: Mapping[str, Any]) -> list[str]:
-    """Why a run did not pass, one sentence each."""
-    reasons = []
-    if data["verdict"] in ("ERROR", "SKIPPED") and data["migrations"]:
-        reasons.append((data["outcome"] or {}).get("error") or "the run ended before it wrote its outcome")
-    for finding in data["validity"]:
-        if finding["severity"] == "invalid" and finding["ok"] is False:
-            reasons.append(f"Not trustworthy: {finding['name']}: {finding['detail']}")
-    for outcome in data["thresholds"]:
-        if outcome["holds"]:
-            reasons.append(f"Failed because {outcome['expression']}: {outcome['detail']}")
-    return reasons
 
 
 def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

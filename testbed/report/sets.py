@@ -48,6 +48,8 @@ def summary_of(run: Path) -> Mapping[str, Any]:
         raise RunFolderError(run, f"summary.json: {error}") from error
     if not isinstance(summary, dict) or summary.get("schema_version") != 1:
         raise RunFolderError(run, "summary.json is not of schema version 1")
+    if "conditions" not in summary:
+        raise RunFolderError(run, "summary.json does not say under which conditions it ran", f"testbed report {run}")
     return summary
 
 
@@ -56,19 +58,23 @@ def pool_of(paths: Sequence[Path]) -> list[Pool]:
     return pool([summary_of(run) for path in paths for run in run_folders(path)])
 
 
-def compare_runs(a: Path, b: Path, *, across: bool = False) -> dict[str, Any]:
+def compare_runs(
+    a: Path, b: Path, *, across_substrates: bool = False, across_conditions: bool = False
+) -> dict[str, Any]:
     """Compare two runs, or folders of runs.
 
     Args:
         a: the reference.
         b: the candidate.
-        across: allow different substrates or accelerators.
+        across_substrates: allow different substrates or accelerators.
+        across_conditions: allow different conditions.
 
     Raises:
         IncomparableError: see `compare_pools`.
         RunFolderError: for a folder without runs, or with runs of different kinds.
     """
-    return compare_pools(_only_pool(a), _only_pool(b), seeded(SET_SEED), across=across)
+    allowed = {"across_substrates": across_substrates, "across_conditions": across_conditions}
+    return compare_pools(_only_pool(a), _only_pool(b), seeded(SET_SEED), **allowed)
 
 
 def _only_pool(path: Path) -> Pool:
@@ -81,8 +87,8 @@ def _only_pool(path: Path) -> Pool:
 def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write one report of several runs: summary.json, report.html, report.md, plots/, SHA256SUMS.
 
-    Runs are pooled by substrate, accelerator and mechanism; each pool is compared with the first one of
-    its substrate and accelerator.
+    Runs are pooled by substrate, accelerator, mechanism and conditions; each pool is compared with the first one
+    that differs in the mechanism only.
 
     Args:
         run_dirs: run folders, or folders of them.
@@ -92,10 +98,10 @@ def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
         the content of summary.json.
     """
     pools, rng = pool_of(run_dirs), seeded(SET_SEED)
-    firsts: dict[tuple[Any, Any], Pool] = {}
+    firsts: dict[tuple[Any, ...], Pool] = {}
     comparisons = []
     for one in pools:
-        first = firsts.setdefault((one.substrate, one.accelerator), one)
+        first = firsts.setdefault((one.substrate, one.accelerator, repr(one.conditions)), one)
         if first is not one:
             comparisons.append(compare_pools(first, one, rng))
     data = {
@@ -121,8 +127,7 @@ def _pictures(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
         statistics, values = entry["statistics"]["stuntime_ms"], one.values("stuntime_ms")
         if statistics is not None:
             ends = tuple(statistics["ci95"]) if statistics["ci95"] else None
-            name = one.mechanism or "no mechanism"
-            groups.append(Group(name, " · ".join(badges(entry)), tuple(values), statistics["median"], ends))
+            groups.append(Group(one.label, " · ".join(badges(entry)), tuple(values), statistics["median"], ends))
     if not groups:
         return []
     kinds = " / ".join(dict.fromkeys(group.badges for group in groups))
@@ -150,8 +155,19 @@ def comparison_markdown(comparison: Mapping[str, Any]) -> str:
         f"A is `{comparison['a']}`, B is `{comparison['b']}`; differences are medians of B minus those of A; "
         f"nothing below {comparison['floor_ms']:g} ms, the probe interval, counts."
     )
-    head = [f"## {comparison['b']} against {comparison['a']}", "", intro, ""]
+    head = [f"## {comparison['b']} against {comparison['a']}", "", intro, "", *left_out_lines(comparison), ""]
     return "\n".join([*head, *comparison_table(comparison).markdown()])
+
+
+def left_out_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """What is not in a comparison, or not the same on its two sides, a line each."""
+    lines = [f"- {name}: A {values[0]}, B {values[1]}" for name, values in comparison["conditions_apart"].items()]
+    for side in ("a", "b"):
+        left_out = comparison["left_out"][side]
+        lines += [f"- left out of {side.upper()}: {run['run_id']} ({run['verdict']})" for run in left_out]
+        if not comparison["counted"][side]:
+            lines.append(f"- {side.upper()} is empty: no migration of it counts, so nothing was compared")
+    return lines
 
 
 def set_markdown(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:

@@ -24,6 +24,10 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
     "detection_ms": ("detection", "t5 − t4: the new xTR sees the EID"),
     "registration_ms": ("registration", "t7 − t6: Map-Register → Map-Notify"),
     "notification_ms": ("notification", "from the mechanism's trigger until the ITR asks or is told"),
+    "timer_wait_ms": (
+        "wait for a timer",
+        "t10 − t8: nobody tells the ITR, it waits for its TTL or its next RLOC-probe",
+    ),
     "resolution_ms": ("resolution", "t11 − t10: Map-Request → Map-Reply"),
     "installation_ms": ("installation", "t13 − t11: news → first packet to the new RLOC"),
     "stuntime_by_send_ms": ("outage by send times", "between the answered probes on its two sides"),
@@ -31,7 +35,12 @@ METRIC_NAMES: dict[str, tuple[str, str]] = {
     "longest_silence_ms": ("longest silence", "between two replies: delayed as well as lost"),
     "highest_rtt_ms": ("highest round trip", "after the request to migrate"),
     "above_baseline_p99_ms": ("above the baseline's P99", "time; 1 % of it when nothing happens"),
+    "highest_rtt_precopy_ms": ("highest round trip, pre-copy", "answered before the suspension (t2)"),
+    "above_baseline_p99_precopy_ms": ("above the baseline's P99, pre-copy", "time, of what was answered before t2"),
+    "highest_rtt_after_t2_ms": ("highest round trip, after", "answered after the suspension (t2)"),
+    "above_baseline_p99_after_t2_ms": ("above the baseline's P99, after", "time, of what was answered after t2"),
     "both_sites_ms": ("both sites claim the EID", "t9 − t5"),
+    "tcp_longest_stall_ms": ("longest stall of TCP", "of any connection, between two arrivals in order"),
     "naive_outage_ms": ("what ping -q suggests", "(sent − received) × interval"),
 }
 

@@ -109,10 +109,14 @@ def test_it_says_everywhere_that_it_is_no_vm_and_leaves_nothing(tmp_path: Path) 
     seen = {capture["site"]: capture["received"] for capture in done.manifest["captures"] if "site" in capture}
     assert seen["site-a"] > 50
     assert seen["site-b"] > 10
+    looked = [event["mono_ns"] for event in done.events if event["kind"] == "placement" and event["when"] == "after"]
+    assert looked[0] > done.first("settle_ended")["mono_ns"]  # so that the probes do not see the looking
     checks = done.first("verification")["checks"]
     assert checks == dict.fromkeys(
         ("guest_only_here", "guest_answers", "mapping_only_here", "boot_id_unchanged", "uptime_not_backwards"), True
     )
+    assert migration["verification"]["checks"] == {**checks, "mac_unchanged": True}
+    assert migration["verification"]["macs"] == [done.first("eid_detected", "xtr-b")["mac"]]
     assert interfaces() == before
 
 

@@ -19,8 +19,14 @@ ROWS = {
     "stuntime": ("outage of the peer", "p-total"),
     "vm_downtime": ("VM downtime", "p-hypervisor"),
     "reconnection": ("reconnection", "p-hypervisor-2"),
-    **{phase: (phase, "p-network" if i % 2 == 0 else "p-network-2") for i, phase in enumerate(PHASES)},
+    "detection": ("detection", "p-network"),
+    "registration": ("registration", "p-network-2"),
+    "notification": ("notification", "p-network"),
+    "timer_wait": ("wait for a timer", "p-network"),  # instead of a notification
+    "resolution": ("resolution", "p-network-2"),
+    "installation": ("installation", "p-network"),
 }
+assert set(PHASES) < set(ROWS)
 
 
 def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout) -> Canvas:
@@ -52,6 +58,8 @@ def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subti
             network_top = y
         if name == "vm_downtime":
             label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
+        if name == "timer_wait" and not bars[name]:
+            continue
         why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
         _row(canvas, label, bars[name], cls, why, x, layout, y, bound_ms if name in PHASES else None)
         y += height

@@ -363,7 +363,7 @@ def test_request_without_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="not the folder of a run"):
+    with pytest.raises(RunFolderError, match="not the folder of a whole run"):
         load(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(RunFolderError) as caught:
