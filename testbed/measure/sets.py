@@ -71,18 +71,45 @@ class Pool:
 
 
 def pool(summaries: Sequence[Mapping[str, Any]]) -> list[Pool]:
-    """Pool runs by substrate, accelerator, mechanism and conditions, in the order in which these first appear."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for summary in summaries:
-        key = (summary["substrate"], summary["accelerator"], summary["mechanism"], repr(summary["conditions"]))
-        groups.setdefault(key, []).append(summary)
-    apart = tuple(differing([runs[0]["conditions"] for runs in groups.values()]))
-    return [_pool(runs, apart) for runs in groups.values()]
+    """Pool runs by substrate, accelerator, mechanism and conditions, in the order in which these first appear.
+
+    A run that does not count may have broken off before it knew all of these: it is left out of the pool that it
+    would have been in as far as it knows, and has one of its own only where there is none.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(summaries)), key=lambda at: not _counts(summaries[at])):
+        run = summaries[index]
+        same = _is_like if _counts(run) else _may_be_like
+        known = next((group for group in groups if same(run, summaries[group[0]])), None)
+        if known is None:
+            groups.append([index])
+        else:
+            known.append(index)
+    ordered = [[summaries[index] for index in sorted(group)] for group in sorted(groups, key=min)]
+    apart = tuple(differing([_first(runs)["conditions"] for runs in ordered]))
+    return [_pool(runs, apart) for runs in ordered]
+
+
+def _is_like(run: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs were made in the same way."""
+    return all(run[name] == other[name] for name in ("substrate", "accelerator", "mechanism", "conditions"))
+
+
+def _may_be_like(run: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a run was made in the same way as another as far as it knows how."""
+    mine, its = run["conditions"], other["conditions"]
+    known = all(its.get(name, value) == value for name, value in mine.items())
+    return known and all(run[name] in (None, other[name]) for name in ("substrate", "accelerator", "mechanism"))
+
+
+def _first(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first run that counts; the first of all if none does."""
+    return next((run for run in runs if _counts(run)), runs[0])
 
 
 def _pool(runs: Sequence[Mapping[str, Any]], apart: tuple[str, ...]) -> Pool:
     usable = [run for run in runs if _counts(run)]
-    first = runs[0]
+    first = _first(runs)
     return Pool(
         first["substrate"],
         first["accelerator"],

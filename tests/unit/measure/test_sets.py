@@ -117,6 +117,19 @@ def test_delays_are_not_pooled(tmp_path: Path) -> None:
     assert data["comparisons"] == []
 
 
+def test_run_that_broke_off_early_does_not_make_a_folder_mixed(tmp_path: Path) -> None:
+    """It has no probes, no accelerator and may have no plan: left out of the pool that it would have been in."""
+    outcome = {"ok": False, "error": "xen-a did not boot", "code": 11}
+    early = write_run(tmp_path / "a" / "0", [], run_id="early", outcome=outcome, accelerator=None, mechanism="ttl")
+    (early / "probes" / "icmp.jsonl").unlink()
+    (early / "plan.json").unlink()
+    write_run(tmp_path / "a" / "1", stories("ttl", 0.0), run_id="whole")
+    write_run(tmp_path / "b", stories("ttl", 0.0))
+    result = invoke(compare_command, str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 0, result.output
+    assert "- left out of A: early (ERROR)" in result.output
+
+
 def test_comparison_with_nothing_is_no_success(tmp_path: Path) -> None:
     write_run(tmp_path / "a", stories("ttl", 0.0))
     write_run(tmp_path / "b" / "1", stories("ttl", 0.0), run_id="stepped", clock=clock(50))
