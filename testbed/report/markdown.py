@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from testbed.measure.headline import Words, words_of
@@ -54,8 +55,11 @@ def markdown(
         "",
         *(f"> {reason}\n" for reason in verdict_reasons(data)),
         *(f"> Emulated: {text}\n" for text in manifest.get("emulated") or ()),
-        *_pictures(pictures.set),
+        *_pictures(pictures.set[:1]),
     ]
+    if pictures.set[1:]:
+        rest = [f"![{picture.name}](plots/{picture.name}.svg)\n" for picture in pictures.set[1:]]
+        lines += _folded("The distribution of every other metric", rest)
     if data["migrations"]:
         lines += [f"## All migrations ({where})", "", *migrations_table(data, files).markdown()]
     lines += [f"## Figures ({where})", "", *figures_table(data).markdown()]
@@ -63,8 +67,10 @@ def markdown(
     if data["calibration"]:
         lines += ["### Calibration: outages of known length", "", CALIBRATION_WORDS, ""]
         lines += calibration_table(data).markdown()
-    for migration in data["migrations"]:
-        lines += _migration(migration, data, manifest, pictures.migrations[migration["index"]], files, words)
+    for number, migration in enumerate(data["migrations"]):
+        told = _migration(migration, data, manifest, pictures.migrations[migration["index"]], files, words)
+        is_open = number == 0 or migration["verdict"] != "PASS"
+        lines += told if is_open else _folded(migration_title(migration), told)
     lines += ["## What was run", ""]
     lines += ["![the topology](topology.svg)", ""] if topology else []
     lines += [*(f"- {name}: {value}" for name, value in facts(manifest)), ""]
@@ -74,8 +80,13 @@ def markdown(
     lines += ["### Run it again", "", "```", command_of(manifest), "```", ""]
     lines += ["Raw data: " + ", ".join(f"[{name}]({name})" for name in raw_files(files)) + ".", ""]
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    lines += ["<details><summary>Manifest</summary>", "", "```json", text, "```", "", "</details>", ""]
+    lines += _folded("Manifest", ["```json", text, "```", ""])
     return "\n".join(lines)
+
+
+def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+    """Lines that open at a click."""
+    return [f"<details><summary>{escape(summary)}</summary>", "", *lines, "</details>", ""]
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:

@@ -13,7 +13,7 @@ from testbed.measure.summary import value_of
 from testbed.report.evidence import evidence
 from testbed.report.plots.timeline import gap_anchor
 from testbed.report.tables import MISSING, Cell, Column, Content, Detail, Row, Table, heads, numeric, row, yes_or_no
-from testbed.report.words import MARK_WORDS, METRIC_NAMES, microseconds, milliseconds
+from testbed.report.words import MARK_WORDS, METRIC_NAMES, microseconds, milliseconds, uncertainty
 
 #: So many gaps of a migration are listed; all of them are in gaps.csv.
 GAPS_SHOWN = 60
@@ -58,7 +58,7 @@ def _part(migration: Mapping[str, Any], metric: str, name: Cell, interval_ms: fl
         if value is not None:
             sharpness = interval_ms
             note = f"{milliseconds(migration['metrics']['stuntime_by_send_ms'])} ms by send times"
-    shown = "" if sharpness is None or value is None else f"{sharpness:g}"
+    shown = uncertainty(None if value is None else sharpness)
     return [name, milliseconds(value), shown, between, Cell(note, "sub")]
 
 
@@ -81,7 +81,6 @@ def _mark(event: Mapping[str, Any]) -> list[Content]:
     head: list[Content] = [Cell(event["label"], "strong"), MARK_WORDS[event["label"]]]
     if event["t_ms"] is None:
         return [*head, MISSING, "", Cell(event["reason"], "sub"), ""]
-    sure = event["uncertainty_ms"]
     others = [
         Cell(
             f"{other['kind']} of {other['source']}" + (f" ({other['via']})" if other["via"] else "") + ": "
@@ -91,7 +90,7 @@ def _mark(event: Mapping[str, Any]) -> list[Content]:
         for other in event["others"]
     ]
     source = Cell(event["source"], more=f"({event['via']})" if event["via"] else "")
-    return [*head, microseconds(event["t_ms"]), "" if sure is None else f"{sure:g}", source, others or ""]
+    return [*head, microseconds(event["t_ms"]), uncertainty(event["uncertainty_ms"]), source, others or ""]
 
 
 def capture_files(manifest: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:

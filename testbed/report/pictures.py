@@ -173,7 +173,7 @@ def distributions(
 
 def _distribution(metric: str, suffix: str, sample: Sample, subtitle: str) -> Picture:
     name = f"distribution-{metric.removesuffix('_ms')}{suffix}"
-    title = f"{sample.name[0].upper()}{sample.name[1:]}, {len(sample.values)} migrations"
+    title = f"{sample.name[0].upper()}{sample.name[1:]}"
     wide, narrow = (draw_distribution(name, sample, title, subtitle, layout) for layout in (WIDE, NARROW))
     values = [{"index": index, "value": value} for index, value in sample.values]
     caption = (

@@ -167,6 +167,11 @@ def microseconds(value: float | None, *, signed: bool = False) -> str:
     return "—" if value is None else f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
 
 
+def uncertainty(value: float | None) -> str:
+    """What follows a ±, in milliseconds, to two significant digits (JCGM 100:2008 §7.2.6); "" where it is not known."""
+    return "" if value is None else f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
 def milliseconds_interval(ends: list[float] | None) -> str:
     """An interval in a table whose heading has the unit."""
     return "—" if ends is None else f"{milliseconds(ends[0])} to {milliseconds(ends[1])}"

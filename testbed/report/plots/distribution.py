@@ -125,7 +125,7 @@ def _strip(canvas: Canvas, sample: Sample, left: float, right: float, top: float
             tip = f"migration {index}: {duration(value)}"
             canvas.text(x(position), bottom + 16, str(index), "p-small", anchor="middle", tip=tip)
     canvas.text((left + right) / 2, bottom + 32, "migration, in order of execution", "p-sub", anchor="middle")
-    canvas.text(left, top - 8, f"{sample.name}, ms{_marked(len(sample.outliers))}", "p-small")
+    canvas.text(left, top - 8, f"each migration, ms{_marked(len(sample.outliers))}", "p-small")
     return bottom + 38
 
 

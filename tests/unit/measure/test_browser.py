@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,12 @@ import pytest
 from testbed.measure.grid import row
 from testbed.report import build_report, build_set_report
 from testbed.report.sweep import sweep_data, write_sweep
-from tests.browser import PAPER_WIDTH, View, check_report, open_page, opened
+from tests.browser import PAPER_WIDTH, View, browser, check_report, open_page, opened
 from tests.unit.measure.synthetic import Story, write_run
 from tests.unit.measure.test_report import write_pcap
 from tests.waiting import wait_until
 
+ROOT = Path(__file__).parents[3]
 THERE, BACK = Story(), Story(source="site-b", destination="site-a")
 CAPTURE = {"node": "xtr-b", "interface": "xtr-b-eid", "file": "pcap/xtr-b-xtr-b-eid.pcapng", "dropped": 0}
 
@@ -47,6 +51,16 @@ def test_reports_of_several_runs_in_a_browser(report: Path, tmp_path: Path) -> N
     (tmp_path / "sweep").mkdir()
     write_sweep(tmp_path / "sweep", sweep_data(plan, {"one_way_ms": (0, 10)}, rows))
     check_report(tmp_path / "sweep" / "report.html", pictures=("grid",))
+
+
+def test_the_readme_picture_is_made_by_a_script(report: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "report.png"
+    command = [str(ROOT / "script" / "screenshot"), str(report.parent), str(picture)]
+    subprocess.run(command, env={**os.environ, "BROWSER": browser(), "HEIGHT": "700"}, check=True, capture_output=True)
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1280, 700)
+    nothing = subprocess.run([*command[:1], str(tmp_path)], check=False, capture_output=True, text=True)
+    assert nothing.returncode == 2
+    assert "next: script/screenshot" in nothing.stderr
 
 
 #: Which place a link led to, whether it can be seen, and whether the window shows it.

@@ -79,3 +79,13 @@ def test_a_set_has_the_distributions_of_its_pools(run: Path, tmp_path: Path) -> 
     for name in names:
         assert f"plots/{name}.svg" in page
         assert f"plots/{name}.svg" in text
+
+
+def test_a_long_title_goes_over_two_lines() -> None:
+    sample = Sample("outage", ((0, 1.0), (1, 2.0)), 1.5, (), 0.0)
+    title = "Time above the 99th percentile of the baseline, pre-copy"
+    narrow, wide = (draw_distribution("x", sample, title, "xen", layout).inline() for layout in (NARROW, WIDE))
+    lines = re.findall(r'class="p-title"[^>]*>([^<]*)<', narrow)
+    assert len(lines) == 2
+    assert " ".join(lines) == title
+    assert re.findall(r'class="p-title"[^>]*>([^<]*)<', wide) == [title]
