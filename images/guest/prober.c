@@ -115,6 +115,8 @@ int main(int argc, char **argv)
 		return 2;
 	for (; flows < FLOWS && (flow = strtok(NULL, ",")); flows++) {
 		icmp[flows] = !strcmp(flow, "icmp");
+		if (!icmp[flows] && strcmp(flow, "udp"))
+			return 2;
 		sockets[flows] = sender(target.ss_family, icmp[flows]);
 		targets[flows] = target;
 		if (!icmp[flows]) /* the port is at the same place in both families */

@@ -14,9 +14,10 @@ from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.calibration import Calibration, calibrations
 from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
-from testbed.measure.losses import Fate, ProbeKey, lost_where
+from testbed.measure.losses import Fate, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
-from testbed.measure.phases import Phases, measure_phases
+from testbed.measure.phases import Phases, choose_outage, measure_phases
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.tcp import Connection, connection
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
 from testbed.measure.validity import Finding
@@ -66,6 +67,7 @@ class FlowResult:
         counts: of the baseline and the migration's window together.
         baseline: counts of the baseline window; None if there was none.
         excursion: round-trip times against the baseline's; None if not comparable.
+        outage: the gap that is the migration's outage in this flow; None if none of its probes was lost.
     """
 
     series: ProbeSeries
@@ -75,6 +77,7 @@ class FlowResult:
     counts: Counts
     baseline: Counts | None
     excursion: Excursion | None
+    outage: Gap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,8 @@ def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
 
 
 def _migration(run: Run, migration: Migration) -> MigrationResult:
-    flows = tuple(_flow(run, migration, series) for series in primary_first(run.series))
     timeline = build_timeline(migration, run.events)
+    flows = tuple(_flow(run, migration, timeline, series) for series in primary_first(run.series))
     primary = flows[0] if flows else None
     gaps = primary.gaps if primary else ()
     in_window = primary.series.within(migration.window) if primary else None
@@ -171,7 +174,7 @@ def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | No
     with_first_answer(timeline, answered_ns, source, reason, interval_ms)
 
 
-def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
+def _flow(run: Run, migration: Migration, timeline: Timeline, whole: ProbeSeries) -> FlowResult:
     """What one probe log says of one migration."""
     baseline_window = migration.baseline
     before = whole.within(baseline_window) if baseline_window else None
@@ -189,6 +192,7 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
         count(series.within(everything), run.interval_ns),
         count(before, run.interval_ns) if before is not None else None,
         excursion(before, series.within(window), run.interval_ns) if before is not None else None,
+        choose_outage(migration, timeline, gaps),
     )
 
 
@@ -225,13 +229,17 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
                 findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
                 continue
             findings.append(validity.check_baseline(where, flow.baseline, run.expected_loss))
+            if flow.series.captured:
+                findings += validity.check_guests_prober(where, flow.baseline, flow.counts, run.interval_ns)
+                continue
             findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
             findings.append(validity.check_sent(where, flow.counts))
         if not result.flows:
             findings.append(Finding(f"probes, {which}", "invalid", False, "no probe log was found"))
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
-    findings.append(validity.check_captures(run.manifest.get("captures") or ()))
-    findings.append(validity.check_readable(run.problems))
+    tell_probes = any(series.captured for series in run.series)
+    findings.append(validity.check_captures(run.manifest.get("captures") or (), tell_probes=tell_probes))
+    findings.append(validity.check_readable(run.problems, tell_probes=tell_probes))
     findings.append(validity.check_host(run.manifest.get("host") or {}))
     return findings
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from testbed.decode import Capture, CaptureError, lisp_packet
 from testbed.decode import Frame as CapturedFrame
 from testbed.events import Event
+from testbed.measure.captured import CapturedProbes
 from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS, Frame, GuestFrames, Passage, WallClock
-from testbed.measure.losses import Fate, LossFinder, ProbeKey
-from testbed.measure.model import Migration, ProbeSeries, same_address
+from testbed.measure.losses import LossFinder
+from testbed.measure.model import Migration, same_address
 from testbed.report.context import capture_sites
 
 #: LINKTYPE_ETHERNET: what is captured in a lab.
@@ -97,19 +99,17 @@ class Seen:
 
     Attributes:
         events: t13, last and first frames of the guests.
-        fates: probe → where it was last seen; None if nothing was captured.
+        losses: where probes were seen; None if nothing was captured.
+        probes: those of guests that keep no log; None if nothing was captured.
     """
 
     events: tuple[Event, ...] = ()
-    fates: Mapping[ProbeKey, Fate] | None = None
+    losses: LossFinder | None = None
+    probes: CapturedProbes | None = None
 
 
 def look(
-    frames: Iterable[Frame],
-    plan: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    migrations: Sequence[Migration],
-    series: Sequence[ProbeSeries],
+    frames: Iterable[Frame], plan: Mapping[str, Any], manifest: Mapping[str, Any], migrations: Sequence[Migration]
 ) -> Seen:
     """Read all frames once.
 
@@ -118,20 +118,22 @@ def look(
         plan: plan.json.
         manifest: manifest.json; without its clock's start no frame can be placed in time.
         migrations: of the run; without any there is nothing to look for.
-        series: its probe logs.
     """
     if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
     clock = WallClock.of(manifest["clock"])
     passages = [Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations]
-    guests = GuestFrames(passages, capture_sites(plan, manifest))
+    sites = capture_sites(plan, manifest)
+    guests = GuestFrames(passages, sites)
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
-    losses = LossFinder.of(series, {migration.eid for migration in migrations}, core)
+    eids = frozenset(ip_address(migration.eid).packed for migration in migrations)
+    losses = LossFinder(eids, core)
+    captured = CapturedProbes(eids, {migration.mac for migration in migrations}, sites)
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)
-        for collector in (guests, encapsulated, losses):
+        for collector in (guests, encapsulated, losses, captured):
             collector.see(frame, mono_ns)
     events = sorted([*guests.events(), *encapsulated.events()], key=lambda event: event.mono_ns)
-    return Seen(tuple(events), losses.fates if any_frame else None)
+    return Seen(tuple(events), losses, captured) if any_frame else Seen(tuple(events))

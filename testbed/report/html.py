@@ -25,6 +25,7 @@ from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
 from testbed.report.words import (
     MARK_WORDS,
     badges,
+    captured_words,
     figure,
     interval,
     limiter_words,
@@ -109,6 +110,7 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             verdict_reasons=verdict_reasons(data),
             evidence=evidence,
             gap_anchor=gap_anchor,
+            captured_words=captured_words,
             capture_files={f"{c['node']}-{c['interface']}": c["file"] for c in manifest.get("captures") or ()},
             emulated=manifest.get("emulated") or [],
             topology=base64.b64encode(topology_svg.encode()).decode() if topology_svg else "",

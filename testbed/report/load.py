@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import pyarrow.parquet as parquet
 from testbed.errors import TestbedError
 from testbed.events import Event, parse_events
 from testbed.measure.analysis import Run
+from testbed.measure.captured import DIRECTION, CapturedProbes
 from testbed.measure.frames import Frame
-from testbed.measure.model import Probe, ProbeSeries
+from testbed.measure.model import Migration, Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
 from testbed.report.context import bound_of, expected_loss, migrations_of
 
@@ -62,12 +63,14 @@ def load(path: Path) -> RunFolder:
     """
     events_file, topology, plan = path / "events.jsonl", path / "topology.svg", path / "plan.json"
     lines = events_file.read_text().splitlines() if events_file.exists() else []
+    manifest = _json(path, "manifest.json")
+    logs = load_probes(path / "probes")
     return RunFolder(
         path,
-        _json(path, "manifest.json"),
+        manifest,
         _json(path, "plan.json") if plan.exists() else {},
         tuple(parse_events(lines)),
-        load_probes(path / "probes"),
+        tuple(replace(log, captured=log.direction in _captured_directions(manifest)) for log in logs),
         topology.read_text() if topology.exists() else "",
     )
 
@@ -140,26 +143,60 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         migrations = migrations_of(plan, manifest, folder.events)
     except KeyError as missing:
         raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
-    seen = look(frames, plan, manifest, migrations, folder.series)
+    seen = look(frames, plan, manifest, migrations)
+    series = folder.series if seen.probes is None else with_captured(folder, seen.probes, migrations, interval_ns)
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
         [event.mono_ns for event in events]
-        + [int(max(series.sent_ns.max(), series.received_ns.max())) for series in folder.series if len(series)],
+        + [int(max(log.sent_ns.max(), log.received_ns.max())) for log in series if len(log)],
         default=0,
     )
     migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
     return Run(
         manifest,
         events,
-        folder.series,
+        series,
         migrations,
         interval_ns,
         max((expected_loss(plan, migration) for migration in migrations), default=0.0),
         {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
-        seen.fates,
+        None if seen.losses is None else seen.losses.fates(series),
         tuple(folder.problems),
     )
+
+
+def with_captured(
+    folder: RunFolder, captured: CapturedProbes, migrations: Iterable[Migration], interval_ns: int
+) -> tuple[ProbeSeries, ...]:
+    """The probe logs of a run, with those that only captures tell made anew.
+
+    Args:
+        folder: the run's; its manifest says which directions these are.
+        captured: has seen all frames; left-out probes are noted in the folder's problems.
+        migrations: of the run.
+        interval_ns: of the probes.
+    """
+    if DIRECTION not in _captured_directions(folder.manifest):
+        return folder.series
+    stayed = [migration.window for migration in migrations if not migration.ended_ok]
+    suspended_ns = [
+        event.mono_ns
+        for event in folder.events
+        if event.kind == "guest_suspended" and any(w.start_ns <= event.mono_ns < w.end_ns for w in stayed)
+    ]
+    end_ns = max((event.mono_ns for event in folder.events if event.kind == "probing_ended"), default=None)
+    logs = {(log.flow, log.direction): log for log in folder.series}
+    for flow in folder.manifest["probes"]["flows"]:
+        logs[flow, DIRECTION] = captured.log(flow, interval_ns, suspended_ns, end_ns)
+    if captured.strangers:
+        folder.problems.append(f"{captured.strangers} packets of probes of another boot of the guest were left out")
+    return tuple(log for _, log in sorted(logs.items()))
+
+
+def _captured_directions(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """The directions whose probes have no log of their sender's."""
+    return (manifest.get("probes") or {}).get("captured") or ()
 
 
 def _interval_ns(folder: RunFolder) -> int:

@@ -10,7 +10,15 @@ from testbed.measure.summary import Summary
 from testbed.report.evidence import evidence, impairments
 from testbed.report.html import command_of, facts, missing_reason, parts_of, verdict_reasons
 from testbed.report.tables import table
-from testbed.report.words import MARK_WORDS, figure, interval, limiter_words, metric_names, substrate_line
+from testbed.report.words import (
+    MARK_WORDS,
+    captured_words,
+    figure,
+    interval,
+    limiter_words,
+    metric_names,
+    substrate_line,
+)
 
 
 def markdown(summary: Summary, manifest: Mapping[str, Any]) -> str:
@@ -48,6 +56,8 @@ CALIBRATION_COLUMNS = ("was, ms", "measured, ms", "off by, ms", "allowed, ms", "
 ALL_COLUMNS = (
     "no.", "verdict", "route", "outage", "not running", "network", "unattributed", "remapping", "lost / sent",
 )  # fmt: skip
+
+PROBE_COLUMNS = {"unsendable": "not sent, suspended"}
 
 #: So many migrations are told in detail; the rest have their row, and everything is in summary.json.
 DETAILED = 5
@@ -117,6 +127,7 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
             "length, ms",
             "by send times, ms",
             "lost",
+            "not sent, suspended",
             "what was lost, and where it was last seen",
             "",
         )
@@ -132,9 +143,15 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
         "triangular",
         "late",
         "never_sent",
+        "unsendable",
     )
-    rows = [["—" if probe[name] is None else str(probe[name]) for name in names] for probe in migration["probes"]]
-    lines += table([name.replace("_", " ") for name in names], rows)
+    rows = [
+        [*("—" if probe[name] is None else str(probe[name]) for name in names), figure(probe["stuntime_ms"])]
+        for probe in migration["probes"]
+    ]
+    lines += table([*(PROBE_COLUMNS.get(name, name.replace("_", " ")) for name in names), "outage"], rows)
+    if captured_words(migration):
+        lines += [captured_words(migration), ""]
     if migration["tcp"]:
         lines += table(("TCP", "survived", "longest stall", "bytes in order", "note"), _connections(migration))
     seen = {None: "not seen", True: "yes", False: "**no**"}
@@ -163,7 +180,8 @@ def _gap(gap: Mapping[str, Any]) -> Sequence[str]:
     by_send = "—" if gap["length_by_send_ms"] is None else f"{gap['length_by_send_ms']:.3f}"
     places = "; ".join(f"{times} × {place}" for place, times in (gap["lost_where"] or {}).items())
     note = "the outage" if gap["outage"] else ""
-    return gap["flow"], gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, str(gap["lost"]), places, note
+    counts = str(gap["lost"]), str(gap["unsendable"])
+    return gap["flow"], gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, *counts, places, note
 
 
 def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:

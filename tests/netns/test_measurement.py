@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from testbed.measure.losses import ProbeKey
 from testbed.measure.model import Interval
+from testbed.measure.probepackets import ProbeKey
 from testbed.report.load import frames_of, load, to_run
 from tests.browser import check_report
 from tests.netns.own_lab import ROOT, needs_root
