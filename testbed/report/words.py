@@ -106,10 +106,10 @@ def captured_words(migration: Mapping[str, Any]) -> str:
         for probe in flows
     ]
     return (
-        "A probe from the guest is sent when its request passes the tap of the guest's host, and answered when the reply "
-        f"passes the tap behind which the guest then runs (captures, ± {CAPTURE_UNCERTAINTY_MS:g} ms), for the guest's "
-        "own clock stands still with it. What was due while it was suspended could not be sent: it is in the gap, and "
-        f"not lost. A gap is as sharp as sends are close: {', '.join(apart)}."
+        "A probe from the guest is sent when its request passes the tap of the guest's host, and answered when the "
+        f"reply passes the tap behind which the guest then runs (captures, ± {CAPTURE_UNCERTAINTY_MS:g} ms), for the "
+        "guest's own clock stands still with it. What was due while it was suspended could not be sent: it is in the "
+        f"gap, and not lost. A gap is as sharp as sends are close: {', '.join(apart)}."
     )
 
 
