@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +27,6 @@ from testbed.measure.probepackets import probe_packet
 
 #: The direction of probes that a guest sends.
 DIRECTION = "from-guest"
-#: Octets of an Ethernet header: at a tap the guest's packets are behind it and nothing else.
-_ETHERNET = 14
 #: So far around a turn the least delay is looked for. A guest's clock may drift from the machine's by 100 ppm, and
 #: makes half a millisecond of it; one that was starved for longer would pass for a later schedule.
 SCHEDULE_WINDOW_NS = 5_000_000_000
@@ -97,15 +96,15 @@ class CapturedProbes:
             booted again.
     """
 
-    def __init__(self, eids: Iterable[bytes], macs: Iterable[str], taps: Iterable[Place]) -> None:
+    def __init__(self, eids: Iterable[str], macs: Iterable[str], taps: Iterable[Place]) -> None:
         """Prepare for some guests.
 
         Args:
-            eids: their addresses, packed.
+            eids: their addresses.
             macs: theirs, as "52:54:00:00:00:01".
             taps: the captures through which all of their frames go, and only theirs.
         """
-        self._eids, self._taps = frozenset(eids), frozenset(taps)
+        self._eids, self._taps = frozenset(ip_address(eid).packed for eid in eids), frozenset(taps)
         self._macs = {bytes.fromhex(mac.replace(":", "")) for mac in macs}
         self._passed: dict[str, Passed] = {}
         self._seen: list[Passing] = []
@@ -123,8 +122,7 @@ class CapturedProbes:
         if source_mac(frame.data) in self._macs:
             self._seen.append(passing)
         packet = probe_packet(frame.data, self._eids)
-        # Further in there may be one that an ICMP error quotes.
-        if packet is None or packet.ip_at != _ETHERNET or packet.key.direction != DIRECTION:
+        if packet is None or packet.key.direction != DIRECTION:
             return
         self._sender = self._sender or packet.sender
         if packet.sender != self._sender:

@@ -7,14 +7,15 @@ or, of a request at the guest's LAN, the guest did not answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from testbed.measure.frames import Frame
 from testbed.measure.gaps import Gap, lost_in
 from testbed.measure.model import ProbeSeries
-from testbed.measure.probepackets import ProbeKey, probe_packet
+from testbed.measure.probepackets import FLOWS, ProbeKey, probe_packet
 
 
 class Sighting(NamedTuple):
@@ -68,20 +69,43 @@ class LossFinder:
     """Collects where probes were seen.
 
     Attributes:
-        eids: the guests' addresses, packed.
+        eids: the guests' addresses.
         cores: (node, interface) of each capture at an xTR's core side → the xTR.
+        unlogged: directions whose probes no sender logged: whatever is seen of them was sent.
+        fates: of every probe that was sent.
     """
 
     eids: frozenset[bytes]
     cores: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    _seen: dict[ProbeKey, Fate] = field(default_factory=dict)
+    unlogged: Collection[str] = ()
+    fates: dict[ProbeKey, Fate] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        series: Iterable[ProbeSeries],
+        eids: Iterable[str],
+        cores: Mapping[tuple[str, str], str] | None = None,
+        unlogged: Collection[str] = (),
+    ) -> LossFinder:
+        """Prepare for the probes of some logs, and for those of some directions that have none."""
+        finder = cls(frozenset(ip_address(eid).packed for eid in eids), cores or {}, unlogged)
+        for log in series:
+            if log.flow in FLOWS:
+                for seq in log.seq[log.was_sent]:
+                    finder.fates[ProbeKey(log.flow, log.direction, int(seq))] = Fate()
+        return finder
 
     def see(self, frame: Frame, mono_ns: int) -> None:
         """Take a captured frame into account; frames may come in any order."""
         packet = probe_packet(frame.data, self.eids)
         if packet is None:
             return
-        fate = self._seen.setdefault(packet.key, Fate())
+        if packet.key.direction in self.unlogged:
+            self.fates.setdefault(packet.key, Fate())
+        fate = self.fates.get(packet.key)
+        if fate is None:
+            return
         seen = Sighting(mono_ns, f"{frame.node}-{frame.interface}", frame.number)
         if packet.is_request:
             fate.request = seen if fate.request is None else max(fate.request, seen)
@@ -91,16 +115,6 @@ class LossFinder:
         is_towards_guest = packet.is_request == (packet.key.direction == "to-guest")
         if carrier and is_towards_guest and carrier not in fate.carriers:
             fate.carriers += (carrier,)
-
-    def fates(self, series: Iterable[ProbeSeries]) -> dict[ProbeKey, Fate]:
-        """What was seen of every probe that was sent, of logs whose probes are packets of their own (TCP's are not)."""
-        keys = (
-            ProbeKey(log.flow, log.direction, int(seq))
-            for log in series
-            if log.flow != "tcp"
-            for seq in log.seq[log.was_sent]
-        )
-        return {key: self._seen.get(key) or Fate() for key in keys}
 
 
 def lost_where(gap: Gap, series: ProbeSeries, fates: Mapping[ProbeKey, Fate]) -> dict[str, int]:

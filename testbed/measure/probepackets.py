@@ -21,6 +21,13 @@ _IP = ((4, 20, 9, 12, 16, 4), (6, 40, 6, 8, 24, 16))
 #: Whoever asks by UDP asks here (RFC 862), and is answered from here.
 _ECHO_PORT = (7).to_bytes(2, "big")
 _FLOWS = {1: "icmp", 58: "icmp", 17: "udp"}
+_ICMP, _UDP = (1, 58), 17
+#: Octets of an Ethernet header with its type, and the types behind which another follows (IEEE 802.1Q).
+_ETHERNET, _VLANS = 14, (b"\x81\x00", b"\x88\xa8")
+#: Octets of LISP's data header (RFC 9300 §5.1).
+_LISP_HEADER = 8
+#: The flows whose probes are packets of their own.
+FLOWS = frozenset(_FLOWS.values())
 #: Types of an echo request and reply (RFC 792, RFC 4443 §4).
 _REQUESTS, _REPLIES = {8, 128}, {0, 129}
 
@@ -40,13 +47,11 @@ class ProbePacket(NamedTuple):
         key: which probe.
         is_request: not the reply.
         sender: eight octets that the program which sends the probes has drawn for itself.
-        ip_at: where in the frame its IP header begins: behind the Ethernet header, or further in.
     """
 
     key: ProbeKey
     is_request: bool
     sender: bytes
-    ip_at: int
 
 
 def probe_packet(frame: bytes, eids: Collection[bytes]) -> ProbePacket | None:
@@ -68,14 +73,35 @@ def probe_packet(frame: bytes, eids: Collection[bytes]) -> ProbePacket | None:
         flow = _FLOWS.get(frame[start + protocol_at])
         to_guest = frame[start + destination_at : start + destination_at + size] in eids
         from_guest = frame[start + source_at : start + source_at + size] in eids
-        if flow is None or to_guest == from_guest:
+        if flow is None or to_guest == from_guest or _is_quoted(frame, start):
             continue
         is_request = _is_request(flow, frame[header_at : header_at + _HEADER])
         if is_request is None:
             return None
         direction = "to-guest" if is_request == to_guest else "from-guest"
-        return ProbePacket(ProbeKey(flow, direction, seq), is_request, sender, start)
+        return ProbePacket(ProbeKey(flow, direction, seq), is_request, sender)
     return None
+
+
+def _is_quoted(data: bytes, start: int) -> bool:
+    """Whether the IP header at `start` is quoted by an ICMP error (RFC 792, RFC 4443 §3): no packet, news of one.
+
+    Whatever ICMP message has an IP header in it quotes it. Between Ethernet and the probe there are only IP, and
+    IP in LISP in UDP; what is wrapped in anything else counts as a packet.
+    """
+    at = _ETHERNET
+    while data[at - 2 : at] in _VLANS:
+        at += 4
+    while at < start:
+        version = data[at] >> 4
+        octets, protocol_at = ((data[at] & 15) * 4, 9) if version == 4 else (40, 6)
+        protocol = data[at + protocol_at]
+        if protocol in _ICMP:
+            return True
+        if version not in (4, 6) or protocol != _UDP:
+            return False
+        at += octets + _HEADER + _LISP_HEADER
+    return False
 
 
 def _is_request(flow: str, header: bytes) -> bool | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from testbed.decode import Frame as CapturedFrame
 from testbed.events import Event
 from testbed.measure.captured import CapturedProbes
 from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS, Frame, GuestFrames, Passage, WallClock
-from testbed.measure.losses import LossFinder
-from testbed.measure.model import Migration, same_address
-from testbed.report.context import capture_sites
+from testbed.measure.losses import Fate, LossFinder
+from testbed.measure.model import Migration, ProbeSeries, same_address
+from testbed.measure.probepackets import ProbeKey
+from testbed.report.context import capture_sites, captured_directions
 
 #: LINKTYPE_ETHERNET: what is captured in a lab.
 ETHERNET = 1
@@ -99,17 +99,21 @@ class Seen:
 
     Attributes:
         events: t13, last and first frames of the guests.
-        losses: where probes were seen; None if nothing was captured.
+        fates: probe → where it was last seen; None if nothing was captured.
         probes: those of guests that keep no log; None if nothing was captured.
     """
 
     events: tuple[Event, ...] = ()
-    losses: LossFinder | None = None
+    fates: Mapping[ProbeKey, Fate] | None = None
     probes: CapturedProbes | None = None
 
 
 def look(
-    frames: Iterable[Frame], plan: Mapping[str, Any], manifest: Mapping[str, Any], migrations: Sequence[Migration]
+    frames: Iterable[Frame],
+    plan: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    migrations: Sequence[Migration],
+    series: Sequence[ProbeSeries],
 ) -> Seen:
     """Read all frames once.
 
@@ -118,6 +122,7 @@ def look(
         plan: plan.json.
         manifest: manifest.json; without its clock's start no frame can be placed in time.
         migrations: of the run; without any there is nothing to look for.
+        series: its probe logs.
     """
     if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
@@ -127,13 +132,13 @@ def look(
     guests = GuestFrames(passages, sites)
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
-    eids = frozenset(ip_address(migration.eid).packed for migration in migrations)
-    losses = LossFinder(eids, core)
-    captured = CapturedProbes(eids, {migration.mac for migration in migrations}, sites)
+    eids, macs = {migration.eid for migration in migrations}, {migration.mac for migration in migrations}
+    captured = CapturedProbes(eids, macs, sites)
+    losses = LossFinder.of(series, eids, core, captured_directions(manifest))
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)
         for collector in (guests, encapsulated, losses, captured):
             collector.see(frame, mono_ns)
     events = sorted([*guests.events(), *encapsulated.events()], key=lambda event: event.mono_ns)
-    return Seen(tuple(events), losses, captured) if any_frame else Seen(tuple(events))
+    return Seen(tuple(events), losses.fates, captured) if any_frame else Seen(tuple(events))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from testbed.measure.captured import DIRECTION, CapturedProbes
 from testbed.measure.frames import Frame
 from testbed.measure.model import Migration, Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
-from testbed.report.context import bound_of, expected_loss, migrations_of
+from testbed.report.context import bound_of, captured_directions, expected_loss, migrations_of
 
 
 class RunFolderError(TestbedError):
@@ -70,7 +70,7 @@ def load(path: Path) -> RunFolder:
         manifest,
         _json(path, "plan.json") if plan.exists() else {},
         tuple(parse_events(lines)),
-        tuple(replace(log, captured=log.direction in _captured_directions(manifest)) for log in logs),
+        tuple(replace(log, captured=log.direction in captured_directions(manifest)) for log in logs),
         topology.read_text() if topology.exists() else "",
     )
 
@@ -143,7 +143,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         migrations = migrations_of(plan, manifest, folder.events)
     except KeyError as missing:
         raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
-    seen = look(frames, plan, manifest, migrations)
+    seen = look(frames, plan, manifest, migrations, folder.series)
     series = folder.series if seen.probes is None else with_captured(folder, seen.probes, migrations, interval_ns)
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
@@ -161,7 +161,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         interval_ns,
         max((expected_loss(plan, migration) for migration in migrations), default=0.0),
         {m.index: bound_of(plan, manifest, m, interval_ns) for m in migrations},
-        None if seen.losses is None else seen.losses.fates(series),
+        seen.fates,
         tuple(folder.problems),
     )
 
@@ -177,7 +177,7 @@ def with_captured(
         migrations: of the run.
         interval_ns: of the probes.
     """
-    if DIRECTION not in _captured_directions(folder.manifest):
+    if DIRECTION not in captured_directions(folder.manifest):
         return folder.series
     stayed = [migration.window for migration in migrations if not migration.ended_ok]
     suspended_ns = [
@@ -192,11 +192,6 @@ def with_captured(
     if captured.strangers:
         folder.problems.append(f"{captured.strangers} packets of probes of another boot of the guest were left out")
     return tuple(log for _, log in sorted(logs.items()))
-
-
-def _captured_directions(manifest: Mapping[str, Any]) -> Sequence[str]:
-    """The directions whose probes have no log of their sender's."""
-    return (manifest.get("probes") or {}).get("captured") or ()
 
 
 def _interval_ns(folder: RunFolder) -> int:

@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def turns(numbers: Iterable[int], first_ms: float, place: tuple[str, str], *, fl
 
 
 def collector(frames: Iterable[Seen], eid: str = EID) -> CapturedProbes:
-    found = CapturedProbes({ip_address(eid).packed}, {MAC}, {A, B})
+    found = CapturedProbes({eid}, {MAC}, {A, B})
     for frame in frames:
         found.see(Frame(0, *frame.place, frame.data), frame.mono_ns)
     return found
@@ -126,11 +125,11 @@ def test_a_lost_request_and_a_lost_reply_are_lost_where_they_were() -> None:
     (gap,) = find_gaps(series)
     assert (gap.lost, gap.unsendable, gap.first_seq, gap.last_seq) == (2, 0, 3, 4)
     assert gap.length_ns == 30 * MS  # the answers of 24 and 54
-    finder = LossFinder(frozenset({ip_address(EID).packed}))
+    finder = LossFinder.of([], [EID], unlogged=["from-guest"])
     for frame in frames:
         finder.see(Frame(0, *frame.place, frame.data), frame.mono_ns)
     finder.see(Frame(0, "xtr-a", "core", answers(49, 4).data), START_NS + 49 * MS)
-    places = lost_where(gap, series, finder.fates([series]))
+    places = lost_where(gap, series, finder.fates)
     assert places == {"reply, last seen at xtr-a-core": 1, "request, last seen at xen-a-eid": 1}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 
 import dpkt
@@ -29,33 +28,29 @@ from tests.unit.measure.packets import (
 from tests.unit.measure.synthetic import EID, MAC, MS, START_NS, Story, outage, probes, write_run
 
 
-def finder_of(eid: str, cores: dict[tuple[str, str], str] | None = None) -> LossFinder:
-    return LossFinder(frozenset({ip_address(eid).packed}), cores or {})
-
-
 def test_only_the_reply_is_lost() -> None:
     """Every request reached the guest's LAN and was answered; the replies went no further than xtr-b."""
     series = probes(outage((800, 830)))
     (gap,) = find_gaps(series)
-    finder = finder_of(EID)
+    finder = LossFinder.of([series], [EID])
     for seq in range(gap.first_seq, gap.last_seq + 1):
         finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, NEW, request(seq))), 100)
         finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, request(seq))), 200)
         finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, reply(seq))), 300)
-    assert lost_where(gap, series, finder.fates([series])) == {"reply, last seen at xtr-b-eid": 3}
+    assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 3}
 
 
 def test_requests_are_lost_at_different_hops() -> None:
     series = probes(outage((800, 840)))
     (gap,) = find_gaps(series)
     first = gap.first_seq
-    finder = finder_of(EID)
+    finder = LossFinder.of([series], [EID])
     # In any order: the later sighting counts, not the later call.
     finder.see(Frame(0, "xtr-a", "eid", ethernet(GATEWAY, request(first))), 200)
     finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, OLD, request(first))), 100)
     for seq in (first + 1, first + 2):
         finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, OLD, request(seq))), 100)
-    assert lost_where(gap, series, finder.fates([series])) == {
+    assert lost_where(gap, series, finder.fates) == {
         "request, last seen at xtr-c-core": 2,
         "request, last seen at xtr-a-eid": 1,
         "seen nowhere": 1,
@@ -67,14 +62,14 @@ def test_a_packet_through_both_xtrs_is_triangular() -> None:
     series = probes(outage((800, 810)))
     (gap,) = find_gaps(series)
     cores = {(xtr, "core"): xtr for xtr in ("xtr-a", "xtr-b", "xtr-c")}
-    finder = finder_of(EID, cores)
+    finder = LossFinder.of([series], [EID], cores)
     bent, straight = gap.first_seq + 1, gap.first_seq + 2
     for node, seq, to in (("xtr-c", bent, OLD), ("xtr-a", bent, OLD), ("xtr-a", bent, NEW), ("xtr-b", bent, NEW)):
         finder.see(Frame(0, node, "core", encapsulated(ITR, to, request(seq))), 100)
     for node in ("xtr-c", "xtr-b"):
         finder.see(Frame(0, node, "core", encapsulated(ITR, NEW, request(straight))), 100)
     finder.see(Frame(0, "xtr-a", "core", encapsulated(NEW, ITR, reply(straight))), 200)
-    fates = finder.fates([series])
+    fates = finder.fates
     triangular = {key.seq for key, fate in fates.items() if fate.is_triangular("xtr-a", "xtr-b")}
     assert triangular == {bent}
 
@@ -82,31 +77,29 @@ def test_a_packet_through_both_xtrs_is_triangular() -> None:
 def test_the_other_direction_has_the_same_numbers_and_is_not_confused() -> None:
     to_guest = probes(outage((800, 810)))
     from_guest = probes(outage((800, 810)), direction="from-guest")
-    finder = finder_of(EID)
+    finder = LossFinder.of([to_guest, from_guest], [EID])
     seq = find_gaps(to_guest)[0].first_seq
     finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(EID, PEER, 1, probe(seq, echo_type=8)))), 100)
-    assert lost_where(find_gaps(to_guest)[0], to_guest, finder.fates([to_guest])) == {"seen nowhere": 1}
-    assert lost_where(find_gaps(from_guest)[0], from_guest, finder.fates([from_guest])) == {
-        "request, last seen at xtr-b-eid": 1
-    }
+    assert lost_where(find_gaps(to_guest)[0], to_guest, finder.fates) == {"seen nowhere": 1}
+    assert lost_where(find_gaps(from_guest)[0], from_guest, finder.fates) == {"request, last seen at xtr-b-eid": 1}
 
 
 @pytest.mark.parametrize(("version", "eid", "peer"), [(4, EID, PEER), (6, "fd00::10", "fd00:3::10")])
 def test_udp_and_both_versions(version: int, eid: str, peer: str) -> None:
     series = probes(outage((800, 810)), flow="udp")
     (gap,) = find_gaps(series)
-    finder = finder_of(eid)
+    finder = LossFinder.of([series], [eid])
     finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, packet(peer, eid, 17, probe(gap.first_seq)))), 100)
     finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(eid, peer, 17, probe(gap.first_seq, answers=True)))), 200)
-    assert lost_where(gap, series, finder.fates([series])) == {"reply, last seen at xtr-b-eid": 1}
+    assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"TBPROBE1", bytes(60), b"TBPROBE1" + bytes(40), bytes(14) + b"TBPROBE1" * 9])
 def test_other_frames_are_nobodys(data: bytes) -> None:
     series = probes(outage((800, 810)))
-    finder = finder_of(EID)
+    finder = LossFinder.of([series], [EID])
     finder.see(Frame(0, "xtr-b", "eid", data), 100)
-    assert lost_where(find_gaps(series)[0], series, finder.fates([series])) == {"seen nowhere": 1}
+    assert lost_where(find_gaps(series)[0], series, finder.fates) == {"seen nowhere": 1}
 
 
 def test_frames_of_the_guest_in_two_migrations() -> None:
