@@ -103,7 +103,7 @@ static void send_probe(int fd, int icmp, const struct sockaddr_storage *target, 
 int main(int argc, char **argv)
 {
 	struct sockaddr_storage targets[FLOWS], target;
-	struct echo echo = { .payload.mark = "TBPROBE1" };
+	struct echo echo = { .payload.mark = { 'T', 'B', 'P', 'R', 'O', 'B', 'E', '1' } };
 	struct sched_param priority = { .sched_priority = PRIORITY };
 	int sockets[FLOWS], icmp[FLOWS], flows = 0;
 	char *words = argc == 2 ? argv[1] : "";

@@ -128,12 +128,12 @@ def look(
         return Seen()
     clock = WallClock.of(manifest["clock"])
     passages = [Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations]
-    sites = capture_sites(plan, manifest)
-    guests = GuestFrames(passages, sites)
+    guests = GuestFrames(passages, capture_sites(plan, manifest))
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
     eids, macs = {migration.eid for migration in migrations}, {migration.mac for migration in migrations}
-    captured = CapturedProbes(eids, macs, sites)
+    taps = [(entry["node"], entry["interface"]) for entry in manifest.get("captures") or () if entry.get("site")]
+    captured = CapturedProbes(eids, macs, taps)
     losses = LossFinder.of(series, eids, core, captured_directions(manifest))
     any_frame = False
     for frame in frames:
