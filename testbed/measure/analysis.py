@@ -14,9 +14,10 @@ from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.calibration import Calibration, calibrations
 from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, split_at, without_undecided
-from testbed.measure.losses import Fate, ProbeKey, lost_where
+from testbed.measure.losses import Fate, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
-from testbed.measure.phases import Phases, measure_phases
+from testbed.measure.phases import Phases, choose_outage, measure_phases
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.tcp import Connection, connection
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
 from testbed.measure.validity import Finding
@@ -70,6 +71,7 @@ class FlowResult:
         excursion: round-trip times against the baseline's; None if not comparable.
         precopy: the same of what was answered before the suspension (t2); None without t2.
         after: the same of what was answered after it.
+        outage: the gap that is the migration's outage in this flow; None if none of its probes was lost.
     """
 
     series: ProbeSeries
@@ -81,6 +83,7 @@ class FlowResult:
     excursion: Excursion | None
     precopy: Excursion | None
     after: Excursion | None
+    outage: Gap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
 
 def _migration(run: Run, migration: Migration) -> MigrationResult:
     timeline = build_timeline(migration, run.events)
-    flows = tuple(_flow(run, migration, series, timeline.at("t2")) for series in primary_first(run.series))
+    flows = tuple(_flow(run, migration, timeline, series) for series in primary_first(run.series))
     primary = flows[0] if flows else None
     gaps = primary.gaps if primary else ()
     in_window = primary.series.within(migration.window) if primary else None
@@ -177,7 +180,7 @@ def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | No
     with_first_answer(timeline, answered_ns, source, reason, interval_ms)
 
 
-def _flow(run: Run, migration: Migration, whole: ProbeSeries, suspended_ns: int | None) -> FlowResult:
+def _flow(run: Run, migration: Migration, timeline: Timeline, whole: ProbeSeries) -> FlowResult:
     """What one probe log says of one migration."""
     baseline_window = migration.baseline
     before = whole.within(baseline_window) if baseline_window else None
@@ -192,6 +195,7 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries, suspended_ns: int 
     def risen(part: ProbeSeries) -> Excursion | None:
         return excursion(before, part, run.interval_ns) if before is not None else None
 
+    suspended_ns = timeline.at("t2")
     earlier, later = split_at(inside, suspended_ns) if suspended_ns is not None else (None, None)
     return FlowResult(
         series.within(everything),
@@ -203,6 +207,7 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries, suspended_ns: int 
         risen(inside),
         risen(earlier) if earlier is not None else None,
         risen(later) if later is not None else None,
+        choose_outage(migration, timeline, gaps),
     )
 
 
@@ -239,13 +244,17 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
                 findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
                 continue
             findings.append(validity.check_baseline(where, flow.baseline, run.expected_loss))
+            if flow.series.captured:
+                findings += validity.check_guests_prober(where, flow.baseline, flow.counts, run.interval_ns)
+                continue
             findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
             findings.append(validity.check_sent(where, flow.counts))
         if not result.flows:
             findings.append(Finding(f"probes, {which}", "invalid", False, "no probe log was found"))
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
-    findings.append(validity.check_captures(run.manifest.get("captures") or ()))
-    findings.append(validity.check_readable(run.problems))
+    tell_probes = any(series.captured for series in run.series)
+    findings.append(validity.check_captures(run.manifest.get("captures") or (), tell_probes=tell_probes))
+    findings.append(validity.check_readable(run.problems, tell_probes=tell_probes))
     host = run.manifest.get("host") or {}
     findings += [validity.check_host(host), validity.check_load(host)]
     return findings

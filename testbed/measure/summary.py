@@ -11,10 +11,11 @@ from testbed.measure.analysis import Analysis, FlowResult, MigrationResult, Rand
 from testbed.measure.fates import told_of_gap, triangular_count
 from testbed.measure.gaps import Gap
 from testbed.measure.headline import headline
-from testbed.measure.losses import Fate, ProbeKey
+from testbed.measure.losses import Fate
 from testbed.measure.marks import Mark
 from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.statistics import describe, wilson
 from testbed.measure.tcp import broken, longest_stall_ms
 from testbed.measure.thresholds import evaluate, parse
@@ -46,6 +47,8 @@ PROBE_COUNTS = (
     "probes_never_sent",
 )  # fmt: skip
 COUNTS = (*PROBE_COUNTS, "tcp_broken")
+#: Where the times of a flow's probes come from: their sender's own log, or captures at the taps of its hosts.
+PROBER, CAPTURED = "prober", "captures"
 #: Everything that a --fail-if expression may name.
 METRICS = frozenset((*TIMES, *COUNTS, *(f"{phase}_ms" for phase in PHASES)))
 
@@ -250,6 +253,7 @@ def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: 
         "length_by_send_ms": _ms(gap.length_by_send_ns),
         "at_least_ms": ms(gap.at_least_ns),
         "lost": gap.lost,
+        "unsendable": gap.unsendable,
         "first_seq": gap.first_seq,
         "last_seq": gap.last_seq,
         "open": gap.is_open,
@@ -261,11 +265,12 @@ def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: 
 def _flow(flow: FlowResult) -> dict[str, Any]:
     """One entry of `probes`."""
     counts, rise = flow.counts, flow.excursion
+    numbers = flow.series.seq[~flow.series.unsendable]
     return {
         "flow": flow.series.flow,
         "direction": flow.series.direction,
-        "first_seq": int(flow.series.seq.min()) if len(flow.series) else None,
-        "last_seq": int(flow.series.seq.max()) if len(flow.series) else None,
+        "first_seq": int(numbers.min()) if len(numbers) else None,
+        "last_seq": int(numbers.max()) if len(numbers) else None,
         "due": counts.due,
         "sent": counts.sent,
         "received": counts.received,
@@ -274,10 +279,14 @@ def _flow(flow: FlowResult) -> dict[str, Any]:
         "reordered": counts.reordered,
         "late": counts.late,
         "never_sent": counts.never_sent,
+        "unsendable": counts.unsendable,
         "undecided": flow.undecided,
         "lateness_p99_ms": _ms(counts.lateness_p99_ns),
         "handover_p50_ms": _ms(counts.handover_p50_ns),
         "handover_p99_ms": _ms(counts.handover_p99_ns),
+        "between_sends_p99_ms": _ms(counts.between_sends_p99_ns),
+        "stamps": CAPTURED if flow.series.captured else PROBER,
+        "stuntime_ms": _outage_ms(flow),
         "longest_silence_ms": _ms(counts.longest_silence_ns),
         "naive_outage_ms": ms(counts.naive_ns),
         "gaps": len(flow.gaps),
@@ -286,6 +295,13 @@ def _flow(flow: FlowResult) -> dict[str, Any]:
         "baseline_rtt_p99_ms": _ms(rise.baseline_p99_ns if rise else None),
         "highest_rtt_ms": _ms(rise.highest_ns if rise else None),
     }
+
+
+def _outage_ms(flow: FlowResult) -> float | None:
+    """The migration's outage as one flow saw it; None if it has no end, or nothing was sent, or TCP made up for it."""
+    if flow.series.flow == "tcp" or not flow.counts.sent:
+        return None
+    return 0.0 if flow.outage is None else _ms(flow.outage.length_ns)
 
 
 def _events(timeline: Timeline, origin_ns: int) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from testbed.events import Event
-from testbed.measure.losses import PAYLOAD_OCTETS
 from testbed.measure.model import Migration, ProbeSeries, ms
+from testbed.measure.probepackets import PAYLOAD_OCTETS
 
 
 @dataclass(frozen=True, slots=True)

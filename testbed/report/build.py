@@ -29,7 +29,7 @@ def build_report(
     """Measure a run again and write its reports.
 
     Writes summary.json, report.html, report.md, junit.xml, plots/, gaps.parquet, probes/*.parquet (from
-    JSONL, which it removes), migrations.csv, gaps.csv, probes.csv and SHA256SUMS.
+    JSONL, which it removes, and from captures), migrations.csv, gaps.csv, probes.csv and SHA256SUMS.
 
     Args:
         run_dir: the run's folder.
@@ -46,11 +46,14 @@ def build_report(
     check_access(run_dir)
     folder = load(run_dir)
     expressions = list(dict.fromkeys([*(folder.manifest.get("fail_if") or ()), *fail_if]))
-    analysis = analyse(to_run(folder, frames(folder)))
+    run = to_run(folder, frames(folder))
+    analysis = analyse(run)
     summary = summarise(analysis, seeded(int(folder.manifest.get("seed") or 0)), expressions)
     pictures = draw(analysis, summary)
-    if list((run_dir / "probes").glob("*.jsonl")):
-        write_probes(run_dir / "probes", folder.series)
+    is_first = bool(list((run_dir / "probes").glob("*.jsonl")))
+    logs = [log for log in run.series if is_first or log.captured]
+    if logs:
+        write_probes(run_dir / "probes", logs)
     write_gaps(run_dir / "gaps.parquet", summary.data["migrations"])
     write_tables(run_dir, analysis, summary.data["migrations"])
     write_pictures(run_dir / "plots", pictures.all())

@@ -10,6 +10,7 @@ from typing import Any
 from testbed.decode import Capture, CaptureError, lisp_packet
 from testbed.decode import Frame as CapturedFrame
 from testbed.events import Event
+from testbed.measure.captured import CapturedProbes
 from testbed.measure.frames import (
     CAPTURE_UNCERTAINTY_MS,
     Frame,
@@ -19,9 +20,10 @@ from testbed.measure.frames import (
     StreamFrames,
     WallClock,
 )
-from testbed.measure.losses import Fate, LossFinder, ProbeKey
+from testbed.measure.losses import Fate, LossFinder
 from testbed.measure.model import Migration, ProbeSeries, same_address
-from testbed.report.context import capture_sites, migration_addresses
+from testbed.measure.probepackets import ProbeKey
+from testbed.report.context import capture_sites, captured_directions, migration_addresses
 from testbed.report.messages import ETHERNET, ControlFrames
 
 
@@ -105,11 +107,13 @@ class Seen:
         events: t1, t13, last and first frames of the guests, the xTRs' control messages.
         fates: probe → where it was last seen; None if nothing was captured.
         macs: migration index → the MACs that spoke for the guest's EID at the destination.
+        probes: those of guests that keep no log; None if nothing was captured.
     """
 
     events: tuple[Event, ...] = ()
     fates: Mapping[ProbeKey, Fate] | None = None
     macs: Mapping[int, set[str]] = field(default_factory=dict)
+    probes: CapturedProbes | None = None
 
 
 def look(
@@ -142,12 +146,15 @@ def look(
     hosts = {host["site"]: host["name"] for host in plan["xen_hosts"]}
     streams = StreamFrames(passages, migration_addresses(plan), hosts)
     messages = ControlFrames(migrations, core, {site["xtr"]: site["rloc"] for site in plan["sites"]})
-    losses = LossFinder.of(series, {migration.eid for migration in migrations}, core)
+    eids, macs = {migration.eid for migration in migrations}, {migration.mac for migration in migrations}
+    taps = [(entry["node"], entry["interface"]) for entry in manifest.get("captures") or () if entry.get("site")]
+    captured = CapturedProbes(eids, macs, taps)
+    losses = LossFinder.of(series, eids, core, captured_directions(manifest))
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)
-        for collector in (guests, speakers, encapsulated, streams, messages, losses):
+        for collector in (guests, speakers, encapsulated, streams, messages, losses, captured):
             collector.see(frame, mono_ns)
     found = [*guests.events(), *encapsulated.events(), *streams.events(), *messages.found]
     events = sorted(found, key=lambda event: event.mono_ns)
-    return Seen(tuple(events), losses.fates if any_frame else None, speakers.found)
+    return Seen(tuple(events), losses.fates, speakers.found, captured) if any_frame else Seen(tuple(events))

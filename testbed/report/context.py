@@ -234,3 +234,8 @@ def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, st
         elif capture["interface"] in bridges:
             sites[where] = bridges[capture["interface"]]["site"]
     return sites
+
+
+def captured_directions(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """The directions whose probes have no log of their sender's: captures tell them."""
+    return (manifest.get("probes") or {}).get("captured") or ()

@@ -14,11 +14,12 @@ import pyarrow.parquet as parquet
 from testbed.errors import TestbedError
 from testbed.events import Event, parse_events
 from testbed.measure.analysis import Run, primary_first
+from testbed.measure.captured import DIRECTION, CapturedProbes
 from testbed.measure.conditions import conditions
 from testbed.measure.frames import Frame
-from testbed.measure.model import Probe, ProbeSeries
+from testbed.measure.model import Migration, Probe, ProbeSeries
 from testbed.report.captures import captured_frames, look
-from testbed.report.context import bound_of, expected_loss, migrations_of, with_mac_check
+from testbed.report.context import bound_of, captured_directions, expected_loss, migrations_of, with_mac_check
 from testbed.report.words import RAW_FOLDERS
 
 #: Files in a run's folder that reports write.
@@ -90,12 +91,14 @@ def load(path: Path) -> RunFolder:
     """
     events_file, topology, plan = path / "events.jsonl", path / "topology.svg", path / "plan.json"
     lines = events_file.read_text().splitlines() if events_file.exists() else []
+    manifest = _json(path, "manifest.json")
+    logs = load_probes(path / "probes")
     return RunFolder(
         path,
-        _json(path, "manifest.json"),
+        manifest,
         _json(path, "plan.json") if plan.exists() else {},
         tuple(parse_events(lines)),
-        load_probes(path / "probes"),
+        tuple(replace(log, captured=log.direction in captured_directions(manifest)) for log in logs),
         topology.read_text() if topology.exists() else "",
     )
 
@@ -176,11 +179,12 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         raise RunFolderError(folder.path, f"plan.json or a migration_requested event lacks {missing}") from None
     seen = look(frames, plan, manifest, migrations, folder.series)
     migrations = [with_mac_check(migration, seen.macs.get(migration.index, set())) for migration in migrations]
+    series = folder.series if seen.probes is None else with_captured(folder, seen.probes, migrations, interval_ns)
     events = sorted([*folder.events, *seen.events], key=lambda event: event.mono_ns)
     # The window of the last migration has no end of its own: the run's last stamp ends it.
     last_ns = max(
         [event.mono_ns for event in events]
-        + [int(max(series.sent_ns.max(), series.received_ns.max())) for series in folder.series if len(series)],
+        + [int(max(log.sent_ns.max(), log.received_ns.max())) for log in series if len(log)],
         default=0,
     )
     migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
@@ -188,7 +192,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
     return Run(
         manifest,
         events,
-        folder.series,
+        series,
         migrations,
         interval_ns,
         max((expected_loss(plan, migration) for migration in migrations), default=0.0),
@@ -197,6 +201,34 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         tuple(folder.problems),
         conditions(plan, manifest, outage_of),
     )
+
+
+def with_captured(
+    folder: RunFolder, captured: CapturedProbes, migrations: Iterable[Migration], interval_ns: int
+) -> tuple[ProbeSeries, ...]:
+    """The probe logs of a run, with those that only captures tell made anew.
+
+    Args:
+        folder: the run's; its manifest says which directions these are.
+        captured: has seen all frames; left-out probes are noted in the folder's problems.
+        migrations: of the run.
+        interval_ns: of the probes.
+    """
+    if DIRECTION not in captured_directions(folder.manifest):
+        return folder.series
+    stayed = [migration.window for migration in migrations if not migration.ended_ok]
+    suspended_ns = [
+        event.mono_ns
+        for event in folder.events
+        if event.kind == "guest_suspended" and any(w.start_ns <= event.mono_ns < w.end_ns for w in stayed)
+    ]
+    end_ns = max((event.mono_ns for event in folder.events if event.kind == "probing_ended"), default=None)
+    logs = {(log.flow, log.direction): log for log in folder.series}
+    for flow in folder.manifest["probes"]["flows"]:
+        logs[flow, DIRECTION] = captured.log(flow, interval_ns, suspended_ns, end_ns)
+    if captured.strangers:
+        folder.problems.append(f"{captured.strangers} packets of probes of another boot of the guest were left out")
+    return tuple(log for _, log in sorted(logs.items()))
 
 
 def _interval_ns(folder: RunFolder) -> int:

@@ -13,7 +13,7 @@ from testbed.measure.summary import value_of
 from testbed.report.evidence import evidence
 from testbed.report.plots.timeline import gap_anchor
 from testbed.report.tables import MISSING, Cell, Column, Content, Detail, Row, Table, heads, numeric, row, yes_or_no
-from testbed.report.words import MARK_WORDS, METRIC_NAMES, microseconds, milliseconds, uncertainty
+from testbed.report.words import MARK_WORDS, METRIC_NAMES, captured_words, microseconds, milliseconds, uncertainty
 
 #: So many gaps of a migration are listed; all of them are in gaps.csv.
 GAPS_SHOWN = 60
@@ -114,6 +114,7 @@ def gaps_table(migration: Mapping[str, Any], files: Mapping[str, str]) -> Table:
             "Length, ms",
             "By send times, ms",
             "Lost",
+            "Not sent, suspended",
             "Probes",
         ),
         "Note",
@@ -122,7 +123,7 @@ def gaps_table(migration: Mapping[str, Any], files: Mapping[str, str]) -> Table:
     hidden = len(migration["gaps"]) - GAPS_SHOWN
     note = (Cell(f"{hidden} more in"), Cell("gaps.csv", href="gaps.csv")) if hidden > 0 else ()
     rows = (_gap(migration, gap, files) for gap in migration["gaps"][:GAPS_SHOWN])
-    return Table.of(columns, rows, note)
+    return Table.of(columns, rows, note).without_empty()
 
 
 def _gap(migration: Mapping[str, Any], gap: Mapping[str, Any], files: Mapping[str, str]) -> Row:
@@ -136,7 +137,8 @@ def _gap(migration: Mapping[str, Any], gap: Mapping[str, Any], files: Mapping[st
         length,
         microseconds(gap["length_by_send_ms"]),
         str(gap["lost"]),
-        f"{gap['first_seq']}–{gap['last_seq']}",
+        str(gap["unsendable"] or ""),
+        f"{gap['first_seq']}–{gap['last_seq']}" if gap["lost"] else MISSING,
         is_what or "",
         places or "none was made",
     ]
@@ -174,6 +176,7 @@ COUNT_ROWS = {
     "triangular": ("triangular", "through the old xTR to the new one"),
     "late": ("late", "sent more than one interval after they were due"),
     "never sent": ("never_sent", "due, and not sent"),
+    "not sent, suspended": ("unsendable", "due while their sender was suspended: in a gap, and not lost"),
 }
 TIME_ROWS = {
     "lateness P99, ms": ("lateness_p99_ms", "from when a probe was due until it was sent"),
@@ -191,7 +194,8 @@ def probes_table(migration: Mapping[str, Any]) -> Table:
     for name, (key, what) in COUNT_ROWS.items():
         rows.append([name, *(MISSING if flow[key] is None else str(flow[key]) for flow in flows), Cell(what, "sub")])
     outages: dict[str, tuple[list[str], str]] = {
-        "longest gap, ms": ([_longest_gap(migration, flow) for flow in flows], "the outage, measured"),
+        "outage, ms": ([milliseconds(flow["stuntime_ms"]) for flow in flows], "of the migration, as this flow saw it"),
+        "longest gap, ms": ([_longest_gap(migration, flow) for flow in flows], "whatever it is of"),
         "ping -q says, ms": (
             [milliseconds(flow["naive_outage_ms"]) for flow in flows],
             "(sent − received) × interval: joins gaps, cannot place them, does not see what was delayed",
@@ -207,7 +211,8 @@ def probes_table(migration: Mapping[str, Any]) -> Table:
     for name, (key, what) in TIME_ROWS.items():
         rows.append([name, *(microseconds(flow[key]) for flow in flows), Cell(what, "sub")])
     names = numeric(*(f"{flow['flow']} {flow['direction']}" for flow in flows))
-    return Table.of(heads("Probes", *names, "Meaning"), rows)
+    origin = captured_words(migration)
+    return Table.of(heads("Probes", *names, "Meaning"), rows, Cell(origin) if origin else ())
 
 
 def _longest_gap(migration: Mapping[str, Any], flow: Mapping[str, Any]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.events import TIMELINE
+from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS
 from testbed.measure.headline import duration, words_of
+from testbed.measure.summary import CAPTURED
 
 #: Metric → (name, what it is).
 METRIC_NAMES: dict[str, tuple[str, str]] = {
@@ -175,6 +177,23 @@ def uncertainty(value: float | None) -> str:
 def milliseconds_interval(ends: list[float] | None) -> str:
     """An interval in a table whose heading has the unit."""
     return "—" if ends is None else f"{milliseconds(ends[0])} to {milliseconds(ends[1])}"
+
+
+def captured_words(migration: Mapping[str, Any]) -> str:
+    """Where the times of probes come from that their sender kept no log of, as sentences; "" without any."""
+    flows = [probe for probe in migration["probes"] if probe["stamps"] == CAPTURED]
+    if not flows:
+        return ""
+    apart = [
+        f"{probe['flow']} {probe['direction']}: {figure(probe['between_sends_p99_ms'])} between two sends (P99)"
+        for probe in flows
+    ]
+    return (
+        "A probe from the guest is sent when its request passes the tap of the guest's host, and answered when the "
+        f"reply passes the tap behind which the guest then runs (captures, ± {CAPTURE_UNCERTAINTY_MS:g} ms), for the "
+        "guest's own clock stands still with it. What was due while it was suspended could not be sent: it is in the "
+        f"gap, and not lost. A gap is as sharp as sends are close: {', '.join(apart)}."
+    )
 
 
 def figure(value: float | None) -> str:

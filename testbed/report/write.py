@@ -43,6 +43,7 @@ GAPS = pyarrow.schema(
         ("length_by_send_ms", pyarrow.float64()),
         ("at_least_ms", pyarrow.float64()),
         ("lost", pyarrow.int64()),
+        ("unsendable", pyarrow.int64()),
         ("first_seq", pyarrow.int64()),
         ("last_seq", pyarrow.int64()),
         ("open", pyarrow.bool_()),
@@ -55,7 +56,7 @@ PAGE = "../report.html"
 
 
 def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
-    """Write each log as Parquet and remove its JSONL, which is the same data; returns the files.
+    """Write each log as Parquet and remove all JSONL, which is the same data; returns the files.
 
     The Parquet file is complete under its name before the JSONL goes.
     """
@@ -67,7 +68,7 @@ def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
             {
                 "flow": [one.flow] * len(one),
                 "direction": [one.direction] * len(one),
-                "seq": one.seq,
+                "seq": _nullable(one.seq),
                 "scheduled_ns": one.scheduled_ns,
                 "sent_ns": _nullable(one.sent_ns),
                 "received_ns": _nullable(one.received_ns),

@@ -13,17 +13,21 @@ from testbed.decode import Capture, lisp_packets
 from testbed.report import build_report
 from tests.browser import check_report
 from tests.folders import digests
-from tests.xen.lab import Run, left_behind, machine_state, run_experiment
+from tests.xen.lab import Run, command, left_behind, machine_state, run_experiment
 
 pytestmark = [pytest.mark.xen, pytest.mark.timeout(1200)]
 
 MIGRATIONS = 4
+#: Every 50 ms: a guest of an emulated host sends late, and a run whose guest is later than an interval is invalid.
+PROBES = "{interval_ms: 50, flows: [icmp, udp], directions: [to-guest, from-guest]}"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     before = machine_state()
-    run = run_experiment(tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold")
+    run = run_experiment(
+        tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold", "--set", f"probes={PROBES}"
+    )
     yield run
     assert left_behind(before) == {}
 
@@ -56,6 +60,39 @@ def test_everything_is_measured_and_consistent(run: Run) -> None:
         unmeasured = [phase for phase, length_ms in migration["phases_ms"].items() if length_ms is None]
         assert unmeasured == ["timer_wait"]  # this ITR is told
         assert [mark["label"] for mark in migration["events"] if not mark.get("uncertainty_ms")] == []
+
+
+def test_the_outage_is_seen_from_both_ends(run: Run) -> None:
+    """What the guest's own probes lost, and what it could not send, is one gap, about as long as its peer's."""
+    for migration in run.summary["migrations"]:
+        flows = {(one["flow"], one["direction"]): one for one in migration["probes"]}
+        assert set(flows) == {(flow, way) for flow in ("icmp", "udp") for way in ("to-guest", "from-guest")}
+        for flow in ("icmp", "udp"):
+            there, back = flows[flow, "to-guest"], flows[flow, "from-guest"]
+            assert (there["stamps"], back["stamps"]) == ("prober", "captures")
+            assert there["unsendable"] == 0 < back["unsendable"]
+            assert back["stuntime_ms"] > migration["metrics"]["vm_downtime_ms"]
+            assert abs(back["stuntime_ms"] - there["stuntime_ms"]) < 500
+            (gap,) = [
+                gap
+                for gap in migration["gaps"]
+                if (gap["flow"], gap["direction"]) == (flow, "from-guest") and gap["unsendable"]
+            ]
+            assert gap["length_ms"] == back["stuntime_ms"]
+            # Each probe that was sent and lost has the place at which it was seen last.
+            assert sum(gap["lost_where"].values()) == gap["lost"]
+            assert "seen nowhere" not in gap["lost_where"]
+
+
+def test_the_guests_probes_are_rebuilt_from_the_captures(run: Run) -> None:
+    logs = {path: path.read_bytes() for path in (run.folder / "probes").glob("*-from-guest.parquet")}
+    assert len(logs) == 2
+    report = (run.folder / "report.html").read_bytes()
+    for path in logs:
+        path.unlink()
+    assert command("report", str(run.folder)).returncode == 0
+    assert {path: path.read_bytes() for path in logs} == logs
+    assert (run.folder / "report.html").read_bytes() == report
 
 
 def test_the_report_in_a_browser(run: Run) -> None:

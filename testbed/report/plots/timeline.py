@@ -326,7 +326,9 @@ def _shade_gaps(
         left, right = max(x(gap["start_ms"]), x.start), min(x(end), x.end)
         if right <= left:
             continue
-        tip = f"{gap['lost']} probes lost, {gap['first_seq']} to {gap['last_seq']}"
+        tip = f"{gap['lost']} probes lost, {gap['first_seq']} to {gap['last_seq']}" if gap["lost"] else "no probe lost"
+        if gap["unsendable"]:
+            tip += f", {gap['unsendable']} could not be sent"
         if gap["length_ms"] is not None:
             tip += f", in {duration(gap['length_ms'])}"
         canvas.link(gap_anchor(migration, gap))
@@ -350,7 +352,7 @@ def _shade_gaps(
 
 def gap_anchor(migration: Mapping[str, Any], gap: Mapping[str, Any]) -> str:
     """The identifier of a gap's row in the page."""
-    return f"gap-{migration['index']}-{gap['flow']}-{gap['direction']}-{gap['first_seq']}"
+    return f"gap-{migration['index']}-{gap['flow']}-{gap['direction']}-{gap['start_ms']:g}"
 
 
 def _measured(migration: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,7 +10,8 @@ import pytest
 
 from testbed.measure.analysis import Run, analyse
 from testbed.measure.fates import TOLD_OF_A_GAP, probe_rows
-from testbed.measure.losses import Fate, ProbeKey, Sighting
+from testbed.measure.losses import Fate, Sighting
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.summary import summarise
 from testbed.report.build import seeded
 from testbed.report.context import migrations_of, with_mac_check
