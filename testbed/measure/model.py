@@ -98,10 +98,9 @@ class ProbeSeries:
     def __len__(self) -> int:
         return len(self.seq)
 
-    @property
-    def name(self) -> str:
-        """How the report names it: "icmp to-guest"."""
-        return f"{self.flow} {self.direction}"
+    def name(self, eid: str) -> str:
+        """How the report names it for a guest with this EID: "icmp to-guest"."""
+        return f"{protocol_of(self.flow, eid)} {self.direction}"
 
     @property
     def was_sent(self) -> Mask:
@@ -191,3 +190,8 @@ def same_address(value: Any, address: str) -> bool:
     except ValueError:
         return str(value) == address
     return found == wanted and length in ("", str(found.max_prefixlen))
+
+
+def protocol_of(flow: str, eid: str) -> str:
+    """A flow in a report's words: what is `icmp` in logs is ICMPv6 (RFC 4443) towards an IPv6 EID."""
+    return "icmpv6" if flow == "icmp" and ip_address(eid).version == 6 else flow

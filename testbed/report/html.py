@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
+from testbed.measure.model import protocol_of
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import Summary, value_of
 from testbed.report.evidence import evidence, impairments
@@ -109,6 +110,7 @@ def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, to
             verdict_reasons=verdict_reasons(data),
             evidence=evidence,
             gap_anchor=gap_anchor,
+            protocol_of=protocol_of,
             capture_files={f"{c['node']}-{c['interface']}": c["file"] for c in manifest.get("captures") or ()},
             emulated=manifest.get("emulated") or [],
             topology=base64.b64encode(topology_svg.encode()).decode() if topology_svg else "",

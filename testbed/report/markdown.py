@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from testbed.measure.headline import Words, words_of
+from testbed.measure.model import protocol_of
 from testbed.measure.summary import Summary
 from testbed.report.evidence import evidence, impairments
 from testbed.report.html import command_of, facts, missing_reason, parts_of, verdict_reasons
@@ -120,7 +121,7 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
             "what was lost, and where it was last seen",
             "",
         )
-        lines += table(columns, (_gap(gap) for gap in migration["gaps"][:60]))
+        lines += table(columns, (_gap(gap, migration["eid"]) for gap in migration["gaps"][:60]))
     names = (
         "flow",
         "direction",
@@ -133,7 +134,8 @@ def _migration(migration: Mapping[str, Any], words: Words, where: str) -> list[s
         "late",
         "never_sent",
     )
-    rows = [["—" if probe[name] is None else str(probe[name]) for name in names] for probe in migration["probes"]]
+    probes = [{**probe, "flow": protocol_of(probe["flow"], migration["eid"])} for probe in migration["probes"]]
+    rows = [["—" if probe[name] is None else str(probe[name]) for name in names] for probe in probes]
     lines += table([name.replace("_", " ") for name in names], rows)
     if migration["tcp"]:
         lines += table(("TCP", "survived", "longest stall", "bytes in order", "note"), _connections(migration))
@@ -158,12 +160,13 @@ def _marks(migration: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         )
 
 
-def _gap(gap: Mapping[str, Any]) -> Sequence[str]:
+def _gap(gap: Mapping[str, Any], eid: str) -> Sequence[str]:
     length = f"≥ {gap['at_least_ms']:.3f}" if gap["length_ms"] is None else f"{gap['length_ms']:.3f}"
     by_send = "—" if gap["length_by_send_ms"] is None else f"{gap['length_by_send_ms']:.3f}"
     places = "; ".join(f"{times} × {place}" for place, times in (gap["lost_where"] or {}).items())
     note = "the outage" if gap["outage"] else ""
-    return gap["flow"], gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, str(gap["lost"]), places, note
+    flow = protocol_of(gap["flow"], eid)
+    return flow, gap["direction"], f"{gap['start_ms']:.3f}", length, by_send, str(gap["lost"]), places, note
 
 
 def _checks(data: Mapping[str, Any]) -> Iterable[Sequence[str]]:
