@@ -155,7 +155,8 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         was_probed=bool(in_window is not None and in_window.was_sent.any()),
         was_answered=bool(primary and primary.series.was_answered.any()),
     )
-    _close_timeline(timeline, phases, primary, ms(run.interval_ns))
+    source = primary.series.name(migration.eid) if primary else "no probe"
+    _close_timeline(timeline, phases, source, ms(run.interval_ns))
     answered_again = None
     if "stuntime" in phases.spans or phases.chosen is not None:
         answered_again = phases.chosen is None or not phases.chosen.is_open
@@ -172,9 +173,8 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
     )
 
 
-def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float) -> None:
+def _close_timeline(timeline: Timeline, phases: Phases, source: str, interval_ms: float) -> None:
     """Add t14 from the gap that was found to be the outage."""
-    source = primary.series.name if primary else "no probe"
     answered_ns = phases.chosen.answered_after_ns if phases.chosen else None
     reason = phases.reasons.get("stuntime", "no probe was lost: there is no first answer after a loss")
     with_first_answer(timeline, answered_ns, source, reason, interval_ms)
@@ -239,7 +239,7 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
     for result in results:
         which = f"migration {result.migration.index}"
         for flow in result.flows:
-            where = f"{which}, {flow.series.name}"
+            where = f"{which}, {flow.series.name(result.migration.eid)}"
             if flow.series.flow == "tcp":  # a broken connection is a result, and sends nothing
                 findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
                 continue

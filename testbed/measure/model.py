@@ -105,10 +105,9 @@ class ProbeSeries:
     def __len__(self) -> int:
         return len(self.seq)
 
-    @property
-    def name(self) -> str:
-        """How the report names it: "icmp to-guest"."""
-        return f"{self.flow} {self.direction}"
+    def name(self, eid: str) -> str:
+        """How reports name it for a guest with this EID."""
+        return flow_name(self.flow, self.direction, eid)
 
     @property
     def was_sent(self) -> Mask:
@@ -215,3 +214,9 @@ def same_address(value: Any, address: str) -> bool:
     except ValueError:
         return str(value) == address
     return found == wanted and length in ("", str(found.max_prefixlen))
+
+
+def flow_name(flow: str, direction: str, eid: str) -> str:
+    """How reports name a flow: "icmp to-guest"; what is `icmp` in logs is ICMPv6 (RFC 4443) towards an IPv6 EID."""
+    protocol = "icmpv6" if flow == "icmp" and ip_address(eid).version == 6 else flow
+    return f"{protocol} {direction}"

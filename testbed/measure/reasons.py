@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from testbed.measure.model import flow_name
+
 #: What a threshold came to, in words: a figure that was not measured decides nothing, and passes nothing.
 THRESHOLD_WORDS = {True: "yes: fail", False: "no", None: "not decided: invalid"}
 
@@ -37,7 +39,7 @@ def result_lines(data: Mapping[str, Any]) -> list[str]:
     for outcome in data["thresholds"]:
         lines.append(f"  fail if {outcome['expression']}: {THRESHOLD_WORDS[outcome['holds']]} ({outcome['detail']})")
     lateness = [
-        (float(flow["lateness_p99_ms"]), f"{flow['flow']} {flow['direction']}")
+        (float(flow["lateness_p99_ms"]), flow_name(flow["flow"], flow["direction"], migration["eid"]))
         for migration in data["migrations"]
         for flow in migration["probes"]
         if flow["lateness_p99_ms"] is not None

@@ -49,7 +49,7 @@ def evidence(migration: Mapping[str, Any]) -> list[Row]:
     verified = migration["verification"]
     if verified is None:
         return []
-    seen = _seen(verified)
+    seen = _seen(verified, migration["eid"])
     if "mac_unchanged" in verified["checks"]:
         seen["mac_unchanged"] = f"at the destination its address came from {', '.join(verified['macs'])}"
     rows = [Row(CHECK_WORDS.get(name, name), ok, seen.get(name, "")) for name, ok in verified["checks"].items()]
@@ -58,14 +58,14 @@ def evidence(migration: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _seen(verified: Mapping[str, Any]) -> dict[str, str]:
+def _seen(verified: Mapping[str, Any], eid: str) -> dict[str, str]:
     """Check → what was seen, in words."""
     before, after = verified["identity"]["before"] or {}, verified["identity"]["after"] or {}
     places = _places(verified["placement"]["after"])
     earlier = _places(verified["placement"]["before"])
     seen = {
         "guest_only_here": f"before: {earlier}; after: {places}" if earlier else places,
-        "guest_answers": "an answer through the overlay" if "boot_id" in after else str(after.get("error", "")),
+        "guest_answers": f"{eid} answers through the overlay" if "boot_id" in after else str(after.get("error", "")),
         "mapping_only_here": f"the Map-Server has {', '.join(verified['mapping']) or 'nothing'}",
         "boot_id_unchanged": str(after.get("boot_id", "")),
     }

@@ -188,7 +188,7 @@ def to_run(folder: RunFolder, frames: Iterable[Frame]) -> Run:
         default=0,
     )
     migrations = [replace(m, window=m.window._replace(end_ns=min(m.window.end_ns, last_ns + 1))) for m in migrations]
-    outage_of = next((series.name for series in primary_first(folder.series)), None)
+    outage_of = next((log.name(one.eid) for log in primary_first(series) for one in migrations), None)
     return Run(
         manifest,
         events,

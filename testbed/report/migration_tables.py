@@ -8,6 +8,7 @@ from typing import Any
 
 from testbed.measure.frames import WallClock
 from testbed.measure.headline import Words
+from testbed.measure.model import flow_name
 from testbed.measure.phases import PHASES
 from testbed.measure.summary import value_of
 from testbed.report.evidence import evidence
@@ -132,7 +133,7 @@ def _gap(migration: Mapping[str, Any], gap: Mapping[str, Any], files: Mapping[st
     is_what += [Cell("no answer after it")] if gap["open"] else []
     places = [Cell(f"{times} × {place}") for place, times in (gap["lost_where"] or {}).items()]
     cells: list[Content] = [
-        Cell(f"{gap['flow']} {gap['direction']}", "nb"),
+        Cell(flow_name(gap["flow"], gap["direction"], migration["eid"]), "nb"),
         microseconds(gap["start_ms"]),
         length,
         microseconds(gap["length_by_send_ms"]),
@@ -210,7 +211,7 @@ def probes_table(migration: Mapping[str, Any]) -> Table:
     ]
     for name, (key, what) in TIME_ROWS.items():
         rows.append([name, *(microseconds(flow[key]) for flow in flows), Cell(what, "sub")])
-    names = numeric(*(f"{flow['flow']} {flow['direction']}" for flow in flows))
+    names = numeric(*(flow_name(flow["flow"], flow["direction"], migration["eid"]) for flow in flows))
     origin = captured_words(migration)
     return Table.of(heads("Probes", *names, "Meaning"), rows, Cell(origin) if origin else ())
 
@@ -266,7 +267,8 @@ def raw_table(
     for flow in migration["probes"]:
         name = f"probes/{flow['flow']}-{flow['direction']}.parquet"
         numbers = f"seq {flow['first_seq']} to {flow['last_seq']}, the baseline included"
-        rows.append([f"probes, {flow['flow']} {flow['direction']}", _file(name), numbers])
+        told = flow_name(flow["flow"], flow["direction"], migration["eid"])
+        rows.append([f"probes, {told}", _file(name), numbers])
     rows.append(["probes and their fates, gaps, figures", _tables(), mine])
     captures = [_file(file) for file in capture_files(manifest, files).values()]
     if captures:

@@ -8,6 +8,7 @@ from typing import Any
 from testbed.events import TIMELINE
 from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS
 from testbed.measure.headline import duration, words_of
+from testbed.measure.model import flow_name
 from testbed.measure.summary import CAPTURED
 
 #: Metric → (name, what it is).
@@ -185,7 +186,8 @@ def captured_words(migration: Mapping[str, Any]) -> str:
     if not flows:
         return ""
     apart = [
-        f"{probe['flow']} {probe['direction']}: {figure(probe['between_sends_p99_ms'])} between two sends (P99)"
+        f"{flow_name(probe['flow'], probe['direction'], migration['eid'])}: "
+        f"{figure(probe['between_sends_p99_ms'])} between two sends (P99)"
         for probe in flows
     ]
     return (
@@ -199,11 +201,6 @@ def captured_words(migration: Mapping[str, Any]) -> str:
 def figure(value: float | None) -> str:
     """A time in a table; a dash where it was not measured."""
     return "—" if value is None else duration(value)
-
-
-def interval(ends: list[float] | None) -> str:
-    """An interval in a table."""
-    return "—" if ends is None else f"{duration(ends[0])} to {duration(ends[1])}"
 
 
 def signed(value: float) -> str:

@@ -103,6 +103,12 @@ def test_domain_xml() -> None:
     assert root.find("devices/disk") is None  # nothing that ties the guest to a host
 
 
+def test_the_kernels_words_take_an_ipv6_address() -> None:
+    guest = GuestSpec("vm1", "u", "00:16:3e:00:00:01", "fd00:0:0:1::10/64", "fd00:0:0:1::1", 96, 1)
+    words = (ET.fromstring(domain_xml(guest)).findtext("os/cmdline") or "").split()
+    assert {"testbed.address=fd00:0:0:1::10/64", "testbed.gateway=fd00:0:0:1::1"} <= set(words)
+
+
 def test_domain_xml_escapes() -> None:
     guest = GuestSpec("a<b>'&", "u", "m", "a", "g", 96, 1)
     assert ET.fromstring(domain_xml(guest)).findtext("name") == "a<b>'&"

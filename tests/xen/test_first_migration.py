@@ -172,6 +172,12 @@ def kind_of(packet: dict[str, Any]) -> str:
     return str(inner["type"])
 
 
+def test_an_ipv4_guest_says_nothing_of_ipv6(run: Run) -> None:
+    for node in ("xen-a", "xen-b"):
+        frames = Capture(run.folder / "pcap" / f"{node}-{node}-eid.pcapng").frames()
+        assert {frame.data[12:14] for frame in frames} == {b"\x08\x00", b"\x08\x06"}
+
+
 def test_the_migration_stream_crossed_the_core(run: Run) -> None:
     """The stream's TCP connection is seen at both hosts' infrastructure interfaces, from address to address."""
     for node in ("xen-a", "xen-b"):

@@ -259,7 +259,7 @@ def _scatter(
 ) -> float:
     """Round-trip times over send times, and the lost probes as strokes at the top."""
     bottom = y + SCATTER
-    name = "no probes" if series is None else f"round trip, {series.name}"
+    name = "no probes" if series is None else f"round trip, {series.name(migration['eid'])}"
     if layout.labels_above:
         canvas.text(layout.left, y, name + ", ms", "p-strong")
     else:

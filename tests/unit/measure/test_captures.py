@@ -13,7 +13,7 @@ from testbed.lisp.wire import EncapsulatedControl, MapReply, MapRequest, Request
 from testbed.lisp.wire.inet import build_udp_packet
 from testbed.measure.frames import Frame, GuestFrames, Passage, SenderMacs, StreamFrames, WallClock
 from testbed.measure.gaps import find_gaps
-from testbed.measure.losses import LossFinder, lost_where
+from testbed.measure.losses import LossFinder, ProbeKey, lost_where
 from testbed.measure.model import Interval
 from testbed.measure.timeline import build_timeline
 from testbed.report import build_report
@@ -98,6 +98,23 @@ def test_udp_and_both_versions(version: int, eid: str, peer: str) -> None:
     finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, packet(peer, eid, 17, probe(gap.first_seq)))), 100)
     finder.see(Frame(0, "xtr-b", "eid", ethernet(MAC, packet(eid, peer, 17, probe(gap.first_seq, answers=True)))), 200)
     assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 1}
+
+
+def test_an_ipv6_probe_is_found_in_an_ipv4_tunnel() -> None:
+    """An ICMPv6 echo is seen at both xTRs' core sides, inside IPv4, and bare on the guest's LAN."""
+    eid, peer = "fd00::10", "fd00:3::10"
+    series = probes(outage((800, 820)))
+    (gap,) = find_gaps(series)
+    finder = LossFinder.of([series], [eid])
+    asked, answered = (gap.first_seq, gap.first_seq + 1)
+    for seq in (asked, answered):
+        inside = packet(peer, eid, 58, probe(seq, echo_type=128))
+        finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, NEW, inside)), 100)
+        finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, inside)), 200)
+    back = packet(eid, peer, 58, probe(answered, echo_type=129))
+    finder.see(Frame(0, "xtr-b", "core", encapsulated(NEW, ITR, back)), 300)
+    assert finder.fates[ProbeKey("icmp", "to-guest", asked)].words == "request, last seen at xtr-b-eid"
+    assert finder.fates[ProbeKey("icmp", "to-guest", answered)].words == "reply, last seen at xtr-b-core"
 
 
 @pytest.mark.parametrize("data", [b"", b"TBPROBE1", bytes(60), b"TBPROBE1" + bytes(40), bytes(14) + b"TBPROBE1" * 9])

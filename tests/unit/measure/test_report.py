@@ -19,7 +19,7 @@ from testbed.report.html import csp_hash
 from testbed.report.load import RunFolderError, load, load_probes
 from testbed.report.plots.svg import Scale, spread
 from tests.folders import digests
-from tests.unit.measure.synthetic import MAC, MS, START_NS, WALL_OFFSET_NS, Story, clock, write_run
+from tests.unit.measure.synthetic import EID, MAC, MS, START_NS, WALL_OFFSET_NS, Story, clock, write_run
 
 FAILED = Story(ok=False, error="timed out <after> 30 s & more").without(*(f"t{n}" for n in range(3, 14)))
 STORIES = {
@@ -252,6 +252,21 @@ def test_emulated_guest_is_not_called_a_vm(tmp_path: Path) -> None:
         text = (folder / name).read_text().replace("not a VM", "")
         assert "emulated guest" in text
         assert not re.search(r"\bVM\b", text), name
+
+
+def test_an_echo_to_an_ipv6_eid_is_called_icmpv6(tmp_path: Path) -> None:
+    """Wherever people read it; in the data the flow keeps the name that the experiment gives it."""
+    folder = write_run(tmp_path / "run", [Story()])
+    for name in ("plan.json", "events.jsonl"):
+        path = folder / name
+        path.write_text(path.read_text().replace(EID, "fd00::10"))
+    (migration,) = build_report(folder).data["migrations"]
+    assert [gap["flow"] for gap in migration["gaps"]] == ["icmp"]
+    assert migration["metrics"]["remap_latency_ms"] is not None
+    for file in ("report.md", "report.html", "junit.xml", "plots/timeline-0.svg"):
+        text = (folder / file).read_text()
+        assert "icmpv6 to-guest" in text
+        assert "icmp to-guest" not in text
 
 
 def test_several_migrations_have_their_own_baselines_and_windows(tmp_path: Path) -> None:
