@@ -266,7 +266,8 @@ def raw_table(
     rows: list[list[Content]] = [["events", _file("events.jsonl"), moments]]
     for flow in migration["probes"]:
         name = f"probes/{flow['flow']}-{flow['direction']}.parquet"
-        numbers = f"seq {flow['first_seq']} to {flow['last_seq']}, the baseline included"
+        some = flow["first_seq"] is not None
+        numbers = f"seq {flow['first_seq']} to {flow['last_seq']}, the baseline included" if some else "none was due"
         told = flow_name(flow["flow"], flow["direction"], migration["eid"])
         rows.append([f"probes, {told}", _file(name), numbers])
     rows.append(["probes and their fates, gaps, figures", _tables(), mine])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from testbed.cli.handover import handed_over
 from testbed.report import build_report
+from tests.folders import digests
 from tests.unit.measure.synthetic import Story, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +38,6 @@ def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT, env={**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True, text=True, timeout=120, check=False, **identity,
     )  # fmt: skip
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def with_capture(folder: Path) -> Path:

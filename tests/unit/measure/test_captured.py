@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,6 +28,8 @@ from testbed.measure.model import Interval, ProbeSeries
 from testbed.measure.summary import summarise
 from testbed.report import build_report
 from testbed.report.build import seeded
+from testbed.report.migration_tables import gaps_table, probes_table
+from tests.folders import digests
 from tests.unit.measure.packets import GATEWAY, PEER, ethernet, packet, probe
 from tests.unit.measure.synthetic import (
     EID,
@@ -364,11 +366,6 @@ def captured_run(folder: Path) -> Path:
     return folder
 
 
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def test_a_report_makes_the_log_and_makes_it_again(tmp_path: Path) -> None:
     folder = captured_run(tmp_path / "run")
     summary = build_report(folder)
@@ -399,6 +396,21 @@ def test_the_report_says_where_the_times_come_from(tmp_path: Path) -> None:
         text = (folder / name).read_text()
         assert "icmp from-guest: 10 ms between two sends (P99)" in text, name
         assert "not sent, suspended" in text.lower(), name
+
+
+def test_the_tables_say_how_many_of_a_gap_could_not_be_sent(tmp_path: Path) -> None:
+    folder = captured_run(tmp_path / "run")
+    (migration,) = build_report(folder).data["migrations"]
+    gaps, flows = gaps_table(migration, {}), probes_table(migration)
+    column = [column.name for column in gaps.columns].index("Not sent, suspended")
+    assert {row.cells[0][0].text: row.cells[column][0].text for row in gaps.rows} == {
+        "icmp to-guest": "",
+        "icmp from-guest": "80",
+    }
+    (counts,) = (row for row in flows.rows if row.cells[0][0].text == "not sent, suspended")
+    assert [cells[0].text for cells in counts.cells[1:3]] == ["0", "80"]
+    assert "\n".join(flows.markdown()) in (folder / "report.md").read_text()
+    assert re.search(r"\| icmp from-guest \|.*\| 0 +\| 80 +\|", (folder / "report.md").read_text())
 
 
 def test_windows_have_what_was_due_in_them() -> None:
