@@ -141,7 +141,7 @@ def _gap(migration: Mapping[str, Any], gap: Mapping[str, Any], files: Mapping[st
         str(gap["unsendable"] or ""),
         f"{gap['first_seq']}–{gap['last_seq']}" if gap["lost"] else MISSING,
         is_what or "",
-        places or "none was made",
+        places or ("none was made" if gap["lost_where"] is None else MISSING),
     ]
     return row(cells, _told(migration, gap, files) if gap["told"] else None)
 

@@ -15,7 +15,8 @@ from testbed.report import build_report, build_set_report
 from testbed.report.sweep import sweep_data, write_sweep
 from tests.browser import PAPER_WIDTH, View, browser, check_report, open_page, opened
 from tests.unit.measure.synthetic import Story, write_run
-from tests.unit.measure.test_report import write_pcap
+from tests.unit.measure.test_captured import captured_run
+from tests.unit.measure.test_report import with_an_ipv6_eid, write_pcap
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -38,6 +39,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_in_a_browser(report: Path) -> None:
     check_report(report, pictures=("timeline", "waterfall", "distribution"))
+
+
+def test_long_names_of_flows_and_many_of_them_have_room(tmp_path: Path) -> None:
+    for folder in (with_an_ipv6_eid(write_run(tmp_path / "ipv6", [THERE])), captured_run(tmp_path / "captured")):
+        build_report(folder)
+        check_report(folder / "report.html")
 
 
 def test_reports_of_several_runs_in_a_browser(report: Path, tmp_path: Path) -> None:

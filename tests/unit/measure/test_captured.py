@@ -407,6 +407,7 @@ def test_the_tables_say_how_many_of_a_gap_could_not_be_sent(tmp_path: Path) -> N
         "icmp to-guest": "",
         "icmp from-guest": "80",
     }
+    assert {row.cells[0][0].text: row.cells[-1][0].text for row in gaps.rows}["icmp from-guest"] == "—"  # nothing lost
     (counts,) = (row for row in flows.rows if row.cells[0][0].text == "not sent, suspended")
     assert [cells[0].text for cells in counts.cells[1:3]] == ["0", "80"]
     assert "\n".join(flows.markdown()) in (folder / "report.md").read_text()

@@ -254,12 +254,16 @@ def test_emulated_guest_is_not_called_a_vm(tmp_path: Path) -> None:
         assert not re.search(r"\bVM\b", text), name
 
 
-def test_an_echo_to_an_ipv6_eid_is_called_icmpv6(tmp_path: Path) -> None:
-    """Wherever people read it; in the data the flow keeps the name that the experiment gives it."""
-    folder = write_run(tmp_path / "run", [Story()])
+def with_an_ipv6_eid(folder: Path) -> Path:
     for name in ("plan.json", "events.jsonl"):
         path = folder / name
         path.write_text(path.read_text().replace(EID, "fd00::10"))
+    return folder
+
+
+def test_an_echo_to_an_ipv6_eid_is_called_icmpv6(tmp_path: Path) -> None:
+    """Wherever people read it; in the data the flow keeps the name that the experiment gives it."""
+    folder = with_an_ipv6_eid(write_run(tmp_path / "run", [Story()]))
     (migration,) = build_report(folder).data["migrations"]
     assert [gap["flow"] for gap in migration["gaps"]] == ["icmp"]
     assert migration["metrics"]["remap_latency_ms"] is not None
