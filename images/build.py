@@ -264,7 +264,9 @@ def build(out: Path, work: Path) -> dict[str, object]:
     with gzip.open(root / "boot/xen-4.17-amd64.gz") as packed:
         (out / "xen.elf").write_bytes(packed.read())
     say("3/4 guest")
-    static_program(HERE / "guest/services.c", work / "guest-services")
+    programs = {name: work / f"guest-{name}" for name in ("services", "prober")}
+    for name, program in programs.items():
+        static_program(HERE / f"guest/{name}.c", program)
     initramfs(
         root,
         guest_release,
@@ -272,7 +274,7 @@ def build(out: Path, work: Path) -> dict[str, object]:
         recipe["guest_modules"],
         BUSYBOX_GUEST,
         out / "guest.initrd",
-        {"bin/guest-services": work / "guest-services"},
+        {f"bin/{program.name}": program for program in programs.values()},
     )
     initramfs(root, release, INITRD_INIT, recipe["initrd_modules"], BUSYBOX_INITRD, out / "initrd.cpio")
     say("4/4 dom0's root")

@@ -35,19 +35,36 @@ def browser() -> str:
     return found
 
 
+@dataclass(frozen=True)
+class View:
+    """How a page is looked at: width of the window in CSS pixels, dark or light, on a screen or on paper."""
+
+    width: int
+    dark: bool = False
+    paper: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.width} px{', dark' if self.dark else ''}{', print' if self.paper else ''}"
+
+
+#: A4 with the margins of the style sheet, in CSS pixels: (210 - 2 * 11) mm.
+PAPER_WIDTH = 710
+VIEWS = (View(1280), View(390), View(820), View(1280, dark=True), View(390, dark=True), View(PAPER_WIDTH, paper=True))
+
+
 @dataclass
 class Page:
-    """A page as the browser had it at one width.
+    """A page as the browser had it in one view.
 
     Attributes:
-        width: of the window, CSS pixels.
+        view: how it was looked at.
         requests: every URL that was asked for, the page itself included.
         complaints: console messages, exceptions, violations of the page's policy.
         facts: what `FACTS` found.
         png: a picture of the top of it.
     """
 
-    width: int
+    view: View
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -56,23 +73,58 @@ class Page:
 
 #: What a test wants to know, as the page's own measure of itself.
 FACTS = """(() => {
-  const visible = e => { const r = e.getBoundingClientRect(); return r.width > 0 && r.height > 0; };
+  const box = e => e.getBoundingClientRect();
+  const visible = e => box(e).width > 0 && box(e).height > 0 && e.checkVisibility();
   const named = e => e.tagName + "." + (e.getAttribute("class") || "") + ": " + e.textContent.trim().slice(0, 40);
-  const scrolls = e => e.closest(".scroll, pre, svg") !== null;
-  const wide = [...document.body.querySelectorAll("*")].filter(
-    e => visible(e) && !scrolls(e) && e.getBoundingClientRect().right > innerWidth + 1);
-  const small = [...document.querySelectorAll("svg.p-plot")].filter(visible).map(
-    svg => 11 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width);
+  const all = selector => [...document.querySelectorAll(selector)];
+  const inner = e => e.closest("pre, svg") !== null;
+  const wide = all("body *").filter(e => visible(e) && !inner(e) && e.getBoundingClientRect().right > innerWidth + 1);
+  const plots = all("svg.p-plot").filter(visible);
+  const size = svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  const cut = plots.flatMap(svg => [...svg.querySelectorAll("text")].filter(text => {
+    const box = text.getBBox(), room = svg.viewBox.baseVal;
+    return box.x < -0.5 || box.x + box.width > room.width + 0.5 || box.y < -1 || box.y + box.height > room.height + 1;
+  }).map(text => svg.getAttribute("aria-labelledby") + ": " + text.textContent));
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = colour => {
+    const [r, g, b] = rgba(colour).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (rgba(colour)[3] > 0) return colour;
+    }
+    return "white";
+  };
+  const contrast = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const own = e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+  const faint = all("body *").filter(e => !inner(e) && own(e) && visible(e)).filter(
+    e => contrast(getComputedStyle(e).color, behind(e)) < 4.5);
+  const faintInPlots = plots.flatMap(svg => [...svg.querySelectorAll("text:not(.p-on-bar)")].filter(
+    text => contrast(getComputedStyle(text).fill, behind(svg)) < 4.5));
   return JSON.stringify({
     overflow: document.documentElement.scrollWidth - innerWidth,
     too_wide: wide.map(named),
-    plots: [...document.querySelectorAll("svg.p-plot > title")].filter(t => visible(t.parentNode)).map(
-      t => t.parentNode.getAttribute("aria-labelledby")),
-    smallest_type_px: Math.min(...small),
-    tables: [...document.querySelectorAll("table")].filter(visible).map(t => t.rows.length),
-    headings: [...document.querySelectorAll("h1, h2, h3")].map(h => h.textContent.trim()),
-    dead_anchors: [...document.querySelectorAll('a[href^="#"]')].map(a => a.getAttribute("href").slice(1)).filter(
+    scrolling: all(".scroll").filter(e => visible(e) && e.scrollWidth > e.clientWidth + 1).map(named),
+    cut_in_plots: cut,
+    faint: [...faint, ...faintInPlots].map(named),
+    background: light(getComputedStyle(document.body).backgroundColor),
+    closed: all("details").filter(e => e.lastElementChild && !e.lastElementChild.checkVisibility()).map(named),
+    plots: plots.map(svg => svg.getAttribute("aria-labelledby")),
+    smallest_type_px: Math.min(...plots.map(svg => 11 * size(svg))),
+    tables: all("table").map(t => t.rows.length),
+    headings: all("h1, h2, h3").map(h => h.textContent.trim()),
+    dead_anchors: all('a[href^="#"]').map(a => a.getAttribute("href").slice(1)).filter(
       id => !document.getElementById(id)),
+    files: [...new Set(all("a[href]:not([href^='#'])").map(a => a.getAttribute("href")))],
   });
 })()"""
 
@@ -140,28 +192,77 @@ def running() -> Iterator[DevTools]:
             process.wait(DEADLINE_S)
 
 
-def open_page(path: Path, width: int, *, height: int = 900) -> Page:
-    """Open a file and look at it.
+class Tab:
+    """A page that is open."""
+
+    def __init__(self, tools: DevTools, session: str) -> None:
+        self._tools, self._session = tools, session
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        found = self._tools.call("Runtime.evaluate", self._session, expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def click(self, selector: str) -> None:
+        """Click with the mouse into the middle of the first visible element that a selector names."""
+        script = """(() => {
+          const e = [...document.querySelectorAll(SELECTOR)].find(e => e.getBoundingClientRect().width > 0);
+          e.scrollIntoView({block: "center"});
+          const r = e.getBoundingClientRect();
+          return [r.x + r.width / 2, r.y + r.height / 2];
+        })()""".replace("SELECTOR", json.dumps(selector))
+        x, y = self.evaluate(script)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._tools.call(
+                "Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
+    def picture(self, *, whole: bool = False) -> bytes:
+        """A PNG of what the window shows, or of the whole page."""
+        shot = self._tools.call("Page.captureScreenshot", self._session, captureBeyondViewport=whole)
+        return base64.b64decode(shot["data"])
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the browser has reported so far."""
+        return self._tools.events
+
+
+@contextlib.contextmanager
+def opened(path: Path, view: View, *, height: int = 900, whole: bool = False) -> Iterator[Tab]:
+    """Open a file in a browser of its own.
 
     Args:
         path: of the page.
-        width: of the window, CSS pixels.
-        height: of the picture.
+        view: how to look at it.
+        height: of the window.
+        whole: make the window as high as the page.
     """
-    page = Page(width)
     with running() as tools:
         target = tools.call("Target.createTarget", url="about:blank")["targetId"]
         session = tools.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Network", "Log", "Runtime", "Page"):
             tools.call(f"{domain}.enable", session)
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        metrics = {"width": view.width, "height": height, "deviceScaleFactor": 1, "mobile": view.width < 600}
         tools.call("Emulation.setDeviceMetricsOverride", session, **metrics)
+        colours = [{"name": "prefers-color-scheme", "value": "dark" if view.dark else "light"}]
+        tools.call("Emulation.setEmulatedMedia", session, media="print" if view.paper else "screen", features=colours)
         tools.call("Page.navigate", session, url=path.resolve().as_uri())
         tools.wait("Page.loadEventFired")
-        found = tools.call("Runtime.evaluate", session, expression=FACTS, returnByValue=True)["result"]
-        page.facts = json.loads(found["value"])
-        page.png = base64.b64decode(tools.call("Page.captureScreenshot", session)["data"])
-        for event in tools.events:
+        tab = Tab(tools, session)
+        if whole:
+            metrics["height"] = tab.evaluate("document.documentElement.scrollHeight")
+            tools.call("Emulation.setDeviceMetricsOverride", session, **metrics)
+        yield tab
+
+
+def open_page(path: Path, view: View) -> Page:
+    """Open a file and look at it."""
+    page = Page(view)
+    with opened(path, view) as tab:
+        page.facts = json.loads(tab.evaluate(FACTS))
+        page.png = tab.picture()
+        for event in tab.events():
             what = event["params"]
             if event["method"] == "Network.requestWillBeSent":
                 page.requests.append(what["request"]["url"])
@@ -171,27 +272,36 @@ def open_page(path: Path, width: int, *, height: int = 900) -> Page:
 
 
 def check_report(path: Path, *, pictures: tuple[str, ...] = ("timeline", "waterfall")) -> None:
-    """Assert that a run's report.html is whole, asks nothing of any network, and can be read on a screen and a phone.
+    """Assert that a run's report.html is whole, asks nothing of any network, and can be read everywhere.
+
+    Everywhere: on a screen, a tablet and a telephone, light and dark, and on paper.
 
     Args:
         path: of the page.
         pictures: names that must be among its pictures.
     """
-    for width in (1280, 390):
+    for view in VIEWS:
         began = time.monotonic()
-        page = open_page(path, width)
-        where = f"{path.name} at {width} px"
+        page = open_page(path, view)
+        facts, where = page.facts, f"{path.name} at {view}"
         remote = [url for url in page.requests if not url.startswith(("file:", "data:"))]
         assert remote == [], f"{where} asks the network"
         assert [url for url in page.requests if url.startswith("file:")] == [path.resolve().as_uri()], where
         assert page.complaints == [], where
-        assert page.facts["overflow"] <= 0, f"{where} is {page.facts['overflow']} px too wide: {page.facts['too_wide']}"
-        assert page.facts["too_wide"] == [], where
-        shown = page.facts["plots"]
+        assert facts["overflow"] <= 0, f"{where} is {facts['overflow']} px too wide: {facts['too_wide']}"
+        assert facts["too_wide"] == [], where
+        assert facts["scrolling"] == [], f"{where} hides a part of a table"
+        assert facts["cut_in_plots"] == [], f"{where} cuts words of pictures off"
+        assert facts["faint"] == [], f"{where} has words that hardly differ from what is behind them"
+        assert (facts["background"] < 0.05) == view.dark, where
+        if view.paper:
+            assert facts["closed"] == [], f"{where} leaves out what is closed on the screen"
         for name in pictures:
-            assert any(str(plot).startswith(name) for plot in shown), f"{where} shows no {name}: {shown}"
-        assert page.facts["smallest_type_px"] >= 9, where
-        assert page.facts["tables"], where
-        assert min(page.facts["tables"]) > 1, f"{where} has a table without rows"
-        assert page.facts["dead_anchors"] == [], where
+            assert any(str(plot).startswith(name) for plot in facts["plots"]), f"{where} shows no {name}"
+        assert facts["smallest_type_px"] >= (6.5 if view.paper else 9), where
+        assert facts["tables"], where
+        assert min(facts["tables"]) > 1, f"{where} has a table without rows"
+        assert facts["dead_anchors"] == [], where
+        for file in facts["files"]:
+            assert (path.parent / file).exists(), f"{where} links to {file}, which is not there"
         assert time.monotonic() - began < DEADLINE_S

@@ -18,10 +18,11 @@ enum { UDP_ECHO, UDP_IDENTITY, TCP_LISTEN, FIXED };
 
 static int bound_socket(int type, int port)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-	int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0), one = 1;
+	struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET6, type | SOCK_NONBLOCK, 0), zero = 0, one = 1;
 
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero)); /* IPv4 too, RFC 3493 section 3.7 */
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)))
 		exit(1);
 	return fd;

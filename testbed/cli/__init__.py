@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -53,6 +54,11 @@ def main() -> None:
     """Entry point: errors of ours are printed with the next command to type, never as a trace."""
     try:
         app()
+    except PermissionError as error:
+        what = f"{error.filename}: {error.strerror}"
+        denied = TestbedError("permission-denied", what, next_command=f"sudo chown -R {os.getuid()} {error.filename}")
+        print(f"error: {denied}", file=sys.stderr)
+        sys.exit(denied.exit_code)
     except TestbedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -116,11 +116,13 @@ def remap(
     from testbed.bench.own import machine
     from testbed.bench.remap import MECHANISMS, bench
     from testbed.cli.console import require_root
+    from testbed.cli.handover import handed_over
 
     require_root()
     chosen = [word for word in mechanisms.split(",") if word] or list(MECHANISMS)
     about = machine()
-    rows = bench(experiment, out=out, mechanisms=chosen, repeat=repeat, overrides=overrides or [], say=_say)
+    with handed_over(out):
+        rows = bench(experiment, out=out, mechanisms=chosen, repeat=repeat, overrides=overrides or [], say=_say)
     shown = [{name: value for name, value in row.items() if name != "run"} for row in rows]
     _print({"machine": about, "mechanisms": rows}, as_json=as_json, tables={"by mechanism": shown})
 

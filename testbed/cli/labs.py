@@ -193,6 +193,7 @@ def down(
 ) -> None:
     """Take a lab down, gathering its evidence first; nothing happens if none is up. Needs root."""
     from testbed.cli.console import require_root
+    from testbed.cli.handover import handed_over
     from testbed.lab import namespaces
     from testbed.lab.request import Request
     from testbed.lab.session import GRACE_S, labs
@@ -201,11 +202,12 @@ def down(
     known = labs()
     meant = known if everything or (lab is None and len(known) < 2) else [chosen(lab)]
     for folder in meant:
-        clean = namespaces.terminate(folder, grace_s=GRACE_S)
         try:
             run_dir = Request.load(folder / "request.json").run_dir
         except (OSError, ValueError):
             run_dir = "unknown"
+        with handed_over(*([Path(run_dir)] if run_dir != "unknown" else [])):
+            clean = namespaces.terminate(folder, grace_s=GRACE_S)
         namespaces.remove(folder)
         how = "is down" if clean else "did not end by itself and was killed"
         typer.echo(f"lab {folder.name} {how}; its evidence is in {run_dir}")

@@ -22,7 +22,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.", show_default=False)],
     output: Annotated[
         ReportFormat,
-        typer.Option("--format", help="text: one line a run; json: summary.json; markdown: report.md."),
+        typer.Option("--format", help="text: a few lines a run; json: summary.json; markdown: report.md."),
     ] = ReportFormat.TEXT,
     fail_if: Annotated[
         list[str] | None,
@@ -40,6 +40,8 @@ def report(
     The same raw data gives the same bytes. The exit code is that of the worst run: 0 pass, 10 fail,
     11 error, 12 invalid, 13 skipped.
     """
+    from testbed.cli.handover import handed_over
+    from testbed.measure.reasons import result_lines
     from testbed.report import build_report, build_set_report
     from testbed.report.sets import run_folders
 
@@ -47,23 +49,24 @@ def report(
     if junit is not None and len(folders) != 1:
         raise typer.BadParameter("needs exactly one run", param_hint="--junit")
     codes, summaries = [], []
-    for folder in folders:
-        summary = build_report(folder, fail_if=fail_if or ())
-        codes.append(summary.exit_code)
-        summaries.append(summary.data)
-        if output is ReportFormat.TEXT:
-            typer.echo(f"{summary.verdict.value}: {summary.headline}\n  {folder / 'report.html'}")
-        elif output is ReportFormat.MARKDOWN:
-            typer.echo((folder / "report.md").read_text())
-        if junit is not None:
-            junit.write_text((folder / "junit.xml").read_text())
-    if output is ReportFormat.JSON:
-        shown = summaries[0] if len(summaries) == 1 else summaries
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-    if together is not None:
-        build_set_report(folders, together)
-        if output is ReportFormat.TEXT:
-            typer.echo(f"{len(folders)} runs together\n  {together / 'report.html'}")
+    with handed_over(*folders, *(path for path in (junit, together) if path)):
+        for folder in folders:
+            summary = build_report(folder, fail_if=fail_if or ())
+            codes.append(summary.exit_code)
+            summaries.append(summary.data)
+            if output is ReportFormat.TEXT:
+                typer.echo("\n".join([*result_lines(summary.data), f"  {folder / 'report.html'}"]))
+            elif output is ReportFormat.MARKDOWN:
+                typer.echo((folder / "report.md").read_text())
+            if junit is not None:
+                junit.write_text((folder / "junit.xml").read_text())
+        if output is ReportFormat.JSON:
+            shown = summaries[0] if len(summaries) == 1 else summaries
+            typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        if together is not None:
+            build_set_report(folders, together)
+            if output is ReportFormat.TEXT:
+                typer.echo(f"{len(folders)} runs together\n  {together / 'report.html'}")
     raise typer.Exit(_worst(codes))
 
 

@@ -58,7 +58,9 @@ def run(
     Exit codes: 0 pass, 10 fail, 11 error, 12 invalid, 13 skipped.
     """
     from testbed.cli.console import Progress, command_line, require_root
+    from testbed.cli.handover import handed_over
     from testbed.lab.session import Session, read_study
+    from testbed.measure.reasons import result_lines
     from testbed.measure.summary import METRICS
     from testbed.measure.thresholds import parse
 
@@ -67,7 +69,7 @@ def run(
     study = read_study(experiment, _overrides(overrides, accelerator))
     require_root()
     session = Session(study, out=out, repeat=repeat, cold=cold, fail_if=fail_if or [], command=command_line())
-    with Progress() as progress:
+    with handed_over(session.run_dir, *([junit] if junit else [])), Progress() as progress:
         session.prepare(lambda line: progress.detail("images", line))
         # The report's libraries take a second or two to load: while the lab comes up, not after it.
         threading.Thread(target=importlib.import_module, args=("testbed.report",), daemon=True).start()
@@ -76,12 +78,12 @@ def run(
         from testbed.report import build_report
 
         summary = build_report(session.run_dir)
-    if junit is not None:
-        shutil.copy(session.run_dir / "junit.xml", junit)
+        if junit is not None:
+            shutil.copy(session.run_dir / "junit.xml", junit)
     if output is RunFormat.JSON:
         typer.echo(json.dumps(summary.data, indent=2))
     else:
-        typer.echo(f"{summary.verdict.value}: {summary.headline}")
+        typer.echo("\n".join(result_lines(summary.data)))
         typer.echo(f"report: {session.run_dir / 'report.html'}")
     raise typer.Exit(summary.exit_code)
 
@@ -98,13 +100,14 @@ def up(
     `testbed migrate SITE`, `status`, `inspect`, `exec`, `shell` and `down` work with it.
     """
     from testbed.cli.console import Progress, command_line, require_root
+    from testbed.cli.handover import handed_over
     from testbed.errors import TestbedError
     from testbed.lab.session import Session, read_study
 
     study = read_study(experiment, _overrides(overrides, accelerator))
     require_root()
     session = Session(study, out=out, mode="up", cold=cold, command=command_line())
-    with Progress() as progress:
+    with handed_over(session.run_dir), Progress() as progress:
         session.prepare(lambda line: progress.detail("images", line))
         failure = follow(session, progress)
     if failure is not None:

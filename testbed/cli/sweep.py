@@ -48,6 +48,7 @@ def sweep(
     passed, 10 one failed, 12 one could not be measured.
     """
     from testbed.cli.console import Progress, require_root
+    from testbed.cli.handover import handed_over
     from testbed.lab.session import read_study
     from testbed.lab.sweeps import SweepFolder
     from testbed.report.sweep import sweep_markdown
@@ -56,9 +57,9 @@ def sweep(
     folder_name = out or Path("sweeps") / study.experiment.name
     if study.experiment.sweep is not None:
         require_root()
-    folder = SweepFolder(folder_name.resolve(), study)
-    cells = folder.chosen(only or [])
-    with Progress() as progress:
+    with handed_over(folder_name), Progress() as progress:
+        folder = SweepFolder(folder_name.resolve(), study)
+        cells = folder.chosen(only or [])
         for number, cell in enumerate(cells, 1):
             done = folder.done(cell)
             if done is None or not done.conclusive:

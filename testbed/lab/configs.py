@@ -146,10 +146,14 @@ class Configs:
         return self._agent(f"responder-{node}", "responder", node)
 
     def probers(self, guest: Guest, probes_folder: Path) -> list[AgentSpec]:
-        """The probers, one a flow and direction: at the correspondent, or in the guest."""
+        """The probers, one a flow and direction: at the correspondent, or in an emulated guest.
+
+        A Xen guest has its own prober (`images/guest/prober.c`), of which captures tell.
+        """
         node, eid = self._plan.correspondent.node, self._plan.correspondent.eid.split("/")[0]
         ends = {"to-guest": (node, eid, guest.eid), "from-guest": (guest.name, guest.eid, eid)}
         probes = self._experiment.probes
+        directions = [way for way in probes.directions if way not in probes.captured(self._experiment.substrate)]
         return [
             self._agent(
                 f"prober-{flow}-{direction}",
@@ -162,6 +166,6 @@ class Configs:
                 interval_ms=probes.interval_ms,
                 output=str(probes_folder / f"{flow}-{direction}.jsonl"),
             )
-            for direction in probes.directions
+            for direction in directions
             for flow in probes.flows
         ]

@@ -124,6 +124,8 @@ class Lab:
 
     def _start_agents(self) -> None:
         specs = [self._configs.map_server(), *(self._configs.xtr(site) for site in self.plan.sites)]
+        if "from-guest" in self.experiment.probes.directions:
+            specs.append(self._configs.correspondent_services())
         for spec in specs:
             self._start_agent(spec)
         for agent in self.agents.values():
@@ -144,10 +146,8 @@ class Lab:
     # --- probing
 
     def start_probers(self) -> None:
-        """Start the probers, and what answers those in the guest."""
+        """Start the probers."""
         (self.run_dir / "probes").mkdir(exist_ok=True)
-        if "from-guest" in self.experiment.probes.directions:
-            self._start_agent(self._configs.correspondent_services()).wait_ready(self.experiment.timeouts_s.agents)
         for spec in self._configs.probers(self.guest, self.run_dir / "probes"):
             self._start_agent(spec).wait_ready(self.experiment.timeouts_s.agents)
 

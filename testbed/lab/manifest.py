@@ -111,7 +111,11 @@ def first(
         "hypervisor": None,
         "mechanism": experiment.mechanism,
         "seed": experiment.seed,
-        "probes": {"interval_ms": experiment.probes.interval_ms, "flows": list(experiment.probes.flows)},
+        "probes": {
+            "interval_ms": experiment.probes.interval_ms,
+            "flows": list(experiment.probes.flows),
+            "captured": list(experiment.probes.captured(experiment.substrate)),
+        },
         "baseline_s": experiment.baseline_s,
         "settle_s": experiment.settle_s,
         "sites": {site.name: site.rloc for site in plan.sites},

@@ -156,6 +156,7 @@ class XenLab:
             gateway=guest.gateway,
             memory_mib=guest.memory_mib,
             vcpus=guest.vcpus,
+            prober=self._prober(),
         )
         host = self._fleet.hosts[self._hosts_by_site[guest.site]]
         self._progress(host.name, f"starting {guest.name}")
@@ -163,6 +164,14 @@ class XenLab:
         self._events.emit("guest_created", source=host.name, guest=guest.name, uuid=self._uuid)
         if self._accelerator is not None and self._accelerator.accelerator == "tcg":
             self._rehearse([each for each in self._fleet.hosts.values() if each is not host])
+
+    def _prober(self) -> str:
+        """What the guest's own prober is told (`images/guest/prober.c`); "" if nothing is probed from it."""
+        probes = self._experiment.probes
+        if "from-guest" not in probes.directions:
+            return ""
+        target, interval_ns = self._plan.correspondent.eid.partition("/")[0], round(probes.interval_ms * 1e6)
+        return ",".join([target, str(interval_ns), *probes.flows])
 
     def _rehearse(self, hosts: list[Host]) -> None:
         """Start a guest without an address on the hosts that have run none, beside the start of the real one.

@@ -13,10 +13,11 @@ from testbed.events import Event
 from testbed.measure import validity
 from testbed.measure.bounds import Bound
 from testbed.measure.calibration import Calibration, calibrations
-from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, without_undecided
-from testbed.measure.losses import Fate, ProbeKey, lost_where
+from testbed.measure.gaps import Counts, Excursion, Gap, count, excursion, find_gaps, split_at, without_undecided
+from testbed.measure.losses import Fate, lost_where
 from testbed.measure.model import Interval, Migration, ProbeSeries, ms
-from testbed.measure.phases import Phases, measure_phases
+from testbed.measure.phases import Phases, choose_outage, measure_phases
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.tcp import Connection, connection
 from testbed.measure.timeline import Timeline, build_timeline, with_first_answer
 from testbed.measure.validity import Finding
@@ -41,6 +42,7 @@ class Run:
         bounds: migration index → analytic bound of its remapping.
         fates: probe → where captures saw it last; None if nothing was captured.
         problems: what could not be read of the run's folder.
+        conditions: what its times depend on beside substrate, accelerator and mechanism.
     """
 
     manifest: Mapping[str, Any]
@@ -52,6 +54,7 @@ class Run:
     bounds: Mapping[int, Bound] = field(default_factory=dict)
     fates: Mapping[ProbeKey, Fate] | None = None
     problems: Sequence[str] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class FlowResult:
         counts: of the baseline and the migration's window together.
         baseline: counts of the baseline window; None if there was none.
         excursion: round-trip times against the baseline's; None if not comparable.
+        precopy: the same of what was answered before the suspension (t2); None without t2.
+        after: the same of what was answered after it.
+        outage: the gap that is the migration's outage in this flow; None if none of its probes was lost.
     """
 
     series: ProbeSeries
@@ -75,6 +81,9 @@ class FlowResult:
     counts: Counts
     baseline: Counts | None
     excursion: Excursion | None
+    precopy: Excursion | None
+    after: Excursion | None
+    outage: Gap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +143,8 @@ def primary_first(series: Sequence[ProbeSeries]) -> list[ProbeSeries]:
 
 
 def _migration(run: Run, migration: Migration) -> MigrationResult:
-    flows = tuple(_flow(run, migration, series) for series in primary_first(run.series))
     timeline = build_timeline(migration, run.events)
+    flows = tuple(_flow(run, migration, timeline, series) for series in primary_first(run.series))
     primary = flows[0] if flows else None
     gaps = primary.gaps if primary else ()
     in_window = primary.series.within(migration.window) if primary else None
@@ -146,7 +155,8 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         was_probed=bool(in_window is not None and in_window.was_sent.any()),
         was_answered=bool(primary and primary.series.was_answered.any()),
     )
-    _close_timeline(timeline, phases, primary, ms(run.interval_ns))
+    source = primary.series.name(migration.eid) if primary else "no probe"
+    _close_timeline(timeline, phases, source, ms(run.interval_ns))
     answered_again = None
     if "stuntime" in phases.spans or phases.chosen is not None:
         answered_again = phases.chosen is None or not phases.chosen.is_open
@@ -163,15 +173,14 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
     )
 
 
-def _close_timeline(timeline: Timeline, phases: Phases, primary: FlowResult | None, interval_ms: float) -> None:
+def _close_timeline(timeline: Timeline, phases: Phases, source: str, interval_ms: float) -> None:
     """Add t14 from the gap that was found to be the outage."""
-    source = primary.series.name if primary else "no probe"
     answered_ns = phases.chosen.answered_after_ns if phases.chosen else None
     reason = phases.reasons.get("stuntime", "no probe was lost: there is no first answer after a loss")
     with_first_answer(timeline, answered_ns, source, reason, interval_ms)
 
 
-def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
+def _flow(run: Run, migration: Migration, timeline: Timeline, whole: ProbeSeries) -> FlowResult:
     """What one probe log says of one migration."""
     baseline_window = migration.baseline
     before = whole.within(baseline_window) if baseline_window else None
@@ -181,6 +190,13 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
     window = migration.window
     everything = Interval(baseline_window.start_ns if baseline_window else window.start_ns, window.end_ns)
     gaps = tuple(gap for gap in find_gaps(series) if gap.span(window.end_ns).overlaps(window))
+    inside = series.within(window)
+
+    def risen(part: ProbeSeries) -> Excursion | None:
+        return excursion(before, part, run.interval_ns) if before is not None else None
+
+    suspended_ns = timeline.at("t2")
+    earlier, later = split_at(inside, suspended_ns) if suspended_ns is not None else (None, None)
     return FlowResult(
         series.within(everything),
         undecided,
@@ -188,7 +204,10 @@ def _flow(run: Run, migration: Migration, whole: ProbeSeries) -> FlowResult:
         tuple(None if run.fates is None else lost_where(gap, series, run.fates) for gap in gaps),
         count(series.within(everything), run.interval_ns),
         count(before, run.interval_ns) if before is not None else None,
-        excursion(before, series.within(window), run.interval_ns) if before is not None else None,
+        risen(inside),
+        risen(earlier) if earlier is not None else None,
+        risen(later) if later is not None else None,
+        choose_outage(migration, timeline, gaps),
     )
 
 
@@ -220,19 +239,24 @@ def _findings(run: Run, results: Sequence[MigrationResult]) -> list[Finding]:
     for result in results:
         which = f"migration {result.migration.index}"
         for flow in result.flows:
-            where = f"{which}, {flow.series.name}"
+            where = f"{which}, {flow.series.name(result.migration.eid)}"
             if flow.series.flow == "tcp":  # a broken connection is a result, and sends nothing
                 findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
                 continue
             findings.append(validity.check_baseline(where, flow.baseline, run.expected_loss))
+            if flow.series.captured:
+                findings += validity.check_guests_prober(where, flow.baseline, flow.counts, run.interval_ns)
+                continue
             findings.append(validity.check_lateness(where, flow.counts, run.interval_ns))
             findings.append(validity.check_sent(where, flow.counts))
         if not result.flows:
             findings.append(Finding(f"probes, {which}", "invalid", False, "no probe log was found"))
         findings.append(validity.check_unattributed(which, result.phases.flagged, _share(result.phases)))
-    findings.append(validity.check_captures(run.manifest.get("captures") or ()))
-    findings.append(validity.check_readable(run.problems))
-    findings.append(validity.check_host(run.manifest.get("host") or {}))
+    tell_probes = any(series.captured for series in run.series)
+    findings.append(validity.check_captures(run.manifest.get("captures") or (), tell_probes=tell_probes))
+    findings.append(validity.check_readable(run.problems, tell_probes=tell_probes))
+    host = run.manifest.get("host") or {}
+    findings += [validity.check_host(host), validity.check_load(host)]
     return findings
 
 

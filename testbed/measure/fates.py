@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from testbed.measure.analysis import Analysis, FlowResult, MigrationResult
-from testbed.measure.gaps import Gap, overtaken
-from testbed.measure.losses import Fate, ProbeKey
+from testbed.measure.gaps import Gap, lost_in, overtaken
+from testbed.measure.losses import Fate
 from testbed.measure.model import NEVER, NS_PER_MS, ms
+from testbed.measure.probepackets import ProbeKey
 
 #: So many of a gap's probes are told one by one, half of them from its start and half from its end.
 TOLD_OF_A_GAP = 20
@@ -23,12 +24,13 @@ class ProbeRow:
 
     Attributes:
         migration: its index.
-        flow, direction, seq: which probe.
+        flow, direction, seq: which probe; `seq` is None for one that could not be sent.
         sent_from_t0_ms: when it was sent, or due if it never was, from the request to migrate.
         sent_ns, received_ns: CLOCK_MONOTONIC; None if not sent, not answered.
-        rtt_ms: between the two.
+        kernel_sent_ns: CLOCK_MONOTONIC when the kernel handed it to the device; None without such a stamp.
+        rtt_ms: from `sent_ns` to `received_ns`.
         replies: how many came; more than one is a duplicate.
-        outcome: "answered", "lost", "never sent".
+        outcome: "answered", "lost", "never sent", "unsendable" (its sender was suspended when it was due).
         lost: of a lost one "request" or "reply"; "" if captures do not tell.
         last_seen, last_seen_frame: capture and frame number of the last sighting of a lost one.
         reordered: its reply was overtaken by the reply to a later probe.
@@ -38,10 +40,11 @@ class ProbeRow:
     migration: int
     flow: str
     direction: str
-    seq: int
+    seq: int | None
     sent_from_t0_ms: float
     sent_ns: int | None
     received_ns: int | None
+    kernel_sent_ns: int | None
     rtt_ms: float | None
     replies: int
     outcome: str
@@ -66,6 +69,7 @@ def _flow_rows(result: MigrationResult, flow: FlowResult, fates: Mapping[ProbeKe
     late[series.was_answered] = overtaken(series.where(series.was_answered))
     for at in range(len(series)):
         sent_ns, received_ns, seq = int(series.sent_ns[at]), int(series.received_ns[at]), int(series.seq[at])
+        kernel_ns = int(series.kernel_sent_ns[at])
         is_sent, is_answered = sent_ns != NEVER, sent_ns != NEVER and received_ns != NEVER
         fate = fates.get(ProbeKey(series.flow, series.direction, seq)) or Fate()
         is_lost = is_sent and not is_answered
@@ -75,19 +79,26 @@ def _flow_rows(result: MigrationResult, flow: FlowResult, fates: Mapping[ProbeKe
             migration=migration.index,
             flow=series.flow,
             direction=series.direction,
-            seq=seq,
+            seq=None if seq == NEVER else seq,
             sent_from_t0_ms=ms(moment_ns - migration.window.start_ns),
             sent_ns=sent_ns if is_sent else None,
             received_ns=received_ns if is_answered else None,
+            kernel_sent_ns=kernel_ns if kernel_ns != NEVER else None,
             rtt_ms=ms(received_ns - sent_ns) if is_answered else None,
             replies=int(series.replies[at]),
-            outcome="answered" if is_answered else "lost" if is_lost else "never sent",
+            outcome=_outcome(is_sent, is_answered, is_numbered=seq != NEVER),
             lost=("reply" if fate.reply else "request") if last else "",
             last_seen=last.capture if last else "",
             last_seen_frame=(last.number or None) if last else None,
             reordered=bool(late[at]),
             triangular=fate.is_triangular(migration.source_xtr, migration.destination_xtr),
         )
+
+
+def _outcome(is_sent: bool, is_answered: bool, *, is_numbered: bool) -> str:
+    if is_sent:
+        return "answered" if is_answered else "lost"
+    return "never sent" if is_numbered else "unsendable"
 
 
 def triangular_count(result: MigrationResult, flow: FlowResult, fates: Mapping[ProbeKey, Fate] | None) -> int | None:
@@ -111,9 +122,7 @@ def told_of_gap(
         origin_ns: what `sent_ms` counts from.
     """
     series = flow.series
-    rows = series.was_sent & ~series.was_answered
-    rows &= (series.sent_ns >= gap.first_sent_ns) & (series.sent_ns <= gap.last_sent_ns)
-    places = np.flatnonzero(rows)
+    places = np.flatnonzero(lost_in(gap, series))
     half = TOLD_OF_A_GAP // 2
     if len(places) > TOLD_OF_A_GAP:
         places = np.concatenate([places[:half], places[-half:]])

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.measure.model import NEVER, Interval, Mask, ProbeSeries
+from testbed.measure.model import NEVER, Int64s, Interval, Mask, ProbeSeries
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A maximal run of probes that were sent and not answered.
+    """A maximal run of probes that were not answered: they were sent, or their sender was suspended.
 
     Times are CLOCK_MONOTONIC in nanoseconds, None at either end of the log. The probes before and
     after are the nearest answered ones in the order sent. The answers before and after are the
@@ -24,18 +24,20 @@ class Gap:
 
     Attributes:
         flow, direction: whose probes.
-        first_seq, last_seq: the first and the last lost one.
-        lost: how many were lost.
-        first_sent_ns, last_sent_ns: when these two went out.
+        first_seq, last_seq: the first and the last lost one; None if all of them could not be sent.
+        lost: how many were sent and lost.
+        unsendable: how many were due while their sender was suspended.
+        first_sent_ns, last_sent_ns: when its first and its last probe went out or, if unsendable, were due.
         sent_before_ns, sent_after_ns: of the answered probes on its two sides.
         answered_before_ns, answered_after_ns: the last sign of life before it, and the first after.
     """
 
     flow: str
     direction: str
-    first_seq: int
-    last_seq: int
+    first_seq: int | None
+    last_seq: int | None
     lost: int
+    unsendable: int
     first_sent_ns: int
     last_sent_ns: int
     sent_before_ns: int | None
@@ -106,36 +108,49 @@ def without_undecided(series: ProbeSeries, patience_ns: int) -> tuple[ProbeSerie
 
 
 def find_gaps(series: ProbeSeries) -> list[Gap]:
-    """Every maximal run of unanswered probes, in order. Probes never sent are neither lost nor an answer."""
-    sent = series.where(series.was_sent)
-    lost = ~sent.was_answered
-    if not lost.any():
+    """Every maximal run of unanswered probes, in order.
+
+    Probes never sent are neither lost nor an answer; but those of a sender that is suspended (a guest that probes and
+    is moved) could not be sent because of what is measured, so they are part of the run.
+    """
+    rows = series.where(series.was_sent | series.unsendable)
+    unanswered = ~rows.was_answered
+    if not unanswered.any():
         return []
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], lost, [False])).astype(np.int8)))
-    return [_gap(sent, int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], unanswered, [False])).astype(np.int8)))
+    return [_gap(rows, int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _gap(sent: ProbeSeries, first: int, end: int) -> Gap:
+def _gap(rows: ProbeSeries, first: int, end: int) -> Gap:
     """The gap of rows `first` … `end` - 1, whose neighbours are answered by construction."""
-    before, after = first > 0, end < len(sent)
-    earlier, later = sent.received_ns[:first], sent.received_ns[end:]
+    before, after = first > 0, end < len(rows)
+    earlier, later = rows.received_ns[:first], rows.received_ns[end:]
+    lost = rows.seq[first:end][rows.was_sent[first:end]]
+    moments_ns = rows.moments_ns()
     earlier, later = earlier[earlier != NEVER], later[later != NEVER]
     answered_after_ns = int(later.min()) if after else None
     if answered_after_ns is not None:
         earlier = earlier[earlier <= answered_after_ns]
     return Gap(
-        flow=sent.flow,
-        direction=sent.direction,
-        first_seq=int(sent.seq[first]),
-        last_seq=int(sent.seq[end - 1]),
-        lost=end - first,
-        first_sent_ns=int(sent.sent_ns[first]),
-        last_sent_ns=int(sent.sent_ns[end - 1]),
-        sent_before_ns=int(sent.sent_ns[first - 1]) if before else None,
+        flow=rows.flow,
+        direction=rows.direction,
+        first_seq=int(lost[0]) if len(lost) else None,
+        last_seq=int(lost[-1]) if len(lost) else None,
+        lost=len(lost),
+        unsendable=end - first - len(lost),
+        first_sent_ns=int(moments_ns[first]),
+        last_sent_ns=int(moments_ns[end - 1]),
+        sent_before_ns=int(rows.sent_ns[first - 1]) if before else None,
         answered_before_ns=int(earlier.max()) if len(earlier) else None,
-        sent_after_ns=int(sent.sent_ns[end]) if after else None,
+        sent_after_ns=int(rows.sent_ns[end]) if after else None,
         answered_after_ns=answered_after_ns,
     )
+
+
+def lost_in(gap: Gap, series: ProbeSeries) -> Mask:
+    """Which probes of a log are the lost ones of a gap that was found in it."""
+    inside: Mask = (series.sent_ns >= gap.first_sent_ns) & (series.sent_ns <= gap.last_sent_ns)
+    return series.was_sent & ~series.was_answered & inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,28 +159,37 @@ class Counts:
 
     Attributes:
         due: probes that the schedule asked for.
-        sent, never_sent: those that left, and those that did not.
+        sent, never_sent: those that left, and those that did not though they could have.
+        unsendable: those that were due while their sender was suspended.
         late: sent more than one interval after they were due.
         lateness_p99_ns: 99th percentile of sent - scheduled; None without a sent probe.
+        between_sends_p99_ns: 99th percentile of the time between two that were sent one after the other, unless
+            their sender was suspended between them; None with fewer than two.
         received, lost: sent ones with and without a reply.
         duplicated: answered more than once.
         reordered: replies that came after the reply to a later probe (as RFC 4737 §3 counts packets).
         longest_silence_ns: the longest time between two replies that follow each other: it has
             what was delayed as well as what was lost. None with fewer than two replies.
         naive_ns: (sent - received) × interval, what `ping -q` leads people to say.
+        handover_p50_ns, handover_p99_ns: from the prober's call to the device, by the kernel's transmit stamps:
+            what of a round trip is the machine's. None where the kernel gave no stamp.
     """
 
     due: int
     sent: int
     never_sent: int
+    unsendable: int
     late: int
     lateness_p99_ns: int | None
+    between_sends_p99_ns: int | None
     received: int
     lost: int
     duplicated: int
     reordered: int
     longest_silence_ns: int | None
     naive_ns: int
+    handover_p50_ns: int | None
+    handover_p99_ns: int | None
 
 
 def count(series: ProbeSeries, interval_ns: int) -> Counts:
@@ -174,20 +198,33 @@ def count(series: ProbeSeries, interval_ns: int) -> Counts:
     answered = sent.where(sent.was_answered)
     lateness = sent.sent_ns - sent.scheduled_ns
     arrivals = answered.received_ns[np.argsort(answered.received_ns, kind="stable")]
-    lost = len(sent) - len(answered)
+    lost, unsendable = len(sent) - len(answered), int(series.unsendable.sum())
+    apart_ns = _between_sends(series)
+    handover = (sent.kernel_sent_ns - sent.sent_ns)[sent.kernel_sent_ns != NEVER]
     return Counts(
         due=len(series),
         sent=len(sent),
-        never_sent=len(series) - len(sent),
+        never_sent=len(series) - len(sent) - unsendable,
+        unsendable=unsendable,
         late=int((lateness > interval_ns).sum()),
         lateness_p99_ns=int(np.percentile(lateness, 99)) if len(sent) else None,
+        between_sends_p99_ns=int(np.percentile(apart_ns, 99)) if len(apart_ns) else None,
         received=len(answered),
         lost=lost,
         duplicated=int((answered.replies > 1).sum()),
         reordered=int(overtaken(answered).sum()),
         longest_silence_ns=int(np.diff(arrivals).max()) if len(arrivals) > 1 else None,
         naive_ns=lost * interval_ns,
+        handover_p50_ns=int(np.percentile(handover, 50)) if len(handover) else None,
+        handover_p99_ns=int(np.percentile(handover, 99)) if len(handover) else None,
     )
+
+
+def _between_sends(series: ProbeSeries) -> Int64s:
+    """The times between two probes that were sent one after the other, their sender not suspended between them."""
+    rows = series.where(series.was_sent | series.unsendable)
+    both = rows.was_sent[:-1] & rows.was_sent[1:]
+    return np.diff(rows.sent_ns)[both]
 
 
 def overtaken(answered: ProbeSeries) -> Mask:
@@ -222,3 +259,10 @@ def excursion(baseline: ProbeSeries, window: ProbeSeries, interval_ns: int) -> E
         return None
     p99_ns = int(np.percentile(usual, 99))
     return Excursion(p99_ns, int(seen.max()), int((seen > p99_ns).sum()) * interval_ns)
+
+
+def split_at(window: ProbeSeries, moment_ns: int) -> tuple[ProbeSeries, ProbeSeries]:
+    """The probes answered before a moment, and those answered from it on: one that it held back was held back by it."""
+    answered = window.was_answered
+    before = window.received_ns < moment_ns
+    return window.where(answered & before), window.where(answered & ~before)

@@ -103,7 +103,7 @@ def _of_one(migration: Mapping[str, Any], subject: str, pause: str, summary: Map
     if not outage:
         interval = summary["probe_interval_ms"]
         return f"{subject} moved {route}, and its peer lost no probe: any outage is below {duration(interval)}"
-    parts = rounded_parts([metrics[f"{part}_ms"] for part in PARTS], outage)
+    parts = written_parts([metrics[f"{part}_ms"] for part in PARTS], outage)
     return f"{subject} moved {route}: its peer lost it for {duration(outage)}: {_parts(parts, pause)}"
 
 
@@ -112,17 +112,13 @@ def _parts(parts: Sequence[str], pause: str) -> str:
     return f"{hypervisor} {pause}, {network} the network's remapping, {rest} unattributed"
 
 
-def rounded_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
-    """Write parts in the whole's unit and precision, so that what is read adds up (largest remainders)."""
+def written_parts(parts_ms: Sequence[float], whole_ms: float) -> list[str]:
+    """Write parts in the whole's unit with one digit more, each rounded for itself.
+
+    So they agree with every other place that shows them, and their sum, rounded as the whole is, with the whole.
+    """
     divisor, unit, digits = _precision(whole_ms)
-    step = divisor / 10**digits
-    shares = [part / step for part in parts_ms]
-    floors = [int(share) for share in shares]
-    # From the whole as it is written: rounding it again could go the other way.
-    missing = round(float(f"{whole_ms / divisor:.{digits}f}") * 10**digits) - sum(floors)
-    for index in sorted(range(len(shares)), key=lambda i: floors[i] - shares[i])[: max(0, missing)]:
-        floors[index] += 1
-    return [f"{floor * step / divisor:.{digits}f} {unit}" for floor in floors]
+    return [f"{part / divisor:.{digits + 1}f} {unit}" for part in parts_ms]
 
 
 def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str, Any]) -> str:
@@ -133,7 +129,7 @@ def _of_many(counted: list[Any], subject: str, pause: str, summary: Mapping[str,
         return f"{subject} moved {times}; how long its peer lost it was not measured"
     interval = ""
     if figure["ci95"]:
-        interval = f" (95% interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
+        interval = f" (95 % interval {duration(figure['ci95'][0])} to {duration(figure['ci95'][1])})"
     medians = [summary["statistics"][f"{part}_ms"]["median"] for part in PARTS]
     return (
         f"{subject} moved {times}: its peer lost it for a median of {duration(figure['median'])}{interval}; "

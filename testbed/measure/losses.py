@@ -1,45 +1,21 @@
 """Find out of each probe where its request and its reply were seen last, and so what became of it. Pure.
 
-A probe carries its sequence number behind a mark in its payload, so that it is found in a frame
-whatever encapsulates it. The place at which it was seen last is the last hop that it is known to have
-passed: it was lost behind it, or, of a request at the guest's LAN, the guest did not answer.
+The place at which it was seen last is the last hop that it is known to have passed: it was lost behind it,
+or, of a request at the guest's LAN, the guest did not answer.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from testbed.measure.frames import Frame
-from testbed.measure.gaps import Gap
+from testbed.measure.gaps import Gap, lost_in
 from testbed.measure.model import ProbeSeries
-
-#: What a probe's payload begins with; eight octets of the run follow, then the sequence number, 64 bits.
-PAYLOAD_MARK = b"TBPROBE1"
-_SEQUENCE = struct.Struct("!Q")
-_SEQUENCE_AT = len(PAYLOAD_MARK) + 8
-PAYLOAD_OCTETS = _SEQUENCE_AT + _SEQUENCE.size
-#: Octets of an ICMP echo's and of a UDP header.
-_HEADER = 8
-#: (version, octets of the IP header, where its protocol, source and destination are, octets of an address).
-_IP = ((4, 20, 9, 12, 16, 4), (6, 40, 6, 8, 24, 16))
-#: Whoever asks by UDP asks here (RFC 862), and is answered from here.
-_ECHO_PORT = (7).to_bytes(2, "big")
-_FLOWS = {1: "icmp", 58: "icmp", 17: "udp"}
-#: Types of an echo request and reply (RFC 792, RFC 4443 §4).
-_REQUESTS, _REPLIES = {8, 128}, {0, 129}
-
-
-class ProbeKey(NamedTuple):
-    """Which probe: its flow, the direction of its request, its number."""
-
-    flow: str
-    direction: str
-    seq: int
+from testbed.measure.probepackets import FLOWS, ProbeKey, probe_packet
 
 
 class Sighting(NamedTuple):
@@ -95,11 +71,13 @@ class LossFinder:
     Attributes:
         eids: the guests' addresses.
         cores: (node, interface) of each capture at an xTR's core side → the xTR.
+        unlogged: directions whose probes no sender logged: whatever is seen of them was sent.
         fates: of every probe that was sent.
     """
 
     eids: frozenset[bytes]
     cores: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    unlogged: Collection[str] = ()
     fates: dict[ProbeKey, Fate] = field(default_factory=dict)
 
     @classmethod
@@ -108,64 +86,39 @@ class LossFinder:
         series: Iterable[ProbeSeries],
         eids: Iterable[str],
         cores: Mapping[tuple[str, str], str] | None = None,
+        unlogged: Collection[str] = (),
     ) -> LossFinder:
-        """Prepare for the probes of some logs."""
-        finder = cls(frozenset(ip_address(eid).packed for eid in eids), cores or {})
+        """Prepare for the probes of some logs, and for those of some directions that have none."""
+        finder = cls(frozenset(ip_address(eid).packed for eid in eids), cores or {}, unlogged)
         for log in series:
-            if log.flow in _FLOWS.values():
+            if log.flow in FLOWS:
                 for seq in log.seq[log.was_sent]:
                     finder.fates[ProbeKey(log.flow, log.direction, int(seq))] = Fate()
         return finder
 
     def see(self, frame: Frame, mono_ns: int) -> None:
         """Take a captured frame into account; frames may come in any order."""
-        at = frame.data.find(PAYLOAD_MARK)
-        if at < 0 or len(frame.data) < at + _SEQUENCE_AT + _SEQUENCE.size:
-            return
-        (seq,) = _SEQUENCE.unpack_from(frame.data, at + _SEQUENCE_AT)
-        packet = self._packet(frame.data, at - _HEADER)
+        packet = probe_packet(frame.data, self.eids)
         if packet is None:
             return
-        flow, direction, is_request = packet
-        fate = self.fates.get(ProbeKey(flow, direction, seq))
+        if packet.key.direction in self.unlogged:
+            self.fates.setdefault(packet.key, Fate())
+        fate = self.fates.get(packet.key)
         if fate is None:
             return
         seen = Sighting(mono_ns, f"{frame.node}-{frame.interface}", frame.number)
-        if is_request:
+        if packet.is_request:
             fate.request = seen if fate.request is None else max(fate.request, seen)
         else:
             fate.reply = seen if fate.reply is None else max(fate.reply, seen)
         carrier = self.cores.get((frame.node, frame.interface))
-        if carrier and is_request == (direction == "to-guest") and carrier not in fate.carriers:
+        is_towards_guest = packet.is_request == (packet.key.direction == "to-guest")
+        if carrier and is_towards_guest and carrier not in fate.carriers:
             fate.carriers += (carrier,)
-
-    def _packet(self, data: bytes, header_at: int) -> tuple[str, str, bool] | None:
-        """(flow, direction, whether it is the request) of the probe whose ICMP or UDP header is there."""
-        for version, octets, protocol_at, source_at, destination_at, size in _IP:
-            start = header_at - octets
-            if start < 0 or data[start] >> 4 != version:
-                continue
-            flow = _FLOWS.get(data[start + protocol_at])
-            to_guest = data[start + destination_at : start + destination_at + size] in self.eids
-            from_guest = data[start + source_at : start + source_at + size] in self.eids
-            if flow is None or to_guest == from_guest:
-                continue
-            return self._roles(flow, data[header_at : header_at + _HEADER], to_guest)
-        return None
-
-    def _roles(self, flow: str, header: bytes, to_guest: bool) -> tuple[str, str, bool] | None:
-        if flow == "icmp" and header[0] in _REQUESTS | _REPLIES:
-            is_request = header[0] in _REQUESTS
-        elif flow == "udp" and _ECHO_PORT in (header[:2], header[2:4]):
-            is_request = header[2:4] == _ECHO_PORT
-        else:
-            return None
-        return flow, "to-guest" if is_request == to_guest else "from-guest", is_request
 
 
 def lost_where(gap: Gap, series: ProbeSeries, fates: Mapping[ProbeKey, Fate]) -> dict[str, int]:
     """How many probes of a gap were lost where, the most frequent place first."""
-    rows = series.was_sent & (series.sent_ns >= gap.first_sent_ns) & (series.sent_ns <= gap.last_sent_ns)
-    keys: Sequence[ProbeKey] = [ProbeKey(gap.flow, gap.direction, int(seq)) for seq in series.seq[rows]]
+    keys: Sequence[ProbeKey] = [ProbeKey(gap.flow, gap.direction, int(seq)) for seq in series.seq[lost_in(gap, series)]]
     places = Counter(fates[key].words for key in keys if key in fates)
     return dict(sorted(places.items(), key=lambda item: (-item[1], item[0])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -45,9 +45,12 @@ class Interval(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """One row of a probe log (docs/reference/interfaces.md, "Probes")."""
+    """One row of a probe log (docs/reference/interfaces.md, "Probes").
 
-    seq: int
+    `seq` is None for one that was due while its sender was suspended, and so never got a number.
+    """
+
+    seq: int | None
     scheduled_ns: int
     sent_ns: int | None
     received_ns: int | None
@@ -64,7 +67,9 @@ class ProbeSeries:
         direction: "to-guest" (the correspondent asks) or "from-guest".
         seq, scheduled_ns, sent_ns, received_ns, replies, kernel_sent_ns: columns of one length; NEVER in
             `sent_ns` is a probe that was due and not sent, in `received_ns` one without reply, in
-            `kernel_sent_ns` one of which the kernel did not say when the device got it.
+            `kernel_sent_ns` one of which the kernel did not say when the device got it, in `seq` one that
+            could not be sent because its sender was suspended.
+        captured: made of captures (`testbed.measure.captured`), its sender having kept no log.
     """
 
     flow: str
@@ -75,11 +80,12 @@ class ProbeSeries:
     received_ns: Int64s
     replies: Int64s
     kernel_sent_ns: Int64s
+    captured: bool = False
 
     @classmethod
-    def of(cls, flow: str, direction: str, probes: Iterable[Probe]) -> ProbeSeries:
+    def of(cls, flow: str, direction: str, probes: Iterable[Probe], *, captured: bool = False) -> ProbeSeries:
         """Put rows into columns, sorted by when they were due."""
-        rows = sorted(probes, key=lambda probe: (probe.scheduled_ns, probe.seq))
+        rows = sorted(probes, key=lambda probe: (probe.scheduled_ns, NEVER if probe.seq is None else probe.seq))
 
         def column(values: Iterable[int | None]) -> Int64s:
             return np.array([NEVER if value is None else value for value in values], dtype=np.int64)
@@ -93,21 +99,27 @@ class ProbeSeries:
             column(row.received_ns for row in rows),
             column(row.replies for row in rows),
             column(row.kernel_sent_ns for row in rows),
+            captured,
         )
 
     def __len__(self) -> int:
         return len(self.seq)
 
-    @property
-    def name(self) -> str:
-        """How the report names it: "icmp to-guest"."""
-        return f"{self.flow} {self.direction}"
+    def name(self, eid: str) -> str:
+        """How reports name it for a guest with this EID."""
+        return flow_name(self.flow, self.direction, eid)
 
     @property
     def was_sent(self) -> Mask:
         """Which probes left at all."""
         sent: Mask = self.sent_ns != NEVER
         return sent
+
+    @property
+    def unsendable(self) -> Mask:
+        """Which probes were due while their sender was suspended."""
+        suspended: Mask = self.seq == NEVER
+        return suspended
 
     @property
     def was_answered(self) -> Mask:
@@ -120,16 +132,25 @@ class ProbeSeries:
         answered = self.was_answered
         return self.received_ns[answered] - self.sent_ns[answered]
 
+    def moments_ns(self) -> Int64s:
+        """When each probe was sent or, if it never was, due."""
+        return np.where(self.was_sent, self.sent_ns, self.scheduled_ns)
+
     def where(self, mask: Mask) -> ProbeSeries:
         """The rows that a mask selects."""
-        columns = (
-            self.seq, self.scheduled_ns, self.sent_ns, self.received_ns, self.replies, self.kernel_sent_ns,
-        )  # fmt: skip
-        return ProbeSeries(self.flow, self.direction, *(column[mask] for column in columns))
+        return replace(
+            self,
+            seq=self.seq[mask],
+            scheduled_ns=self.scheduled_ns[mask],
+            sent_ns=self.sent_ns[mask],
+            received_ns=self.received_ns[mask],
+            replies=self.replies[mask],
+            kernel_sent_ns=self.kernel_sent_ns[mask],
+        )
 
     def within(self, window: Interval) -> ProbeSeries:
         """The probes sent (or, if never sent, due) inside a window, its end excluded."""
-        moment = np.where(self.was_sent, self.sent_ns, self.scheduled_ns)
+        moment = self.moments_ns()
         return self.where((moment >= window.start_ns) & (moment < window.end_ns))
 
 
@@ -155,6 +176,7 @@ class Migration:
         failed_checks: what was not as it must be after it: names of checks.
         verification: what was looked at after it: `checks` (name → bool), and as evidence `mapping` (RLOCs),
             `placement` (`before`, `after`: host → what runs there), `identity` (`before`, `after`).
+        has_precopy: whether memory is copied before the suspension; not of an emulated guest.
     """
 
     index: int
@@ -178,6 +200,7 @@ class Migration:
     error: str = ""
     failed_checks: tuple[str, ...] = ()
     verification: Mapping[str, Any] | None = None
+    has_precopy: bool = True
 
 
 def same_address(value: Any, address: str) -> bool:
@@ -191,3 +214,9 @@ def same_address(value: Any, address: str) -> bool:
     except ValueError:
         return str(value) == address
     return found == wanted and length in ("", str(found.max_prefixlen))
+
+
+def flow_name(flow: str, direction: str, eid: str) -> str:
+    """How reports name a flow: "icmp to-guest"; what is `icmp` in logs is ICMPv6 (RFC 4443) towards an IPv6 EID."""
+    protocol = "icmpv6" if flow == "icmp" and ip_address(eid).version == 6 else flow
+    return f"{protocol} {direction}"

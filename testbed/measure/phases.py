@@ -22,12 +22,16 @@ UNATTRIBUTED_FLAG = 0.10
 #: network has nothing to go by. `vm_downtime` alone is what hypervisors report.
 HYPERVISOR_PARTS = ("vm_downtime", "reconnection")
 
-PHASES = ("detection", "registration", "notification", "resolution", "installation")
+PHASES = ("detection", "registration", "notification", "timer_wait", "resolution", "installation")
+
+#: mechanism → what its ITR waits for, since nobody tells it anything: from when the Map-Server would give the new
+#: mapping (t8) until the ITR asks (t10).
+TIMERS = {"ttl": "its entry's TTL", "rloc-probe": "its next RLOC-probe"}
 
 #: mechanism → the mark at which the notification of the correspondent's ITR begins. `smr-old-xtr` waits
 #: for the old xTR to be told; the Map-Server's own mechanisms begin with its entry; the new xTR
 #: begins as soon as it has detected the EID, or, where its packets carry the map-version, as soon as its
-#: registration's acknowledgement has given it one. Nobody tells an ITR that waits for its TTL.
+#: registration's acknowledgement has given it one. Nobody tells an ITR that waits for a timer (TIMERS).
 NOTIFIED_FROM = {
     "smr-old-xtr": "t9",
     "smr-map-server": "t8",
@@ -142,6 +146,8 @@ def measure_phases(
     notified = _notification_marks(migration, timeline, phases)
     if notified is not None:
         spans["notification"] = notified
+    if _waited_for_a_timer(migration, timeline, phases):
+        spans["timer_wait"] = "t8", "t10"
     for name, (start, end) in spans.items():
         _measure(phases, timeline, name, start, end)
     if "t10" not in timeline.marks and "t11" in timeline.marks:
@@ -162,6 +168,18 @@ def _notification_marks(migration: Migration, timeline: Timeline, phases: Phases
     t11 = timeline.marks.get("t11")
     published = t11 is not None and t11.kind == "publication_received"
     return start, "t11" if published else "t10"
+
+
+def _waited_for_a_timer(migration: Migration, timeline: Timeline, phases: Phases) -> bool:
+    """Whether what made the ITR ask was a timer; else why not."""
+    if migration.mechanism not in TIMERS:
+        told = f"with {migration.mechanism} the ITR is told" if migration.mechanism else "no mechanism"
+        phases.reasons["timer_wait"] = f"not applicable: {told}"
+    elif migration.mechanism == "ttl" and "t10" in timeline.marks and not timeline.entry_expired:
+        phases.reasons["timer_wait"] = f"{migration.correspondent_itr} asked though its entry had not expired"
+    else:
+        return True
+    return False
 
 
 def _measure(phases: Phases, timeline: Timeline, name: str, start: str, end: str) -> None:
@@ -220,6 +238,9 @@ def _attribute(phases: Phases, timeline: Timeline) -> None:
         return
     hypervisor = [phases.spans[name] for name in HYPERVISOR_PARTS if name in phases.spans]
     network = [phases.spans[name] for name in PHASES if name in phases.spans]
+    wait = phases.spans.get("timer_wait")
+    if wait is not None and wait.end_ns > phases.outage.end_ns:
+        network.remove(wait)  # the peer did not wait for it: the old xTR sent its packets on
     phases.hypervisor_ns = _covered_ns(phases.outage, hypervisor)
     attributed_ns = _covered_ns(phases.outage, hypervisor + network)
     phases.network_ns = attributed_ns - phases.hypervisor_ns

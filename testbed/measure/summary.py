@@ -11,31 +11,44 @@ from testbed.measure.analysis import Analysis, FlowResult, MigrationResult, Rand
 from testbed.measure.fates import told_of_gap, triangular_count
 from testbed.measure.gaps import Gap
 from testbed.measure.headline import headline
-from testbed.measure.losses import Fate, ProbeKey
+from testbed.measure.losses import Fate
+from testbed.measure.marks import Mark
 from testbed.measure.model import Migration, ms
 from testbed.measure.phases import PHASES
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.statistics import describe, wilson
+from testbed.measure.tcp import broken, longest_stall_ms
 from testbed.measure.thresholds import evaluate, parse
-from testbed.measure.timeline import Mark, Timeline
+from testbed.measure.timeline import Timeline
 from testbed.measure.validity import invalidates
 from testbed.measure.verdict import Verdict, outcome_verdict, run_verdict
 
 SCHEMA_VERSION = 1
 
+#: How round-trip times rose: in the whole window, before the suspension (pre-copy), after it.
+EXCURSIONS = (
+    "highest_rtt", "above_baseline_p99",
+    "highest_rtt_precopy", "above_baseline_p99_precopy", "highest_rtt_after_t2", "above_baseline_p99_after_t2",
+)  # fmt: skip
 #: Metrics in milliseconds that statistics are made of, in the report's order.
 TIMES = (
     "stuntime_ms", "vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "unattributed_ms",
     "hypervisor_part_ms", "network_part_ms", "migration_time_ms", "stuntime_by_send_ms", "gaps_total_ms",
-    "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "both_sites_ms", "naive_outage_ms",
+    "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "both_sites_ms", "naive_outage_ms",
+    "tcp_longest_stall_ms",
 )  # fmt: skip
 #: Those of them that come from the probes alone.
 PROBED = (
-    "gaps_total_ms", "longest_silence_ms", "highest_rtt_ms", "above_baseline_p99_ms", "naive_outage_ms",
+    "gaps_total_ms", "longest_silence_ms", *(f"{name}_ms" for name in EXCURSIONS), "naive_outage_ms",
 )  # fmt: skip
-COUNTS = (
+#: Counts of the probes of the flow that the outage is measured in.
+PROBE_COUNTS = (
     "probes_sent", "probes_lost", "probes_duplicated", "probes_reordered", "probes_late",
     "probes_never_sent",
 )  # fmt: skip
+COUNTS = (*PROBE_COUNTS, "tcp_broken")
+#: Where the times of a flow's probes come from: their sender's own log, or captures at the taps of its hosts.
+PROBER, CAPTURED = "prober", "captures"
 #: Everything that a --fail-if expression may name.
 METRICS = frozenset((*TIMES, *COUNTS, *(f"{phase}_ms" for phase in PHASES)))
 
@@ -84,13 +97,14 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
     manifest = analysis.run.manifest
     migrations = [migration_summary(result, analysis.run.fates) for result in analysis.migrations]
     statistics = statistics_of(migrations, rng)
-    thresholds = [evaluate(parse(expression, METRICS), statistics) for expression in fail_if]
+    of = len(counted(migrations))
+    thresholds = [evaluate(parse(expression, METRICS), statistics, of) for expression in fail_if]
     invalid = invalidates(analysis.findings)
     verdict = run_verdict(
         [result.verdict for result in analysis.migrations],
         outcome_verdict(manifest.get("outcome")),
         invalid=bool(invalid),
-        threshold_failed=any(outcome.holds for outcome in thresholds),
+        thresholds=[outcome.holds for outcome in thresholds],
     )
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -103,6 +117,7 @@ def summarise(analysis: Analysis, rng: Randomness, fail_if: Sequence[str] = ()) 
         "hypervisor": manifest.get("hypervisor"),
         "mechanism": manifest.get("mechanism"),
         "probe_interval_ms": ms(analysis.run.interval_ns) if analysis.run.interval_ns else None,
+        "conditions": dict(analysis.run.conditions),
         "migrations": migrations,
         "statistics": statistics,
         "success": success_of(migrations),
@@ -130,6 +145,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
         "destination": migration.destination_site,
         "error": _error(migration),
         "origin": {"label": label, "mono_ns": origin_ns},
+        "window": migration.window._asdict(),
         "metrics": metrics,
         "phases_ms": {name: phases.length_ms(name) for name in PHASES},
         "phases_between": {name: list(ends) for name, ends in sorted(phases.between.items())},
@@ -163,7 +179,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
 
 def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
     """The figures, and why those that are null are."""
-    phases, primary = result.phases, result.primary
+    phases, primary, timeline = result.phases, result.primary, result.timeline
     reasons = {f"{name}_ms" if name not in PHASES else name: why for name, why in phases.reasons.items()}
     metrics: dict[str, Any] = {
         "migration_time_ms": phases.length_ms("migration_time"),
@@ -176,15 +192,16 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
         "network_part_ms": _ms(phases.network_ns),
         "stuntime_by_send_ms": _ms(phases.outage_by_send_ns),
         "both_sites_ms": _ms(result.both_sites_ns),
+        "tcp_longest_stall_ms": longest_stall_ms(result.connections),
+        "tcp_broken": broken(result.connections),
     }
     if primary is not None:
-        counts, rise = primary.counts, primary.excursion
+        counts = primary.counts
         closed = [gap.length_ns for gap in primary.gaps]
         metrics |= {
             "gaps_total_ms": None if None in closed else ms(sum(length or 0 for length in closed)),
             "longest_silence_ms": _ms(counts.longest_silence_ns),
-            "highest_rtt_ms": _ms(rise.highest_ns if rise else None),
-            "above_baseline_p99_ms": _ms(rise.above_ns if rise else None),
+            **_excursions(primary),
             "naive_outage_ms": ms(counts.naive_ns),
             "probes_sent": counts.sent,
             "probes_lost": counts.lost,
@@ -194,19 +211,32 @@ def _metrics(result: MigrationResult) -> tuple[dict[str, Any], dict[str, str]]:
             "probes_never_sent": counts.never_sent,
         }
     else:
-        metrics |= dict.fromkeys((*PROBED, *COUNTS))
+        metrics |= dict.fromkeys((*PROBED, *PROBE_COUNTS))
     fallbacks = {
         "both_sites_ms": "needs t5 and t9",
         "gaps_total_ms": "a gap has no end, or no beginning",
         "longest_silence_ms": "fewer than two replies",
-        "highest_rtt_ms": "no reply in the baseline, or none after it",
-        "above_baseline_p99_ms": "no reply in the baseline, or none after it",
+        **{f"{name}_ms": "no reply in the baseline, or none in this part of the window" for name in EXCURSIONS},
     }
+    if timeline.at("t2") is None:
+        fallbacks |= {f"{name}_ms": "needs t2" for name in EXCURSIONS[2:]}
+    tcp_why = "a connection had too few answers to say" if result.connections else "no TCP connection was probed"
+    reasons |= {name: tcp_why for name in ("tcp_longest_stall_ms", "tcp_broken") if metrics[name] is None}
     outage_why = phases.reasons.get("stuntime", "the outage was not measured")
     for name, value in metrics.items():
         if value is None and name not in reasons:
             reasons[name] = fallbacks.get(name, outage_why) if primary else "no probe log was found"
     return metrics, {name: why for name, why in reasons.items() if metrics.get(name) is None}
+
+
+def _excursions(flow: FlowResult) -> dict[str, float | None]:
+    """EXCURSIONS of a flow, in their order."""
+    figures = [
+        figure
+        for rise in (flow.excursion, flow.precopy, flow.after)
+        for figure in ((_ms(rise.highest_ns), _ms(rise.above_ns)) if rise else (None, None))
+    ]
+    return {f"{name}_ms": figure for name, figure in zip(EXCURSIONS, figures, strict=True)}
 
 
 def _ms(ns: int | None) -> float | None:
@@ -223,6 +253,7 @@ def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: 
         "length_by_send_ms": _ms(gap.length_by_send_ns),
         "at_least_ms": ms(gap.at_least_ns),
         "lost": gap.lost,
+        "unsendable": gap.unsendable,
         "first_seq": gap.first_seq,
         "last_seq": gap.last_seq,
         "open": gap.is_open,
@@ -234,9 +265,12 @@ def _gap(gap: Gap, places: dict[str, int] | None, origin_ns: int, *, is_outage: 
 def _flow(flow: FlowResult) -> dict[str, Any]:
     """One entry of `probes`."""
     counts, rise = flow.counts, flow.excursion
+    numbers = flow.series.seq[~flow.series.unsendable]
     return {
         "flow": flow.series.flow,
         "direction": flow.series.direction,
+        "first_seq": int(numbers.min()) if len(numbers) else None,
+        "last_seq": int(numbers.max()) if len(numbers) else None,
         "due": counts.due,
         "sent": counts.sent,
         "received": counts.received,
@@ -245,8 +279,14 @@ def _flow(flow: FlowResult) -> dict[str, Any]:
         "reordered": counts.reordered,
         "late": counts.late,
         "never_sent": counts.never_sent,
+        "unsendable": counts.unsendable,
         "undecided": flow.undecided,
         "lateness_p99_ms": _ms(counts.lateness_p99_ns),
+        "handover_p50_ms": _ms(counts.handover_p50_ns),
+        "handover_p99_ms": _ms(counts.handover_p99_ns),
+        "between_sends_p99_ms": _ms(counts.between_sends_p99_ns),
+        "stamps": CAPTURED if flow.series.captured else PROBER,
+        "stuntime_ms": _outage_ms(flow),
         "longest_silence_ms": _ms(counts.longest_silence_ns),
         "naive_outage_ms": ms(counts.naive_ns),
         "gaps": len(flow.gaps),
@@ -255,6 +295,13 @@ def _flow(flow: FlowResult) -> dict[str, Any]:
         "baseline_rtt_p99_ms": _ms(rise.baseline_p99_ns if rise else None),
         "highest_rtt_ms": _ms(rise.highest_ns if rise else None),
     }
+
+
+def _outage_ms(flow: FlowResult) -> float | None:
+    """The migration's outage as one flow saw it; None if it has no end, or nothing was sent, or TCP made up for it."""
+    if flow.series.flow == "tcp" or not flow.counts.sent:
+        return None
+    return 0.0 if flow.outage is None else _ms(flow.outage.length_ns)
 
 
 def _events(timeline: Timeline, origin_ns: int) -> list[dict[str, Any]]:

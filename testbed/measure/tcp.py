@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from testbed.events import Event
-from testbed.measure.losses import PAYLOAD_OCTETS
 from testbed.measure.model import Migration, ProbeSeries, ms
+from testbed.measure.probepackets import PAYLOAD_OCTETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Connection:
     Attributes:
         direction: who connected: "to-guest" is the correspondent.
         survived: whether it carried data throughout; None if it did not bring the last answers in time to say.
-        longest_stall_ms: the longest time in which nothing came back; None with fewer than two answers.
+        longest_stall_ms: the longest time in which nothing came back, the end of the window being the end of a silence
+            that none is known to have followed; None without an answer.
         bytes_in_order: that came back in the order sent, in the window.
         error: of the connection that broke; "" if none did.
     """
@@ -56,6 +57,8 @@ def connection(series: ProbeSeries, migration: Migration, events: Sequence[Event
     survived: bool | None = not broken
     if not broken and (not len(answered) or answered.seq[-1] < _last_due(inside, window.end_ns)):
         survived = None
+    if not survived and len(arrivals):
+        arrivals = np.append(arrivals, window.end_ns)
     return Connection(
         direction=series.direction,
         survived=survived,
@@ -63,6 +66,18 @@ def connection(series: ProbeSeries, migration: Migration, events: Sequence[Event
         bytes_in_order=len(answered) * PAYLOAD_OCTETS,
         error=str(broken[0].fields.get("error", "")) if broken else "",
     )
+
+
+def longest_stall_ms(connections: Sequence[Connection]) -> float | None:
+    """The longest stall of any; None without a connection, or where one is not known: it may be the longest."""
+    stalls = [one.longest_stall_ms for one in connections if one.longest_stall_ms is not None]
+    return max(stalls) if stalls and len(stalls) == len(connections) else None
+
+
+def broken(connections: Sequence[Connection]) -> int | None:
+    """How many broke; None without a connection, or if of one that has not broken it is not known."""
+    outcomes = [one.survived for one in connections]
+    return None if not outcomes or None in outcomes else outcomes.count(False)
 
 
 def _last_due(inside: ProbeSeries, end_ns: int) -> int:

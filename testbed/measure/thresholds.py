@@ -144,23 +144,29 @@ def _comparison(expression: str, tokens: list[tuple[str, str, int]], metrics: fr
     return Comparison(metric, statistic or "max", sign, float(number), column)
 
 
-def evaluate(threshold: Threshold, statistics: Mapping[str, Mapping[str, Any] | None]) -> Outcome:
+def evaluate(threshold: Threshold, statistics: Mapping[str, Mapping[str, Any] | None], migrations: int) -> Outcome:
     """Evaluate an expression on a summary's statistics.
 
-    A figure that was not measured decides nothing: `holds` is None, which fails no run in silence and
-    passes none (the caller shows it).
+    A figure that was not measured decides nothing: `holds` is None, which makes the run INVALID. Where only some
+    migrations have it, those may fail the run and cannot pass it. `n` is always known.
 
     Args:
         threshold: of `parse`.
         statistics: metric → its entry in summary.json.
+        migrations: how many of them the statistics should be of.
     """
     result: bool | None = None
     details = []
     for index, item in enumerate(threshold.comparisons):
-        value = _value(statistics.get(item.metric), item.statistic)
-        words = "not measured" if value is None else f"{value:g}"
-        details.append(f"{item.metric}.{item.statistic} = {words}")
+        entry = statistics.get(item.metric)
+        value = _value(entry, item.statistic)
         holds = None if value is None else OPERATORS[item.operator](value, item.number)
+        words = _missing(entry, item.statistic) if value is None else f"{value:g}"
+        measured = entry["n"] if entry else 0
+        if value is not None and item.statistic != "n" and measured < migrations:
+            words += f" of {measured} of {migrations} migrations, not measured in the others"
+            holds = holds or None
+        details.append(f"{item.metric}.{item.statistic} = {words}")
         if index == 0:
             result = holds
         else:
@@ -171,12 +177,18 @@ def evaluate(threshold: Threshold, statistics: Mapping[str, Mapping[str, Any] | 
 def _value(entry: Mapping[str, Any] | None, statistic: str) -> float | None:
     """One statistic of a metric; None if it was not measured."""
     if entry is None:
-        return None
+        return 0.0 if statistic == "n" else None
     if statistic.startswith("ci95_"):
         interval = entry.get("ci95")
         return None if interval is None else float(interval[statistic == "ci95_high"])
     value = entry.get(statistic)
     return None if value is None else float(value)
+
+
+def _missing(entry: Mapping[str, Any] | None, statistic: str) -> str:
+    """That a statistic was not measured, and why if its metric was."""
+    why = (entry or {}).get("reasons", {}).get(statistic.partition("_")[0])
+    return f"not measured ({why})" if why else "not measured"
 
 
 def _join(word: str, left: bool | None, right: bool | None) -> bool | None:

@@ -8,59 +8,19 @@ sources saw the same thing all are kept, with their difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from testbed.events import TIMELINE, Event
-from testbed.measure.model import NS_PER_MS, Migration, ms, same_address
+from testbed.measure.marks import Mark, choose, mark_of, with_other
+from testbed.measure.model import Migration, same_address
+
+#: Kind of an event that a capture makes of a control message: `says` the kind that an agent's word on it has.
+CAPTURED = "control_captured"
 
 #: label → (kind, who says it), from the contract of events.
 LABELS = {label: (kind, who) for label, kind, who in TIMELINE}
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """Another source's word on the same mark.
-
-    Attributes:
-        kind, source, via: of its event.
-        mono_ns: what it says.
-        difference_ms: its time minus the mark's.
-        note: why it was not taken.
-    """
-
-    kind: str
-    source: str
-    via: str
-    mono_ns: int
-    difference_ms: float
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One of t0 … t14.
-
-    Attributes:
-        label: "t2".
-        kind, source, via: of the event that it was taken from; `via` is "" where only one way exists.
-        mono_ns: CLOCK_MONOTONIC.
-        uncertainty_ms: how far off the source may be; None if it does not say.
-        others: what other sources say.
-    """
-
-    label: str
-    kind: str
-    source: str
-    via: str
-    mono_ns: int
-    uncertainty_ms: float | None
-    others: tuple[Other, ...] = ()
-
-    @property
-    def uncertainty_ns(self) -> int:
-        """The uncertainty for arithmetic; unknown counts as none."""
-        return round((self.uncertainty_ms or 0.0) * NS_PER_MS)
 
 
 @dataclass(slots=True)
@@ -70,10 +30,12 @@ class Timeline:
     Attributes:
         marks: by label, only those that were seen.
         missing: label → why there is none.
+        entry_expired: whether the ITR's map-cache entry had expired before it asked (t10).
     """
 
     marks: dict[str, Mark] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    entry_expired: bool = False
 
     def at(self, label: str) -> int | None:
         """When a mark was, CLOCK_MONOTONIC in nanoseconds; None if it was not seen."""
@@ -91,6 +53,20 @@ class Timeline:
             self.missing[label] = reason
         else:
             self.marks[label] = mark
+
+
+#: What an ITR asks by and is answered by: an RLOC-probe is a Map-Request too (RFC 9301 §5.3, P-bit).
+QUESTIONS, ANSWERS = ("map_request_sent", "rloc_probe_sent"), ("map_reply_received", "rloc_probe_answered")
+#: What a capture calls a probe, its answer and a publication (a Map-Notify, RFC 9437).
+IN_CAPTURES = {
+    "rloc_probe_sent": "map_request_sent",
+    "rloc_probe_answered": "map_reply_received",
+    "publication_received": "map_notify_received",
+}
+
+
+#: Why an emulated guest has no t1.
+NO_PRECOPY = "not applicable: an emulated guest has no memory to copy"
 
 
 class _Finder:
@@ -170,14 +146,15 @@ def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
     """t0 … t4: what the orchestrator, the hosts and the captures on the sites' LANs say."""
     index = find.migration.index
     requested = find.all("migration_requested", keep=lambda e: e.fields.get("index", index) == index)
-    timeline.put("t0", _choose("t0", requested), "no migration_requested event")
+    timeline.put("t0", choose("t0", requested), "no migration_requested event")
     precopy = find.all("precopy_started", keep=find.of_guest)
-    timeline.put("t1", _choose("t1", precopy), "the source host reported no precopy_started")
+    why = "no stream to the destination host was captured" if find.migration.has_precopy else NO_PRECOPY
+    timeline.put("t1", choose("t1", precopy), why)
 
     suspended = find.all("guest_suspended", keep=find.of_guest)
     resumed = find.all("guest_resumed", keep=find.of_guest)
     first_frames = find.all("guest_first_frame", keep=find.of_guest)
-    first_frame = _choose("t4", first_frames)
+    first_frame = choose("t4", first_frames)
     # Frames at the source after the first one at the destination are somebody's echo, not the guest.
     last_frames = find.all(
         "guest_last_frame",
@@ -186,12 +163,12 @@ def _hypervisor_marks(find: _Finder, timeline: Timeline) -> None:
     timeline.put("t4", first_frame, "no frame of the guest was seen on the destination's LAN")
     timeline.put(
         "t2",
-        _bounded_below(_choose("t2", suspended), _choose("t2", last_frames, last=True)),
+        _bounded_below(choose("t2", suspended), choose("t2", last_frames, last=True)),
         "neither a guest_suspended event nor a last frame at the source",
     )
     timeline.put(
         "t3",
-        _bounded_above(_choose("t3", resumed), first_frame),
+        _bounded_above(choose("t3", resumed), first_frame),
         "neither a guest_resumed event nor a first frame at the destination",
     )
 
@@ -201,8 +178,8 @@ def _bounded_below(event: Mark | None, frame: Mark | None) -> Mark | None:
     if event is None or frame is None:
         return event or frame
     if frame.mono_ns > event.mono_ns + event.uncertainty_ns + frame.uncertainty_ns:
-        return _with_other(frame, event, "the guest still sent frames after it")
-    return _with_other(event, frame, "the last frame only bounds the suspension from below")
+        return with_other(frame, event, "the guest still sent frames after it")
+    return with_other(event, frame, "the last frame only bounds the suspension from below")
 
 
 def _bounded_above(event: Mark | None, frame: Mark | None) -> Mark | None:
@@ -210,28 +187,22 @@ def _bounded_above(event: Mark | None, frame: Mark | None) -> Mark | None:
     if event is None or frame is None:
         return event or (None if frame is None else replace(frame, label="t3"))
     if frame.mono_ns < event.mono_ns - event.uncertainty_ns - frame.uncertainty_ns:
-        return _with_other(replace(frame, label="t3"), event, "it came after the guest's first frame")
-    return _with_other(event, frame, "the first frame only bounds the resumption from above")
-
-
-def _with_other(mark: Mark, other: Mark, note: str) -> Mark:
-    """The mark with another one kept beside it, with its difference."""
-    word = Other(other.kind, other.source, other.via, other.mono_ns, ms(other.mono_ns - mark.mono_ns), note)
-    return replace(mark, others=(*mark.others, word))
+        return with_other(replace(frame, label="t3"), event, "it came after the guest's first frame")
+    return with_other(event, frame, "the first frame only bounds the resumption from above")
 
 
 def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
     """t5 … t9: detection, registration, and the old site being told."""
     migration = find.migration
     xtr, t0 = migration.destination_xtr, timeline.at("t0")
-    t5 = _choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
-    timeline.put("t5", t5, f"{xtr} did not report the EID as detected")
+    t5 = choose("t5", find.all("eid_detected", source=xtr, after_ns=t0, keep=find.of_eid))
+    timeline.put("t5", _with_sighting(find, t5), f"{xtr} did not report the EID as detected")
 
     # A refresh left over from an earlier stay must not pass for the registration of this arrival.
     arrival_ns = t5.mono_ns if t5 else _first_known(timeline, "t4", "t3", "t2", "t0")
     registers = find.all("map_register_sent", source=xtr, after_ns=arrival_ns, keep=find.of_eid)
-    t6 = _choose("t6", registers)
-    timeline.put("t6", t6, f"{xtr} sent no Map-Register for the EID")
+    t6 = choose("t6", registers)
+    timeline.put("t6", _with_capture(find, t6), f"{xtr} sent no Map-Register for the EID")
 
     notifies = []
     if t6 is not None:
@@ -242,16 +213,18 @@ def _mapping_marks(find: _Finder, timeline: Timeline) -> None:
             after_ns=t6.mono_ns,
             keep=lambda e: find.of_eid(e) and (not nonces or e.fields.get("nonce", None) in nonces | {None}),
         )
-    timeline.put("t7", _choose("t7", notifies), f"{xtr} received no Map-Notify for its Map-Register")
+    timeline.put(
+        "t7", _with_capture(find, choose("t7", notifies)), f"{xtr} received no Map-Notify for its Map-Register"
+    )
 
     changes = find.all("mapping_changed", source=migration.map_server, after_ns=t0, keep=find.to_destination)
     timeline.put(
         "t8",
-        _choose("t8", changes),
+        choose("t8", changes),
         f"{migration.map_server} did not report the EID mapped to {migration.destination_rloc}",
     )
     departed = find.all("eid_departed", source=migration.source_xtr, after_ns=t0, keep=find.of_eid)
-    timeline.put("t9", _choose("t9", departed), f"{migration.source_xtr} was not told that the EID left")
+    timeline.put("t9", choose("t9", departed), f"{migration.source_xtr} was not told that the EID left")
 
 
 def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
@@ -259,29 +232,33 @@ def _correspondent_marks(find: _Finder, timeline: Timeline) -> None:
     migration = find.migration
     itr, t0 = migration.correspondent_itr, timeline.at("t0")
     changes = find.all("map_cache_changed", source=itr, after_ns=t0, keep=find.to_destination)
-    t12 = _choose("t12", changes)
+    t12 = choose("t12", changes)
     timeline.put("t12", t12, f"{itr} did not report its cache changed to {migration.destination_rloc}")
     used = find.all("first_packet_new_rloc", after_ns=t0, keep=find.to_destination)
     used = [event for event in used if event.source == itr or event.fields.get("via") == "frame"]
-    timeline.put("t13", _choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
+    timeline.put("t13", choose("t13", used), f"{itr} sent no packet to {migration.destination_rloc} for the EID")
 
     def is_news(event: Event) -> bool:
         """A reply or publication that does not name another RLOC than the destination's."""
         return find.of_eid(event) and ("rloc" not in event.fields or find.to_destination(event))
 
-    answers = find.all(("map_reply_received", "publication_received"), source=itr, after_ns=t0, keep=is_news)
+    answers = find.all((*ANSWERS, "publication_received"), source=itr, after_ns=t0, keep=is_news)
     if t12 is not None:
         # The change has one cause: the last news before it. Later ones are refreshes.
         answers = [event for event in answers if event.mono_ns <= t12.mono_ns][-1:]
     else:
         answers = [event for event in answers if "rloc" in event.fields]
-    t11 = _choose("t11", answers)
-    timeline.put("t11", t11, f"{itr} received no Map-Reply or publication with the new RLOC")
+    t11 = choose("t11", answers)
+    timeline.put("t11", _with_capture(find, t11), f"{itr} received no Map-Reply or publication with the new RLOC")
 
     if t11 is not None and t11.kind == "publication_received":
         timeline.put("t10", None, "not applicable: the mapping was published, nobody had to ask")
         return
-    timeline.put("t10", _choose("t10", _asking(find, timeline)), f"{itr} sent no Map-Request for the EID")
+    asked = choose("t10", _asking(find, timeline))
+    if asked is not None:
+        expired = find.all("map_cache_expired", source=itr, after_ns=t0, keep=find.of_eid)
+        timeline.entry_expired = any(event.mono_ns <= asked.mono_ns for event in expired)
+    timeline.put("t10", _with_capture(find, asked), f"{itr} sent no Map-Request for the EID")
 
 
 def _asking(find: _Finder, timeline: Timeline) -> list[Event]:
@@ -292,10 +269,10 @@ def _asking(find: _Finder, timeline: Timeline) -> list[Event]:
     """
     itr, t11 = find.migration.correspondent_itr, timeline.at("t11")
     since = _first_known(timeline, "t2", "t0")
-    requests = find.all("map_request_sent", source=itr, after_ns=since, keep=find.of_eid)
+    requests = find.all(QUESTIONS, source=itr, after_ns=since, keep=find.of_eid)
     if t11 is None:
         return requests
-    earlier = find.all("map_reply_received", source=itr, after_ns=since, keep=find.of_eid)
+    earlier = find.all(ANSWERS, source=itr, after_ns=since, keep=find.of_eid)
     closed_ns = max((event.mono_ns for event in earlier if event.mono_ns < t11), default=since)
     return [event for event in requests if closed_ns <= event.mono_ns <= t11]
 
@@ -309,36 +286,33 @@ def _first_known(timeline: Timeline, *labels: str) -> int:
     return 0
 
 
-def _choose(label: str, events: Sequence[Event], *, last: bool = False) -> Mark | None:
-    """The mark that events of one kind make: the first (or last) word of each source, the surest taken.
-
-    Between sources the smaller uncertainty wins, then the earlier time.
-    """
-    words: dict[tuple[str, str], Event] = {}
-    for event in events:
-        key = (event.source, str(event.fields.get("via", "")))
-        if last or key not in words:
-            words[key] = event
-    marks = sorted(
-        (_mark(label, event) for event in words.values()),
-        key=lambda mark: (mark.uncertainty_ns, mark.mono_ns, mark.source),
-    )
-    if not marks:
+def _with_capture(find: _Finder, mark: Mark | None) -> Mark | None:
+    """The mark of a control message with what its node's capture says of the same one, the surer of both taken."""
+    if mark is None:
         return None
-    chosen = marks[0]
-    for other in marks[1:]:
-        chosen = _with_other(chosen, other, "less certain, or later")
-    return chosen
-
-
-def _mark(label: str, event: Event) -> Mark:
-    """One event as a mark."""
-    uncertainty = event.fields.get("uncertainty_ms")
-    return Mark(
-        label,
-        event.kind,
-        event.source,
-        str(event.fields.get("via", "")),
-        event.mono_ns,
-        None if uncertainty is None else float(uncertainty),
+    nonces = {event.fields.get("nonce") for event in find.all(mark.kind, source=mark.source) if _is_of(event, mark)}
+    says = IN_CAPTURES.get(mark.kind, mark.kind)
+    twins = find.all(
+        CAPTURED,
+        keep=lambda e: (e.fields["says"], e.fields["node"]) == (says, mark.source) and e.fields["nonce"] in nonces,
     )
+    if not twins:
+        return mark
+    nearest = min(twins, key=lambda event: abs(event.mono_ns - mark.mono_ns))  # the others are retransmissions
+    twin = replace(mark_of(mark.label, nearest), kind=mark.kind)
+    if (twin.uncertainty_ms or 0.0) < (math.inf if mark.uncertainty_ms is None else mark.uncertainty_ms):
+        return with_other(twin, mark, "the agent's own word")
+    return with_other(mark, twin, "the same message in a capture")
+
+
+def _is_of(event: Event, mark: Mark) -> bool:
+    return (event.kind, event.source, event.mono_ns) == (mark.kind, mark.source, mark.mono_ns)
+
+
+def _with_sighting(find: _Finder, mark: Mark | None) -> Mark | None:
+    """t5 with the arrival of the frame that showed the EID, which the kernel has stamped: it was detected after it."""
+    for event in find.all("eid_detected") if mark is not None else ():
+        if mark is not None and _is_of(event, mark) and "seen_ns" in event.fields:
+            seen = replace(mark, via="kernel", mono_ns=int(event.fields["seen_ns"]))
+            return with_other(mark, seen, "arrival of the frame that showed it")
+    return mark

@@ -68,13 +68,39 @@ def check_baseline(where: str, counts: Counts | None, expected_loss: float) -> F
     return Finding(name, "invalid", clean, detail)
 
 
-def check_lateness(where: str, counts: Counts, interval_ns: int) -> Finding:
+def check_lateness(where: str, counts: Counts, interval_ns: int, severity: Severity = "invalid") -> Finding:
     """Check that the prober was not starved: the 99th percentile of its lateness is within one interval."""
     name, limit = f"prober on time, {where}", ms(interval_ns)
     if counts.lateness_p99_ns is None:
-        return Finding(name, "invalid", None, "no probe was sent")
+        return Finding(name, severity, None, "no probe was sent")
     ok = counts.lateness_p99_ns <= interval_ns
-    return Finding(name, "invalid", ok, f"P99 of lateness {ms(counts.lateness_p99_ns)} ms, at most {limit} ms")
+    return Finding(name, severity, ok, f"P99 of lateness {ms(counts.lateness_p99_ns)} ms, at most {limit} ms")
+
+
+def check_guests_prober(where: str, baseline: Counts | None, whole: Counts, interval_ns: int) -> list[Finding]:
+    """Check the prober of a guest that is moved: it is judged by its baseline.
+
+    Later the migration itself slows the guest and holds its frames back, which is no fault of the measurement, and
+    flags the run. In the baseline a prober that is at most one interval late (as `check_lateness` asks of the others)
+    sends no two probes more than two intervals apart; that must hold for 99 % of what the guest sent there.
+
+    Args:
+        where: which migration and flow.
+        baseline: counts of the baseline; None if there was none.
+        whole: counts of the baseline and the migration's window.
+        interval_ns: of the probes.
+    """
+    apart_ns, limit_ns = baseline.between_sends_p99_ns if baseline else None, 2 * interval_ns
+    name, detail = f"guest's prober regular, {where}", "fewer than two probes were sent before the migration"
+    if apart_ns is not None:
+        detail = f"P99 of the time between two sends in the baseline {ms(apart_ns)} ms, at most {ms(limit_ns)} ms"
+    regular = Finding(name, "invalid", apart_ns is not None and apart_ns <= limit_ns, detail)
+    sent = f"{whole.never_sent} of {whole.due} never sent, {whole.unsendable} more while it was suspended"
+    return [
+        regular,
+        check_lateness(where, whole, interval_ns, "flag"),
+        Finding(f"all probes sent, {where}", "flag", whole.never_sent == 0, sent),
+    ]
 
 
 def check_sent(where: str, counts: Counts) -> Finding:
@@ -105,24 +131,37 @@ def check_clock(clock: Mapping[str, Any] | None) -> Finding:
     return Finding(name, "invalid", abs(step_ns) <= CLOCK_STEP_LIMIT_MS * NS_PER_MS, detail)
 
 
-def check_captures(captures: Sequence[Mapping[str, Any]]) -> Finding:
-    """Check that no capture lost frames: a first frame that was not captured is not the first frame."""
+def check_captures(captures: Sequence[Mapping[str, Any]], *, tell_probes: bool = False) -> Finding:
+    """Check that no capture lost frames: a first frame that was not captured is not the first frame.
+
+    Args:
+        captures: of the manifest.
+        tell_probes: whether a probe log was made of them, so that a frame which was not captured is a lost probe:
+            captures that do not say what they dropped cannot be trusted then.
+    """
     name = "captures complete"
+    unsure = False if tell_probes else None
     if not captures:
-        return Finding(name, "invalid", None, "nothing was captured")
+        return Finding(name, "invalid", unsure, "nothing was captured")
     unknown = [c for c in captures if c.get("dropped") is None]
     drops = {f"{c.get('node')}-{c.get('interface')}": c["dropped"] for c in captures if c.get("dropped")}
     if drops:
         listed = ", ".join(f"{where}: {number}" for where, number in sorted(drops.items()))
         return Finding(name, "invalid", False, f"frames dropped: {listed}")
     if unknown:
-        return Finding(name, "invalid", None, f"{len(unknown)} captures do not say what they dropped")
+        return Finding(name, "invalid", unsure, f"{len(unknown)} captures do not say what they dropped")
     return Finding(name, "invalid", True, f"{len(captures)} captures, no frame dropped")
 
 
-def check_readable(problems: Sequence[str]) -> Finding:
-    """Flag a folder of which something could not be read: a torn log, a damaged capture."""
-    return Finding("all files read", "flag", not problems, "; ".join(problems) or "nothing torn, nothing damaged")
+def check_readable(problems: Sequence[str], *, tell_probes: bool = False) -> Finding:
+    """Check that everything of a folder could be read: no torn log, no damaged capture.
+
+    Args:
+        problems: what could not.
+        tell_probes: whether a probe log was made of captures, which such a problem may have cut.
+    """
+    severity: Severity = "invalid" if tell_probes else "flag"
+    return Finding("all files read", severity, not problems, "; ".join(problems) or "nothing torn, nothing damaged")
 
 
 def check_host(host: Mapping[str, Any]) -> Finding:
@@ -136,6 +175,22 @@ def check_host(host: Mapping[str, Any]) -> Finding:
         float(steal) <= STEAL_FLAG_PERCENT,
         f"steal {float(steal):.1f} %, at most {STEAL_FLAG_PERCENT:g} %",
     )
+
+
+def check_load(host: Mapping[str, Any]) -> Finding:
+    """Flag a machine that had no processor to spare before the run: what it runs then is not only ours.
+
+    During the run the load is our own too, and what it does to the measurement is judged by the probes' lateness.
+    """
+    name = "machine free before"
+    before, cores = host.get("load_before"), host.get("cores")
+    if before is None or cores is None:
+        return Finding(name, "flag", None, "the load was not recorded")
+    after = host.get("load_after")
+    detail = f"load {float(before):.2f} before on {cores} cores, at most one process a core"
+    if after is not None:
+        detail += f"; {float(after):.2f} after"
+    return Finding(name, "flag", float(before) <= cores, detail)
 
 
 def check_unattributed(where: str, flagged: bool, share: float | None) -> Finding:

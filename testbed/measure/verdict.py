@@ -68,18 +68,19 @@ def run_verdict(
     outcome: Verdict | None,
     *,
     invalid: bool,
-    threshold_failed: bool,
+    thresholds: Sequence[bool | None] = (),
 ) -> Verdict:
     """Judge a run.
 
     A failed migration is a fact, whatever the clocks did: it comes first. Then what stopped the
-    run. A threshold says something only about figures that can be trusted.
+    run. A threshold says something only about figures that can be trusted, and one whose figure was not
+    measured says nothing: a run that asked for it does not pass.
 
     Args:
         migrations: their verdicts.
         outcome: of `outcome_verdict`.
         invalid: whether a validity check failed.
-        threshold_failed: whether a --fail-if expression held.
+        thresholds: whether each --fail-if expression held; None if a figure in it was not measured.
     """
     if Verdict.FAIL in migrations:
         return Verdict.FAIL
@@ -89,4 +90,6 @@ def run_verdict(
         return Verdict.ERROR
     if invalid:
         return Verdict.INVALID
-    return Verdict.FAIL if threshold_failed else Verdict.PASS
+    if any(thresholds):
+        return Verdict.FAIL
+    return Verdict.INVALID if None in thresholds else Verdict.PASS

@@ -10,13 +10,21 @@ from typing import Any
 from testbed.decode import Capture, CaptureError, lisp_packet
 from testbed.decode import Frame as CapturedFrame
 from testbed.events import Event
-from testbed.measure.frames import CAPTURE_UNCERTAINTY_MS, Frame, GuestFrames, Passage, WallClock
-from testbed.measure.losses import Fate, LossFinder, ProbeKey
+from testbed.measure.captured import CapturedProbes
+from testbed.measure.frames import (
+    CAPTURE_UNCERTAINTY_MS,
+    Frame,
+    GuestFrames,
+    Passage,
+    SenderMacs,
+    StreamFrames,
+    WallClock,
+)
+from testbed.measure.losses import Fate, LossFinder
 from testbed.measure.model import Migration, ProbeSeries, same_address
-from testbed.report.context import capture_sites
-
-#: LINKTYPE_ETHERNET: what is captured in a lab.
-ETHERNET = 1
+from testbed.measure.probepackets import ProbeKey
+from testbed.report.context import capture_sites, captured_directions, migration_addresses
+from testbed.report.messages import ETHERNET, ControlFrames
 
 
 def captured_frames(folder: Path, captures: Iterable[Mapping[str, Any]], problems: list[str]) -> Iterator[Frame]:
@@ -96,12 +104,16 @@ class Seen:
     """What the captures of a run told.
 
     Attributes:
-        events: t13, last and first frames of the guests.
+        events: t1, t13, last and first frames of the guests, the xTRs' control messages.
         fates: probe → where it was last seen; None if nothing was captured.
+        macs: migration index → the MACs that spoke for the guest's EID at the destination.
+        probes: those of guests that keep no log; None if nothing was captured.
     """
 
     events: tuple[Event, ...] = ()
     fates: Mapping[ProbeKey, Fate] | None = None
+    macs: Mapping[int, set[str]] = field(default_factory=dict)
+    probes: CapturedProbes | None = None
 
 
 def look(
@@ -123,15 +135,26 @@ def look(
     if "start" not in (manifest.get("clock") or {}) or not migrations:
         return Seen()
     clock = WallClock.of(manifest["clock"])
-    passages = [Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window) for m in migrations]
-    guests = GuestFrames(passages, capture_sites(plan, manifest))
+    passages = [
+        Passage(m.index, m.guest, m.mac, m.source_site, m.destination_site, m.window, m.eid) for m in migrations
+    ]
+    lans = capture_sites(plan, manifest)
+    guests = GuestFrames(passages, lans)
+    speakers = SenderMacs(passages, lans, (site["gateway_mac"] for site in plan["sites"]))
     core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
     encapsulated = NewRlocFrames(migrations, core)
-    losses = LossFinder.of(series, {migration.eid for migration in migrations}, core)
+    hosts = {host["site"]: host["name"] for host in plan["xen_hosts"]}
+    streams = StreamFrames(passages, migration_addresses(plan), hosts)
+    messages = ControlFrames(migrations, core, {site["xtr"]: site["rloc"] for site in plan["sites"]})
+    eids, macs = {migration.eid for migration in migrations}, {migration.mac for migration in migrations}
+    taps = [(entry["node"], entry["interface"]) for entry in manifest.get("captures") or () if entry.get("site")]
+    captured = CapturedProbes(eids, macs, taps)
+    losses = LossFinder.of(series, eids, core, captured_directions(manifest))
     any_frame = False
     for frame in frames:
         any_frame, mono_ns = True, clock.mono_ns(frame.wall_ns)
-        for collector in (guests, encapsulated, losses):
+        for collector in (guests, speakers, encapsulated, streams, messages, losses, captured):
             collector.see(frame, mono_ns)
-    events = sorted([*guests.events(), *encapsulated.events()], key=lambda event: event.mono_ns)
-    return Seen(tuple(events), losses.fates if any_frame else None)
+    found = [*guests.events(), *encapsulated.events(), *streams.events(), *messages.found]
+    events = sorted(found, key=lambda event: event.mono_ns)
+    return Seen(tuple(events), losses.fates, speakers.found, captured) if any_frame else Seen(tuple(events))

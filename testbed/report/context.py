@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from testbed.events import Event
@@ -32,7 +33,9 @@ def migrations_of(plan: Plan, manifest: Mapping[str, Any], events: Sequence[Even
         next_ns = moments[order + 1] if order + 1 < len(moments) else FOREVER_NS
         window = Interval(request.mono_ns, _end_of_window(events, request.mono_ns, next_ns))
         baseline = _baseline(events, manifest, previous_ns, request.mono_ns)
-        migrations.append(_migration(plan, manifest, events, request, order, window, baseline))
+        # What is verified after a migration comes after its window, so that probes do not see the verifying.
+        span = Interval(request.mono_ns, next_ns)
+        migrations.append(_migration(plan, manifest, events, request, order, window, baseline, span))
         previous_ns = request.mono_ns
     return migrations
 
@@ -61,8 +64,9 @@ def _migration(
     order: int,
     window: Interval,
     baseline: Interval | None,
+    span: Interval,
 ) -> Migration:
-    """One request with the plan's answers to who and where."""
+    """One request with the plan's answers to who and where; `span` lasts until the next request."""
     sites = {site["name"]: site for site in plan["sites"]}
     guests = {guest["name"]: guest for guest in plan["guests"]}
     source, destination = sites[request.fields["from_site"]], sites[request.fields["to_site"]]
@@ -79,7 +83,7 @@ def _migration(
         ),
         None,
     )
-    verification = _verification(events, request.mono_ns, window, index)
+    verification = _verification(events, span, index)
     return Migration(
         index=index,
         guest=guest["name"],
@@ -100,18 +104,38 @@ def _migration(
         warm_up=bool(request.fields.get("warm_up", False)),
         ended_ok=None if end is None else bool(end.fields.get("ok")),
         error="" if end is None else str(end.fields.get("error") or ""),
-        failed_checks=tuple(sorted(name for name, ok in (verification or {"checks": {}})["checks"].items() if not ok)),
+        failed_checks=_failed(verification),
         verification=verification,
+        has_precopy=manifest.get("substrate") != "netns",
     )
 
 
-def _verification(events: Sequence[Event], start_ns: int, window: Interval, index: int) -> Mapping[str, Any] | None:
+def _failed(verification: Mapping[str, Any] | None) -> tuple[str, ...]:
+    checks = verification["checks"] if verification is not None else {}
+    return tuple(sorted(name for name, ok in checks.items() if not ok))
+
+
+def with_mac_check(migration: Migration, macs: Collection[str]) -> Migration:
+    """The migration with what its captures say of rule 7: whoever spoke for the EID at the destination has its MAC.
+
+    Args:
+        migration: verified, or nothing is added.
+        macs: that were seen; none decides nothing.
+    """
+    if migration.verification is None or not macs:
+        return migration
+    checks = {**migration.verification["checks"], "mac_unchanged": set(macs) == {migration.mac.lower()}}
+    verification = {**migration.verification, "checks": checks, "macs": sorted(macs)}
+    return replace(migration, verification=verification, failed_checks=_failed(verification))
+
+
+def _verification(events: Sequence[Event], span: Interval, index: int) -> Mapping[str, Any] | None:
     """What was looked at after a migration, and what was seen; None if it was not verified."""
-    inside = [e for e in events if start_ns <= e.mono_ns <= window.end_ns and e.fields.get("index", index) == index]
+    inside = [e for e in events if span.start_ns <= e.mono_ns < span.end_ns and e.fields.get("index", index) == index]
     verified = next((event for event in inside if event.kind == "verification"), None)
     if verified is None:
         return None
-    before = [e for e in events if e.mono_ns < start_ns]
+    before = [e for e in events if e.mono_ns < span.start_ns]
     identities = (
         [e for e in before if e.kind == "guest_identity"][-1:],
         [e for e in inside if e.kind == "guest_identity"],
@@ -188,6 +212,11 @@ def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, inte
         return Bound(None, "", f"the plan has no path for {missing}")
 
 
+def migration_addresses(plan: Plan) -> dict[str, str]:
+    """Site → the address of its Xen host that streams of memory come from and go to, without prefix length."""
+    return {host["site"]: str(host["migration"]).partition("/")[0] for host in plan["xen_hosts"]}
+
+
 def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """(node, interface) of every capture that sees a site's EID LAN → the site.
 
@@ -205,3 +234,8 @@ def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, st
         elif capture["interface"] in bridges:
             sites[where] = bridges[capture["interface"]]["site"]
     return sites
+
+
+def captured_directions(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """The directions whose probes have no log of their sender's: captures tell them."""
+    return (manifest.get("probes") or {}).get("captured") or ()

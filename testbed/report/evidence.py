@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from testbed.report.tables import Table, heads, numeric
+from testbed.report.words import listed, microseconds
 
 #: Check of a `verification` event → what holds if it is true.
 CHECK_WORDS = {
@@ -13,6 +16,7 @@ CHECK_WORDS = {
     "mapping_only_here": "its EID is registered at the destination's RLOC only",
     "boot_id_unchanged": "its boot ID is the same: it was not restarted",
     "uptime_not_backwards": "its uptime did not go back",
+    "mac_unchanged": "its MAC address is the same",
 }
 
 #: Knob of a link → (unit as written, its name in the request, and in what is in force with the factor to that unit).
@@ -22,7 +26,9 @@ KNOBS: tuple[tuple[str, str, str, tuple[tuple[str, float], ...]], ...] = (
     ("loss", "%", "loss_percent", (("loss_percent", 1.0), ("loss_ppb", 1e-7))),
     ("rate", "Mbit/s", "rate_mbit", (("rate_mbit", 1.0), ("rate_bps", 1e-6))),
 )
-IMPAIRMENT_COLUMNS = ("link", "by", "requested, one way", "in force", "round trip measured", "frames", "lost", "late")
+IMPAIRMENT_COLUMNS = heads(
+    "Link", "By", "Requested, one way", "In force", *numeric("Round trip measured, ms", "Frames", "Lost", "Late"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +49,23 @@ def evidence(migration: Mapping[str, Any]) -> list[Row]:
     verified = migration["verification"]
     if verified is None:
         return []
-    seen = _seen(verified)
+    seen = _seen(verified, migration["eid"])
+    if "mac_unchanged" in verified["checks"]:
+        seen["mac_unchanged"] = f"at the destination its address came from {', '.join(verified['macs'])}"
     rows = [Row(CHECK_WORDS.get(name, name), ok, seen.get(name, "")) for name, ok in verified["checks"].items()]
-    frame = _frame_at_destination(migration)
-    rows.append(Row("its MAC address is the same", True if frame else None, frame or "no frame of it was captured"))
+    if "mac_unchanged" not in verified["checks"]:
+        rows.append(Row(CHECK_WORDS["mac_unchanged"], None, "no frame from its address was captured"))
     return rows
 
 
-def _seen(verified: Mapping[str, Any]) -> dict[str, str]:
+def _seen(verified: Mapping[str, Any], eid: str) -> dict[str, str]:
     """Check → what was seen, in words."""
     before, after = verified["identity"]["before"] or {}, verified["identity"]["after"] or {}
     places = _places(verified["placement"]["after"])
     earlier = _places(verified["placement"]["before"])
     seen = {
         "guest_only_here": f"before: {earlier}; after: {places}" if earlier else places,
-        "guest_answers": "an answer through the overlay" if "boot_id" in after else str(after.get("error", "")),
+        "guest_answers": f"{eid} answers through the overlay" if "boot_id" in after else str(after.get("error", "")),
         "mapping_only_here": f"the Map-Server has {', '.join(verified['mapping']) or 'nothing'}",
         "boot_id_unchanged": str(after.get("boot_id", "")),
     }
@@ -72,9 +80,8 @@ def _places(placement: Any) -> str:
         return ""
     parts = []
     for host, content in placement.items():
-        running = content.get("libvirt", content) if isinstance(content, Mapping) else content
-        names = [_name(one) for one in running] if isinstance(running, (list, tuple)) else _listed(running).split(", ")
-        parts.append(f"{host}: {', '.join(name for name in names if name) or 'nothing'}")
+        running = content.get("libvirt", content.get("guests", ())) if isinstance(content, Mapping) else content
+        parts.append(f"{host}: {', '.join(_name(one) for one in running) or 'nothing'}")
     return ", ".join(parts)
 
 
@@ -86,21 +93,9 @@ def _name(one: Any) -> str:
     return f"{one.get('name', '')}" + (f" ({state})" if state else "")
 
 
-def _frame_at_destination(migration: Mapping[str, Any]) -> str:
-    """Where the first frame with the guest's MAC was captured at the destination, "" if none was."""
-    for event in migration["events"]:
-        for one in (event, *(event.get("others") or ())):
-            if one["kind"] == "guest_first_frame" and one["via"] == "frame":
-                return f"a frame from it: {one['source']}"
-    return ""
-
-
-def impairments(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
-    """What was asked of each link and what is in force, as a table; None if there were no impairments."""
-    records = manifest.get("impairments") or ()
-    if not records:
-        return None
-    return {"columns": IMPAIRMENT_COLUMNS, "rows": [_impairment(record) for record in records]}
+def impairments_table(manifest: Mapping[str, Any]) -> Table:
+    """What was asked of each link and what is in force; without rows if there were no impairments."""
+    return Table.of(IMPAIRMENT_COLUMNS, (_impairment(record) for record in manifest.get("impairments") or ()))
 
 
 def _impairment(record: Mapping[str, Any]) -> list[str]:
@@ -111,8 +106,8 @@ def _impairment(record: Mapping[str, Any]) -> list[str]:
         str(record.get("link", "")),
         str(record.get("backend", "")),
         _knobs(requested, lambda knob: ((knob[2], 1.0),)),
-        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else _listed(effective),
-        "—" if round_trip is None else f"{float(round_trip):.3f} ms",
+        _knobs(effective, lambda knob: knob[3]) if isinstance(effective, Mapping) else listed(effective),
+        microseconds(None if round_trip is None else float(round_trip)),
         _counted(counters, "sent"),
         _counted(counters, "lost", "queue_dropped", "missed"),
         _counted(counters, "late"),
@@ -135,12 +130,3 @@ def _counted(counters: Any, *names: str) -> str:
     if not isinstance(counters, (list, tuple)) or not counters:
         return "—"
     return str(sum(int(way.get(name, 0)) for way in counters for name in names))
-
-
-def _listed(value: Any) -> str:
-    """A list or an object as one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_listed(item) for item in value)
-    return "" if value is None else str(value)

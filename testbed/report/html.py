@@ -6,35 +6,49 @@ import base64
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
-from testbed.measure.headline import PARTS, Words, duration, rounded_parts, words_of
-from testbed.measure.phases import PHASES
-from testbed.measure.summary import Summary, value_of
-from testbed.report.evidence import evidence, impairments
+from testbed.measure.headline import PARTS, duration, words_of, written_parts
+from testbed.measure.reasons import verdict_reasons
+from testbed.measure.summary import Summary
+from testbed.report import migration_tables as one
+from testbed.report.evidence import impairments_table
 from testbed.report.pictures import Picture, Pictures
 from testbed.report.plots.theme import CSS
-from testbed.report.plots.timeline import gap_anchor
-from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows
-from testbed.report.words import (
-    MARK_WORDS,
-    badges,
-    figure,
-    interval,
-    limiter_words,
-    mark_name,
-    metric_names,
-    precise_figure,
+from testbed.report.run_tables import (
+    calibration_table,
+    command_of,
+    facts,
+    figures_table,
+    migrations_table,
+    trust,
 )
+from testbed.report.set_tables import comparison_table, pool_table
+from testbed.report.tables import Table
+from testbed.report.words import (
+    CALIBRATION_WORDS,
+    CLOCK_WORDS,
+    badges,
+    bound_words,
+    limiter_words,
+    migration_title,
+    raw_files,
+    unexplained_words,
+)
+
+#: Class of the colour of each of PARTS.
+KINDS = ("hyper", "net", "rest")
 
 #: So many migrations have their pictures in the page; those of the others are files beside it.
 PICTURES_SHOWN = 5
+#: With more checks than this only those that do not hold are open.
+CHECKS_SHOWN = 16
 
 
 def unbroken(text: str) -> Markup:
@@ -73,228 +87,146 @@ def csp_hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def render(summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, topology_svg: str) -> str:
+def render(
+    summary: Summary, manifest: Mapping[str, Any], pictures: Pictures, files: Sequence[str], topology_svg: str
+) -> str:
     """Write the page.
 
     Args:
         summary: of the run.
         manifest: manifest.json.
         pictures: of the run.
+        files: in the RAW_FOLDERS of the run's folder, relative to it.
         topology_svg: an SVG document, or "".
     """
-    data, css = summary.data, style_sheet()
+    data = summary.data
     words = words_of(data["substrate"])
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            s=data,
-            css=css,
-            css_hash=csp_hash(css),
-            badges=badges(data),
-            pause=words.pause,
-            pictures=pictures,
-            shown=PICTURES_SHOWN,
-            figure=figure,
-            limiter_words=limiter_words,
-            interval=interval,
-            mark_name=mark_name,
-            mark_words=MARK_WORDS,
-            metric_names=metric_names(data["substrate"]),
-            median_note=_median_note(data),
-            hero=_hero(data),
-            share=lambda metric: _share(data, metric),
-            parts_of=lambda migration: parts_of(migration, words),
-            missing_reason=lambda metric: missing_reason(data, metric),
-            verdict_reasons=verdict_reasons(data),
-            evidence=evidence,
-            gap_anchor=gap_anchor,
-            capture_files={f"{c['node']}-{c['interface']}": c["file"] for c in manifest.get("captures") or ()},
-            emulated=manifest.get("emulated") or [],
-            topology=base64.b64encode(topology_svg.encode()).decode() if topology_svg else "",
-            facts=facts(manifest),
-            impairments=impairments(manifest),
-            command=command_of(manifest),
-            manifest=manifest,
-            manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False),
-        )
+    captures = one.capture_files(manifest, files)
+    return _page(
+        "report.html.j2",
+        s=data,
+        badges=badges(data),
+        pictures=pictures,
+        shown=PICTURES_SHOWN,
+        hero=hero_of(data),
+        verdict_reasons=verdict_reasons(data),
+        emulated=manifest.get("emulated") or [],
+        migrations=migrations_table(data, files),
+        figures=figures_table(data),
+        trust=trust(data),
+        checks_shown=CHECKS_SHOWN,
+        calibration=calibration_table(data),
+        parts=lambda migration: one.parts_table(migration, words, data["probe_interval_ms"]),
+        timeline=one.timeline_table,
+        gaps=lambda migration: one.gaps_table(migration, captures),
+        probes=one.probes_table,
+        tcp=one.tcp_table,
+        evidence=one.evidence_table,
+        raw=lambda migration, names: one.raw_table(migration, manifest, files, names),
+        facts=facts(manifest),
+        impairments=impairments_table(manifest),
+        command=command_of(manifest),
+        topology=base64.b64encode(topology_svg.encode()).decode() if topology_svg else "",
+        manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False),
+        raw_files=raw_files(files),
+        title_of=migration_title,
+        bound_words=bound_words,
+        limiter_words=limiter_words,
+        unexplained_words=unexplained_words,
+        calibration_words=CALIBRATION_WORDS,
+        clock_words=CLOCK_WORDS,
     )
 
 
-def render_set(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def _page(template: str, **content: Any) -> str:
+    """A template with its content and the style sheet that its policy admits."""
+    css = style_sheet()
+    return _environment().get_template(template).render(css=css, css_hash=csp_hash(css), **content)
+
+
+def render_set(data: Mapping[str, Any], pictures: Sequence[Picture], distributions: Sequence[Picture]) -> str:
     """Write the page of a set of runs.
 
     Args:
         data: summary.json of the set.
-        pictures: of the set.
+        pictures: of the set, shown first.
+        distributions: of every metric, that of the outage first.
     """
-    css = style_sheet()
-    comparisons = [{**one, "rows": comparison_rows(one)} for one in data["comparisons"]]
-    return (
-        _environment()
-        .get_template("set.html.j2")
-        .render(
-            s=data,
-            css=css,
-            css_hash=csp_hash(css),
-            pictures=pictures,
-            pool_rows=pool_rows(data),
-            comparisons=comparisons,
-            columns=COMPARISON_COLUMNS,
-        )
+    comparisons = [{**compared, "table": comparison_table(compared)} for compared in data["comparisons"]]
+    shown = [picture for picture in distributions if picture.metric == "stuntime_ms"]
+    rest = [picture for picture in distributions if picture.metric != "stuntime_ms"]
+    return _page(
+        "set.html.j2",
+        s=data,
+        pictures=pictures,
+        shown=shown,
+        rest=rest,
+        pools=pool_table(data),
+        comparisons=comparisons,
     )
 
 
-def render_sweep(
-    data: Mapping[str, Any],
-    pictures: Sequence[Picture],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    how: str,
-) -> str:
+def render_sweep(data: Mapping[str, Any], pictures: Sequence[Picture], table: Table, how: str) -> str:
     """Write the page of a sweep.
 
     Args:
         data: sweep.json.
         pictures: of the sweep.
-        columns: of the table.
-        rows: of the table.
+        table: of its combinations.
         how: the sweep was made, in words.
     """
-    css = style_sheet()
     kinds = list(dict.fromkeys(" · ".join(badges(row)) for row in data["rows"]))
-    return (
-        _environment()
-        .get_template("sweep.html.j2")
-        .render(
-            s=data, css=css, css_hash=csp_hash(css), pictures=pictures, columns=columns, rows=rows, kinds=kinds, how=how
-        )
-    )
+    return _page("sweep.html.j2", s=data, pictures=pictures, combinations=table, kinds=kinds, how=how)
 
 
-def _median_note(data: Mapping[str, Any]) -> str:
-    entry = data["statistics"]["stuntime_ms"]
-    if entry is None or entry["n"] == 1:
-        return "as the probes saw it"
-    return f"median of {entry['n']}"
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the outage as the page shows it largest.
+
+    Attributes:
+        name: what it is.
+        kind: class of its colour: "hyper", "net", "rest".
+        time: how long, with its unit.
+        share: of all parts, 0 … 1.
+        start: the shares of the parts before it.
+    """
+
+    name: str
+    kind: str
+    time: str
+    share: float
+    start: float
 
 
-def _hero(data: Mapping[str, Any]) -> dict[str, str]:
-    """The outage and its parts as the page shows them largest; of one migration they add up as read."""
-    entries = {name: data["statistics"][name] for name in ("stuntime_ms", *(f"{part}_ms" for part in PARTS))}
-    if not all(entries.values()):
-        return {}
-    medians = {name: entry["median"] for name, entry in entries.items()}
-    whole_ms = medians.pop("stuntime_ms")
-    if entries["stuntime_ms"]["n"] == 1:
-        written = dict(zip(medians, rounded_parts(list(medians.values()), whole_ms), strict=True))
+@dataclass(frozen=True, slots=True)
+class Hero:
+    """The outage and its parts: how long, how surely, of how many."""
+
+    time: str
+    sharpness: str
+    of: str
+    parts: tuple[Part, ...]
+
+
+def hero_of(data: Mapping[str, Any]) -> Hero | None:
+    """What the page shows largest; of one migration the parts have a digit more. None if it was not measured."""
+    whole, entries = data["statistics"]["stuntime_ms"], [data["statistics"][f"{part}_ms"] for part in PARTS]
+    if whole is None or None in entries:
+        return None
+    medians = [float(entry["median"]) for entry in entries]
+    if whole["n"] == 1:
+        times = written_parts(medians, whole["median"])
+        sharpness = f"± {data['probe_interval_ms']:g} ms" if data["probe_interval_ms"] else ""
+        of = "between the last answered probe before the loss and the first after it"
     else:
-        written = {name: duration(median) for name, median in medians.items()}
-    return {"stuntime_ms": duration(whole_ms), **written}
-
-
-def _share(data: Mapping[str, Any], metric: str) -> str:
-    """A part's share of the outage; of several migrations, of the medians."""
-    whole, part = data["statistics"]["stuntime_ms"], data["statistics"][metric]
-    if not whole or not part or not whole["median"]:
-        return ""
-    return f"{100 * part['median'] / whole['median']:.0f} %"
-
-
-def parts_of(migration: Mapping[str, Any], words: Words) -> list[dict[str, str]]:
-    """The rows of a migration's table of parts."""
-    rows = [
-        ("stuntime_ms", "", "outage of the peer", "last answered probe before → first after"),
-        ("vm_downtime_ms", "hyper", f"{words.downtime} ({words.pause})", ""),
-        ("reconnection_ms", "hyper", "reconnection", ""),
-        *((f"{phase}_ms", "net", phase, "") for phase in PHASES),
-        ("unattributed_ms", "rest", "unattributed", ""),
-        ("remap_latency_ms", "net", "remapping latency, whole", ""),
-        ("migration_time_ms", "hyper", "migration time, whole", ""),
-    ]
-    result = []
-    for metric, cls, name, between in rows:
-        key = metric.removesuffix("_ms")
-        ends = migration["phases_between"].get(key)
-        value = value_of(migration, metric)
-        why = migration["reasons"].get(metric) or migration["reasons"].get(key, "")
-        if metric == "unattributed_ms" and value is not None:
-            between = "; ".join(
-                f"{rest['after']} → {rest['before']}: {precise_figure(rest['length_ms'])}"
-                for rest in migration["unattributed"]
-            )
-        if metric == "stuntime_ms" and value is not None:
-            why = f"{precise_figure(migration['metrics']['stuntime_by_send_ms'])} by send times"
-        result.append(
-            {
-                "cls": cls,
-                "name": name,
-                "value": precise_figure(value),
-                "between": between or (f"{ends[0]} → {ends[1]}" if ends else ""),
-                "note": why,
-            }
-        )
-    return result
-
-
-def missing_reason(data: Mapping[str, Any], metric: str) -> str:
-    """Why a metric has no statistics: the first migration's reason."""
-    for migration in data["migrations"]:
-        reasons = migration["reasons"]
-        why = reasons.get(metric) or reasons.get(metric.removesuffix("_ms"))
-        if why:
-            return str(why)
-    return "no migration succeeded" if data["migrations"] else "nothing was migrated"
-
-
-def verdict_reasons(data: Mapping[str, Any]) -> list[str]:
-    """Why a run did not pass, one sentence each."""
-    reasons = []
-    if data["verdict"] in ("ERROR", "SKIPPED") and data["migrations"]:
-        reasons.append((data["outcome"] or {}).get("error") or "the run ended before it wrote its outcome")
-    for finding in data["validity"]:
-        if finding["severity"] == "invalid" and finding["ok"] is False:
-            reasons.append(f"Not trustworthy: {finding['name']}: {finding['detail']}")
-    for outcome in data["thresholds"]:
-        if outcome["holds"]:
-            reasons.append(f"Failed because {outcome['expression']}: {outcome['detail']}")
-    return reasons
-
-
-def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was run and where, as name and value."""
-    host = manifest.get("host") or {}
-    accelerator = manifest.get("accelerator")
-    reason = manifest.get("accelerator_reason")
-    rows = [
-        ("mechanism", manifest.get("mechanism")),
-        ("hypervisor", manifest.get("hypervisor")),
-        ("substrate", manifest.get("substrate")),
-        ("accelerator", f"{accelerator}: {reason}" if reason else accelerator),
-        ("guests", _listed(manifest.get("guests"))),
-        ("sites", _listed(manifest.get("sites"))),
-        ("probes", _listed(manifest.get("probes"))),
-        ("baseline, settle", f"{manifest.get('baseline_s')} s, {manifest.get('settle_s')} s"),
-        ("seed", manifest.get("seed")),
-        ("machine", _listed({key: host[key] for key in ("cpu", "cores", "kernel") if key in host})),
-        ("load before, after", f"{host.get('load_before')}, {host.get('load_after')}"),
-        ("versions", _listed(manifest.get("versions"))),
-        ("commit", manifest.get("git_commit")),
-        ("overrides", _listed(manifest.get("overrides"))),
-    ]
-    return [(name, str(value)) for name, value in rows if value not in (None, "", "None")]
-
-
-def _listed(value: Any) -> str:
-    """A list or an object as one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_listed(item) for item in value)
-    return "" if value is None else str(value)
-
-
-def command_of(manifest: Mapping[str, Any]) -> str:
-    """The command that ran it, quoted for a shell."""
-    command = manifest.get("command") or ""
-    return command if isinstance(command, str) else shlex.join(str(word) for word in command)
+        times = [duration(median) for median in medians]
+        ends = whole["ci95"]
+        sharpness = f"95 % interval {duration(ends[0])} to {duration(ends[1])}" if ends else ""
+        of = f"median of {whole['n']} migrations; below, the medians of its parts, which need not add up"
+    names = zip((words_of(data["substrate"]).pause, "the network's remapping", "unattributed"), KINDS, strict=True)
+    total, start, parts = sum(medians), 0.0, []
+    for (name, kind), time, median in zip(names, times, medians, strict=True):
+        share = median / total if total else 0.0
+        parts.append(Part(name, kind, time, share, start))
+        start += share
+    return Hero(duration(whole["median"]), sharpness, of, tuple(parts))

@@ -26,7 +26,7 @@ def junit_xml(summary: Summary) -> str:
         if outcome["holds"]:
             ElementTree.SubElement(case, "failure", message=outcome["detail"], type="threshold")
         elif outcome["holds"] is None:
-            ElementTree.SubElement(case, "skipped", message=outcome["detail"])
+            ElementTree.SubElement(case, "error", message=f"not decided: {outcome['detail']}", type="not measured")
     _outcome(suite, name, data)
     for tag, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from testbed.measure.analysis import Analysis, MigrationResult
 from testbed.measure.headline import words_of
-from testbed.measure.summary import Summary, counted
-from testbed.report.plots.distribution import draw_distribution
+from testbed.measure.summary import Summary, counted, value_of
+from testbed.report.plots.distribution import Sample, draw_distribution
 from testbed.report.plots.sequence import draw_sequence, marks_of
 from testbed.report.plots.svg import Canvas
 from testbed.report.plots.theme import NARROW, WIDE, Layout
 from testbed.report.plots.timeline import draw_timeline
 from testbed.report.plots.waterfall import draw_waterfall
-from testbed.report.words import substrate_line
+from testbed.report.words import metric_names, substrate_line
 
 #: From so many migrations on their distribution is drawn; the band around that of fewer says nothing.
 DISTRIBUTED = 5
+#: Metrics that probes count: no value is sharper than their interval.
+WHOLE_INTERVALS = (
+    "stuntime_ms", "stuntime_by_send_ms", "gaps_total_ms", "longest_silence_ms", "above_baseline_p99_ms",
+    "naive_outage_ms",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Picture:
         caption: one sentence below it.
         wide, narrow: for screens and for telephones.
         data: what it shows, JSON-serialisable.
+        metric: whose distribution it is, "" for other pictures.
     """
 
     name: str
@@ -37,6 +43,7 @@ class Picture:
     wide: Canvas
     narrow: Canvas
     data: Any
+    metric: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +138,47 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
 
 
 def _set_pictures(summary: Mapping[str, Any]) -> tuple[Picture, ...]:
-    """The distribution, where there is one."""
-    values = [
-        (entry["index"], entry["metrics"]["stuntime_ms"])
-        for entry in counted(summary["migrations"])
-        if entry["metrics"]["stuntime_ms"] is not None
-    ]
-    if len(values) < DISTRIBUTED:
-        return ()
-    outliers = summary["statistics"]["stuntime_ms"]["outliers"]
+    """The distribution of every metric, that of the outage first."""
+    return distributions(summary["migrations"], summary["statistics"], summary, _subtitle(summary), "")
 
-    def draw_one(layout: Layout) -> Canvas:
-        title = f"Outage of the peer over {len(values)} migrations"
-        return draw_distribution(values, outliers, summary["probe_interval_ms"], title, _subtitle(summary), layout)
 
-    data = {
-        "metric": "stuntime_ms",
-        "values": [{"index": i, "value": v} for i, v in values],
-        "outliers": outliers,
-    }
-    caption = "Left, the share of migrations with an outage not above x; right, every migration in its order."
-    return (Picture("distribution-stuntime", caption, draw_one(WIDE), draw_one(NARROW), data),)
+def distributions(
+    migrations: Sequence[Mapping[str, Any]],
+    statistics: Mapping[str, Any],
+    source: Mapping[str, Any],
+    subtitle: str,
+    suffix: str,
+) -> tuple[Picture, ...]:
+    """The distributions of the metrics that were measured often enough.
+
+    Args:
+        migrations: entries of the summary, or of several.
+        statistics: of these migrations.
+        source: says `substrate` and `probe_interval_ms`.
+        subtitle: what was run, with substrate and accelerator.
+        suffix: of the pictures' names.
+    """
+    pictures = []
+    for metric, (name, _) in metric_names(source["substrate"]).items():
+        found = [(migration, value_of(migration, metric)) for migration in counted(migrations)]
+        values = tuple((int(migration["index"]), value) for migration, value in found if value is not None)
+        if len(values) < DISTRIBUTED:
+            continue
+        entry = statistics[metric]
+        sharpness_ms = float(source["probe_interval_ms"] or 0.0) if metric in WHOLE_INTERVALS else 0.0
+        sample = Sample(name, values, entry["median"], tuple(entry["outliers"]), sharpness_ms)
+        pictures.append(_distribution(metric, suffix, sample, subtitle))
+    return tuple(pictures)
+
+
+def _distribution(metric: str, suffix: str, sample: Sample, subtitle: str) -> Picture:
+    name = f"distribution-{metric.removesuffix('_ms')}{suffix}"
+    title = f"{sample.name[0].upper()}{sample.name[1:]}"
+    wide, narrow = (draw_distribution(name, sample, title, subtitle, layout) for layout in (WIDE, NARROW))
+    values = [{"index": index, "value": value} for index, value in sample.values]
+    caption = (
+        "Left, the share of migrations that were not above x; right, every migration in the order of execution. "
+        "Outliers, beyond 1.5 interquartile ranges, are marked and never removed."
+    )
+    data = {"metric": metric, "values": values, "median": sample.median, "outliers": list(sample.outliers)}
+    return Picture(name, caption, wide, narrow, data, metric)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from testbed.measure.sets import Pool, compare_pools, pool, pool_summary
+from testbed.measure.summary import counted
 from testbed.report.build import build_report, seeded
 from testbed.report.html import render_set
 from testbed.report.load import RunFolderError
-from testbed.report.pictures import Picture
+from testbed.report.pictures import Picture, distributions
 from testbed.report.plots.groups import Group, draw_groups
 from testbed.report.plots.theme import NARROW, WIDE
-from testbed.report.tables import COMPARISON_COLUMNS, comparison_rows, pool_rows, table
-from testbed.report.words import badges
+from testbed.report.set_tables import comparison_table, pool_table
+from testbed.report.words import METRIC_NAMES, badges
 from testbed.report.write import write_checksums, write_pictures
 
 #: Bootstraps over several runs have no run's seed; this one makes them repeatable.
@@ -47,6 +48,8 @@ def summary_of(run: Path) -> Mapping[str, Any]:
         raise RunFolderError(run, f"summary.json: {error}") from error
     if not isinstance(summary, dict) or summary.get("schema_version") != 1:
         raise RunFolderError(run, "summary.json is not of schema version 1")
+    if "conditions" not in summary:
+        raise RunFolderError(run, "summary.json does not say under which conditions it ran", f"testbed report {run}")
     return summary
 
 
@@ -55,19 +58,23 @@ def pool_of(paths: Sequence[Path]) -> list[Pool]:
     return pool([summary_of(run) for path in paths for run in run_folders(path)])
 
 
-def compare_runs(a: Path, b: Path, *, across: bool = False) -> dict[str, Any]:
+def compare_runs(
+    a: Path, b: Path, *, across_substrates: bool = False, across_conditions: bool = False
+) -> dict[str, Any]:
     """Compare two runs, or folders of runs.
 
     Args:
         a: the reference.
         b: the candidate.
-        across: allow different substrates or accelerators.
+        across_substrates: allow different substrates or accelerators.
+        across_conditions: allow different conditions.
 
     Raises:
         IncomparableError: see `compare_pools`.
         RunFolderError: for a folder without runs, or with runs of different kinds.
     """
-    return compare_pools(_only_pool(a), _only_pool(b), seeded(SET_SEED), across=across)
+    allowed = {"across_substrates": across_substrates, "across_conditions": across_conditions}
+    return compare_pools(_only_pool(a), _only_pool(b), seeded(SET_SEED), **allowed)
 
 
 def _only_pool(path: Path) -> Pool:
@@ -80,8 +87,8 @@ def _only_pool(path: Path) -> Pool:
 def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write one report of several runs: summary.json, report.html, report.md, plots/, SHA256SUMS.
 
-    Runs are pooled by substrate, accelerator and mechanism; each pool is compared with the first one of
-    its substrate and accelerator.
+    Runs are pooled by substrate, accelerator, mechanism and conditions; each pool is compared with the first one
+    that differs in the mechanism only.
 
     Args:
         run_dirs: run folders, or folders of them.
@@ -91,10 +98,10 @@ def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
         the content of summary.json.
     """
     pools, rng = pool_of(run_dirs), seeded(SET_SEED)
-    firsts: dict[tuple[Any, Any], Pool] = {}
+    firsts: dict[tuple[Any, ...], Pool] = {}
     comparisons = []
     for one in pools:
-        first = firsts.setdefault((one.substrate, one.accelerator), one)
+        first = firsts.setdefault((one.substrate, one.accelerator, repr(one.conditions)), one)
         if first is not one:
             comparisons.append(compare_pools(first, one, rng))
     data = {
@@ -102,13 +109,14 @@ def build_set_report(run_dirs: Sequence[Path], out: Path) -> dict[str, Any]:
         "pools": [pool_summary(one, rng) for one in pools],
         "comparisons": comparisons,
     }
-    pictures = _pictures(pools, data)
+    groups, distributed = _pictures(pools, data), _distributions(pools, data)
+    pictures = [*groups, *distributed]
     out.mkdir(parents=True, exist_ok=True)
     write_pictures(out / "plots", pictures)
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     (out / "summary.json").write_text(text + "\n")
-    (out / "report.md").write_text(set_markdown(data))
-    (out / "report.html").write_text(render_set(data, pictures))
+    (out / "report.md").write_text(set_markdown(data, pictures))
+    (out / "report.html").write_text(render_set(data, groups, distributed))
     write_checksums(out)
     return data
 
@@ -119,8 +127,7 @@ def _pictures(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
         statistics, values = entry["statistics"]["stuntime_ms"], one.values("stuntime_ms")
         if statistics is not None:
             ends = tuple(statistics["ci95"]) if statistics["ci95"] else None
-            name = one.mechanism or "no mechanism"
-            groups.append(Group(name, " · ".join(badges(entry)), tuple(values), statistics["median"], ends))
+            groups.append(Group(one.label, " · ".join(badges(entry)), tuple(values), statistics["median"], ends))
     if not groups:
         return []
     kinds = " / ".join(dict.fromkeys(group.badges for group in groups))
@@ -131,23 +138,44 @@ def _pictures(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
     return [Picture("groups-stuntime", caption, wide, narrow, shown)]
 
 
+def _distributions(pools: Sequence[Pool], data: Mapping[str, Any]) -> list[Picture]:
+    """The distribution of every metric, those of the pools that were measured often enough side by side."""
+    found: list[Picture] = []
+    for number, (one, entry) in enumerate(zip(pools, data["pools"], strict=True)):
+        numbered = [{**migration, "index": index} for index, migration in enumerate(counted(one.migrations))]
+        subtitle = " · ".join([one.mechanism or "no mechanism", *badges(entry)])
+        found += distributions(numbered, entry["statistics"], entry, subtitle, f"-{number}")
+    order = list(METRIC_NAMES)
+    return sorted(found, key=lambda picture: order.index(picture.metric))
+
+
 def comparison_markdown(comparison: Mapping[str, Any]) -> str:
     """A comparison as Markdown."""
     intro = (
         f"A is `{comparison['a']}`, B is `{comparison['b']}`; differences are medians of B minus those of A; "
         f"nothing below {comparison['floor_ms']:g} ms, the probe interval, counts."
     )
-    head = [f"## {comparison['b']} against {comparison['a']}", "", intro, ""]
-    lines = head + table(COMPARISON_COLUMNS, comparison_rows(comparison))
-    return "\n".join(lines)
+    head = [f"## {comparison['b']} against {comparison['a']}", "", intro, "", *left_out_lines(comparison), ""]
+    return "\n".join([*head, *comparison_table(comparison).markdown()])
 
 
-def set_markdown(data: Mapping[str, Any]) -> str:
-    """A set report as Markdown."""
+def left_out_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """What is not in a comparison, or not the same on its two sides, a line each."""
+    lines = [f"- {name}: A {values[0]}, B {values[1]}" for name, values in comparison["conditions_apart"].items()]
+    for side in ("a", "b"):
+        left_out = comparison["left_out"][side]
+        lines += [f"- left out of {side.upper()}: {run['run_id']} ({run['verdict']})" for run in left_out]
+        if not comparison["counted"][side]:
+            lines.append(f"- {side.upper()} is empty: no migration of it counts, so nothing was compared")
+    return lines
+
+
+def set_markdown(data: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """A set report as Markdown; the pictures are linked as files."""
     lines = ["# Outage of the peer by mechanism", ""]
-    columns = ("pool", "runs", "succeeded", "n", "median", "95 % interval", "quartiles", "min", "max")
-    lines += table(columns, pool_rows(data))
+    lines += pool_table(data).markdown()
     for one in data["pools"]:
         lines += [f"- left out of {one['name']}: {run['run_id']} ({run['verdict']})" for run in one["left_out"]]
     lines += ["", *(comparison_markdown(comparison) for comparison in data["comparisons"])]
+    lines += [f"![{picture.name}](plots/{picture.name}.svg)\n" for picture in pictures]
     return "\n".join(lines) + "\n"

@@ -12,14 +12,15 @@ from testbed.report.html import render_sweep
 from testbed.report.pictures import Picture
 from testbed.report.plots.grid import draw_grid
 from testbed.report.plots.theme import NARROW, WIDE
-from testbed.report.tables import table
-from testbed.report.words import badges, figure, interval
+from testbed.report.tables import MISSING, Cell, Column, Content, Table, heads, numeric
+from testbed.report.words import badges, milliseconds, milliseconds_interval
 from testbed.report.write import write_checksums, write_pictures
 
 SCHEMA_VERSION = 1
-COLUMNS = (
-    "combination", "verdict", "n", "median", "95 % interval", "bound", "above it", "waiting", "outage", "rate limits",
-    "run",
+COLUMNS = heads(
+    "Combination", "Verdict",
+    *numeric("n", "Median, ms", "95 % interval, ms", "Bound, ms", "Above it, ms", "Waiting, ms", "Outage, ms"),
+    Column("Rate limits"), Column("Run"),
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def write_sweep(folder: Path, data: Mapping[str, Any]) -> None:
     write_pictures(folder / "plots", pictures)
     (folder / "sweep.json").write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     (folder / "report.md").write_text(sweep_markdown(data))
-    (folder / "report.html").write_text(render_sweep(data, pictures, COLUMNS, table_rows(data), how(data)))
+    (folder / "report.html").write_text(render_sweep(data, pictures, sweep_table(data), how(data)))
     write_checksums(folder)
 
 
@@ -69,34 +70,33 @@ def label_of(row: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> str:
     return " · ".join(words)
 
 
-def table_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """The rows as text."""
-    rows = []
-    for row in data["rows"]:
-        found, outage = row["remap_latency_ms"], row["stuntime_ms"]
-        rows.append(
-            [
-                label_of(row, data["grid"]),
-                row["verdict"],
-                "0" if found is None else str(found["n"]),
-                "—" if found is None else figure(found["median"]),
-                "—" if found is None else interval(found["ci95"]),
-                figure(row["bound_ms"]),
-                "—" if row["excess_ms"] is None else f"{row['excess_ms']:+.2f} ms",
-                figure(row["waiting_ms"]),
-                "—" if outage is None else figure(outage["median"]),
-                ", ".join(row["limiters"]) or "none",
-                row["run_id"],
-            ]
-        )
-    return rows
+def sweep_table(data: Mapping[str, Any]) -> Table:
+    """The combinations as a table."""
+    return Table.of(COLUMNS, (_table_row(row, data["grid"]) for row in data["rows"]))
+
+
+def _table_row(row: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Content]:
+    found, outage = row["remap_latency_ms"], row["stuntime_ms"]
+    return [
+        label_of(row, grid),
+        Cell(row["verdict"], "ok" if row["verdict"] == "PASS" else "bad"),
+        "0" if found is None else str(found["n"]),
+        MISSING if found is None else Cell(milliseconds(found["median"]), "strong"),
+        MISSING if found is None else milliseconds_interval(found["ci95"]),
+        milliseconds(row["bound_ms"]),
+        MISSING if row["excess_ms"] is None else f"{row['excess_ms']:+.2f}".replace("-", "−"),
+        milliseconds(row["waiting_ms"]),
+        MISSING if outage is None else milliseconds(outage["median"]),
+        ", ".join(row["limiters"]) or "none",
+        row["run_id"],
+    ]
 
 
 def sweep_markdown(data: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     kinds = dict.fromkeys(" · ".join(badges(row)) for row in data["rows"])
     lines = [f"# {data['name']}", "", data["description"], "", f"{'; '.join(kinds)}. {how(data)}", ""]
-    return "\n".join([*lines, *table(COLUMNS, table_rows(data))])
+    return "\n".join([*lines, *sweep_table(data).markdown()])
 
 
 def how(data: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ GAPS = pyarrow.schema(
         ("length_by_send_ms", pyarrow.float64()),
         ("at_least_ms", pyarrow.float64()),
         ("lost", pyarrow.int64()),
+        ("unsendable", pyarrow.int64()),
         ("first_seq", pyarrow.int64()),
         ("last_seq", pyarrow.int64()),
         ("open", pyarrow.bool_()),
@@ -50,10 +51,12 @@ GAPS = pyarrow.schema(
     ]
 )
 CHECKSUMS = "SHA256SUMS"
+#: The page, from a picture's file.
+PAGE = "../report.html"
 
 
 def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
-    """Write each log as Parquet and remove its JSONL, which is the same data; returns the files.
+    """Write each log as Parquet and remove all JSONL, which is the same data; returns the files.
 
     The Parquet file is complete under its name before the JSONL goes.
     """
@@ -65,7 +68,7 @@ def write_probes(folder: Path, series: Iterable[ProbeSeries]) -> list[Path]:
             {
                 "flow": [one.flow] * len(one),
                 "direction": [one.direction] * len(one),
-                "seq": one.seq,
+                "seq": _nullable(one.seq),
                 "scheduled_ns": one.scheduled_ns,
                 "sent_ns": _nullable(one.sent_ns),
                 "received_ns": _nullable(one.received_ns),
@@ -130,8 +133,8 @@ def write_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
     """Write each picture as SVG, wide and narrow, with its data as JSON beside it."""
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        (folder / f"{picture.name}.svg").write_text(picture.wide.standalone(CSS))
-        (folder / f"{picture.name}-narrow.svg").write_text(picture.narrow.standalone(CSS))
+        (folder / f"{picture.name}.svg").write_text(picture.wide.standalone(CSS, PAGE))
+        (folder / f"{picture.name}-narrow.svg").write_text(picture.narrow.standalone(CSS, PAGE))
         text = json.dumps(picture.data, indent=2, ensure_ascii=False)
         (folder / f"{picture.name}.json").write_text(text + "\n")
 

@@ -5,7 +5,7 @@ Every function yields (loc, what is wrong and what is allowed).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 from testbed.spec.experiment import Experiment, MigrationSpec
@@ -66,8 +66,20 @@ def _probes(experiment: Experiment) -> Iterator[Finding]:
             if value in values[:position]:
                 yield ("probes", key, position), f"{value} is there twice; allowed: each once"
     if experiment.substrate == "xen" and "from-guest" in directions:
-        loc: Loc = ("probes", "directions", directions.index("from-guest"))
-        yield loc, "a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"
+        yield from _probes_of_a_virtual_machine(flows, directions)
+
+
+def _probes_of_a_virtual_machine(flows: Sequence[str], directions: Sequence[str]) -> Iterator[Finding]:
+    """Yield what a guest cannot probe whose clock stands still while it is suspended.
+
+    What it sent and what came back is read from captures, after the run: nobody knows of it while the run lives.
+    """
+    if "to-guest" not in directions:
+        loc: Loc = ("probes", "directions", 0)
+        yield loc, "a run waits until its guest answers; allowed with substrate xen: from-guest beside to-guest"
+    if "tcp" in flows:
+        why = "which message TCP carries again is not told from captures"
+        yield ("probes", "flows", flows.index("tcp")), f"{why}; allowed with a Xen guest's from-guest: icmp, udp"
 
 
 def _unknown(word: str, kind: str, known: list[str]) -> str:

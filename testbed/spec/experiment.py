@@ -119,6 +119,10 @@ class ProbeSpec(Model):
     flows: Annotated[tuple[Literal["icmp", "udp", "tcp"], ...], Field(min_length=1)] = ("icmp",)
     directions: Annotated[tuple[Literal["to-guest", "from-guest"], ...], Field(min_length=1)] = ("to-guest",)
 
+    def captured(self, substrate: Substrate) -> tuple[str, ...]:
+        """The directions whose probes are told by captures: a Xen guest's clock stops with it, and it keeps no log."""
+        return tuple(way for way in self.directions if substrate == "xen" and way == "from-guest")
+
 
 Downtime = Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False)]
 

@@ -96,9 +96,10 @@ def test_the_svg_says_every_address_in_words(tmp_path: Path) -> None:
     assert words.count("5 ms · 1 Gbit/s · MTU 9000") == 4
 
 
-def test_the_svg_keeps_everything_inside_and_apart(tmp_path: Path) -> None:
-    out = tmp_path / "two-sites.svg"
-    runner.invoke(app, ["graph", str(ROOT / "topologies/two-sites.yaml"), "--out", str(out)])
+@pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.stem)
+def test_the_svg_keeps_everything_inside_and_apart(tmp_path: Path, path: Path) -> None:
+    out = tmp_path / "topology.svg"
+    runner.invoke(app, ["graph", str(path), "--out", str(out)])
     root = ET.parse(out).getroot()
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = [

@@ -19,7 +19,7 @@ from testbed.lab.network.sockets import socket_inside
 from testbed.lisp.sightings import SightingKind, read_frame
 from testbed.plan.model import Guest
 from tests.netns.own_lab import needs_root
-from tests.netns.runs import QUICK, ROOT, Run, command, lab_folder, run
+from tests.netns.runs import QUICK, Run, command, lab_folder, run
 from tests.waiting import wait_until
 
 ONE = "migrations=[{to: site-b}]"
@@ -50,7 +50,7 @@ def test_each_announcement_is_what_the_new_xtr_detects_it_by(tmp_path: Path, ann
 
 @needs_root
 def test_an_ipv6_guest_is_detected_by_its_neighbour_advertisement(tmp_path: Path) -> None:
-    done = run(tmp_path, ONE, "emulated_guest.announce=na", experiment=with_ipv6_eids(tmp_path))
+    done = run(tmp_path, ONE, "emulated_guest.announce=na", "topology=../topologies/two-sites-ipv6.yaml")
     metrics = only_migration(done)["metrics"]
     detected = done.first("eid_detected", "xtr-b")
     assert (detected["eid"], detected["via"]) == ("fd00:0:0:1::10", "neighbour-advertisement")
@@ -113,10 +113,14 @@ def test_it_says_everywhere_that_it_is_no_vm_and_leaves_nothing(tmp_path: Path) 
     seen = {capture["site"]: capture["received"] for capture in done.manifest["captures"] if "site" in capture}
     assert seen["site-a"] > 50
     assert seen["site-b"] > 10
+    looked = [event["mono_ns"] for event in done.events if event["kind"] == "placement" and event["when"] == "after"]
+    assert looked[0] > done.first("settle_ended")["mono_ns"]  # so that the probes do not see the looking
     checks = done.first("verification")["checks"]
     assert checks == dict.fromkeys(
         ("guest_only_here", "guest_answers", "mapping_only_here", "boot_id_unchanged", "uptime_not_backwards"), True
     )
+    assert migration["verification"]["checks"] == {**checks, "mac_unchanged": True}
+    assert migration["verification"]["macs"] == [done.first("eid_detected", "xtr-b")["mac"]]
     assert interfaces() == before
 
 
@@ -209,21 +213,6 @@ def test_an_unsolicited_advertisement_goes_to_all_nodes_of_the_link() -> None:
 def test_what_cannot_announce_an_eid_is_refused(kind: str, eid: str) -> None:
     with pytest.raises(ValueError, match=f"{kind} cannot announce {eid}"):
         announcement(kind, Guest("vm1", "site-a", eid, 24, "192.168.0.1", GUEST.mac))
-
-
-def with_ipv6_eids(folder: Path) -> Path:
-    """The quick experiment on a topology whose EIDs are IPv6."""
-    text = (ROOT / "topologies" / "two-sites.yaml").read_text()
-    for old, new in (
-        ("192.168.0.0/24", "fd00:0:0:1::/64"), ("192.168.3.0/24", "fd00:0:0:3::/64"),
-        ("192.168.0.10", "fd00:0:0:1::10"),
-    ):  # fmt: skip
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "topology.yaml").write_text(text)
-    path = folder / "experiment.yaml"
-    path.write_text(QUICK.read_text().replace("../topologies/two-sites.yaml", "topology.yaml"))
-    return path
 
 
 def interfaces() -> list[str]:

@@ -7,6 +7,7 @@ import os
 import stat
 import tarfile
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,18 @@ def test_domain_xml() -> None:
     assert root.findtext("memory") == "96"
     assert root.findtext("vcpu") == "2"
     assert root.find("os/type").get("machine") == "xenpvh"  # type: ignore[union-attr]
-    assert "testbed.address=192.168.0.10/24" in (root.findtext("os/cmdline") or "")
+    words = (root.findtext("os/cmdline") or "").split()
+    assert {"testbed.address=192.168.0.10/24", "testbed.prober="} <= set(words)
+    asking = domain_xml(replace(guest, prober="192.168.3.10,10000000,icmp,udp"))
+    assert "testbed.prober=192.168.3.10,10000000,icmp,udp" in asking
     assert root.find("devices/interface/mac").get("address") == "00:16:3e:00:00:01"  # type: ignore[union-attr]
     assert root.find("devices/disk") is None  # nothing that ties the guest to a host
+
+
+def test_the_kernels_words_take_an_ipv6_address() -> None:
+    guest = GuestSpec("vm1", "u", "00:16:3e:00:00:01", "fd00:0:0:1::10/64", "fd00:0:0:1::1", 96, 1)
+    words = (ET.fromstring(domain_xml(guest)).findtext("os/cmdline") or "").split()
+    assert {"testbed.address=fd00:0:0:1::10/64", "testbed.gateway=fd00:0:0:1::1"} <= set(words)
 
 
 def test_domain_xml_escapes() -> None:

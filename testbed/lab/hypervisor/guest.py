@@ -18,7 +18,11 @@ MINIMUM_MEMORY_MIB = 64
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """What a guest's domain needs: identity, size, its one address and the anycast gateway."""
+    """What a guest's domain needs: identity, size, its one address and the anycast gateway.
+
+    Attributes:
+        prober: what `images/guest/prober.c` is to do, "TARGET,INTERVAL_NS,FLOW[,FLOW]"; "" has it not started.
+    """
 
     name: str
     uuid: str
@@ -27,6 +31,7 @@ class GuestSpec:
     gateway: str
     memory_mib: int
     vcpus: int
+    prober: str = ""
 
 
 def domain_xml(spec: GuestSpec) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 ROW, ROW_WITH_LABEL = 30.0, 46.0
 #: Half the height of the band of a median's interval, and of the mark of a bound.
@@ -27,7 +27,7 @@ def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitl
         layout: wide or narrow.
     """
     if not layout.labels_above:
-        layout = replace(layout, left=max(layout.left, 20 + max(text_width(label, 12) for label, _ in rows)))
+        layout = replace(layout, left=max(layout.left, 20 + max(text_width(label, 13, bold=True) for label, _ in rows)))
     canvas = Canvas(layout.width, 0, title, f"grid-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 8
     measured = [value for _, row in rows for value in row["values_ms"] if value is not None]
@@ -37,7 +37,7 @@ def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitl
     bottom = top + height * len(rows)
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), top, x(tick), bottom, "p-grid")
-        canvas.text(x(tick), bottom + 16, f"{tick:g}", "p-small", anchor="middle")
+        tick_label(canvas, x(tick), bottom + 16, f"{tick:g}")
     canvas.line(x.start, bottom, x.end, bottom, "p-axis")
     canvas.text((x.start + x.end) / 2, bottom + 32, "remapping latency, ms", "p-sub", anchor="middle")
     for number, (label, row) in enumerate(rows):
@@ -63,7 +63,7 @@ def _row(canvas: Canvas, label: str, row: Mapping[str, Any], x: Scale, layout: L
         canvas.line(x(found["median"]), middle - MARK, x(found["median"]), middle + MARK, "p-median")
         beside = "" if row["excess_ms"] is None else f" (bound {row['excess_ms']:+.1f} ms)"
         words = duration(found["median"]) + beside
-        place = min(x(max(found["max"], bound_ms or 0.0)) + 10, x.end - text_width(words, 12))
+        place = min(x(max(found["max"], bound_ms or 0.0)) + 10, x.end - text_width(words, 12, bold=True))
         canvas.text(place, middle + 4, words, "p-strong")
     if bound_ms is not None:
         canvas.line(x(bound_ms), middle - MARK, x(bound_ms), middle + MARK, "p-bound")

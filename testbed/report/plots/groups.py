@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 ROW = 64.0
+#: The axis' length, in lengths of the longest row.
+ROOM_FOR_WORDS = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,19 @@ def draw_groups(groups: Sequence[Group], title: str, subtitle: str, layout: Layo
         subtitle: what was run, with substrate and accelerator.
         layout: wide or narrow.
     """
+    if not layout.labels_above:
+        names = [text_width(group.name, 13, bold=True) for group in groups]
+        longest = max([*names, *(text_width(group.badges, 12.5) for group in groups)])
+        layout = replace(layout, left=max(layout.left, 20 + longest))
     canvas = Canvas(layout.width, 0, title, f"groups-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 10
     everything = [value for group in groups for value in group.values]
-    high = max(everything) * 1.12 or 1.0
+    high = max(everything) * ROOM_FOR_WORDS or 1.0
     x = Scale(0.0, high, layout.left, layout.width - layout.right)
     bottom = top + ROW * len(groups)
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), top, x(tick), bottom, "p-grid")
-        canvas.text(x(tick), bottom + 16, f"{tick:g}", "p-small", anchor="middle")
+        tick_label(canvas, x(tick), bottom + 16, f"{tick:g}")
     canvas.line(x.start, bottom, x.end, bottom, "p-axis")
     canvas.text((x.start + x.end) / 2, bottom + 32, "outage of the peer, ms", "p-sub", anchor="middle")
     for number, group in enumerate(groups):
@@ -73,5 +79,5 @@ def _row(canvas: Canvas, group: Group, x: Scale, layout: Layout, y: float) -> No
         canvas.rect(left, middle - 14, max(2.0, right - left), 28, "p-band")
     canvas.line(x(group.median), middle - 15, x(group.median), middle + 15, "p-median")
     words = f"{duration(group.median)} (n = {len(group.values)})"
-    place = min(x(max(group.values)) + 10, x.end - text_width(words, 12))
+    place = min(x(max(group.values)) + 10, x.end - text_width(words, 12, bold=True))
     canvas.text(place, middle - (16 if layout.labels_above else -4), words, "p-strong")

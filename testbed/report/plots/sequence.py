@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from testbed.measure.headline import duration
 from testbed.report.plots.svg import Canvas, Scale, spread, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
-LANE, LANE_WITH_LABEL = 58.0, 66.0
+LANE = 58.0
+#: Room for the lanes' names in a narrow picture.
+NARROW_LEFT = 122.0
 
 #: Role → its lane from the top, and the marks that lie in it.
 LANES = {
@@ -52,26 +55,34 @@ def draw_sequence(
     """
     canvas = Canvas(layout.width, 0, title, f"sequence-{migration['index']}-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 8
+    if layout.labels_above:  # arrows cross whatever stands between the lanes: names stand beside them
+        layout = replace(layout, left=NARROW_LEFT)
     at = marks_of(migration)
     low, high = min(at.values()), max(at.values())
     margin = max(0.04 * (high - low), 0.5)
     x = Scale(low - margin, high + margin, layout.left, layout.width - layout.right)
     names = {"guest": migration["guest"], **nodes}
-    height = LANE_WITH_LABEL if layout.labels_above else LANE
-    lane_y = {role: top + height * (row + 0.55) for row, role in enumerate(LANES)}
+    lane_y = {role: top + LANE * (row + 0.55) for row, role in enumerate(LANES)}
     for role, y in lane_y.items():
         canvas.line(x.start, y, x.end, y, "p-axis")
-        if layout.labels_above:
-            canvas.text(x.start, y - 28, f"{ROLES[role]}, {names[role]}", "p-strong")
-        else:
-            canvas.text(x.start - 12, y, ROLES[role], "p-strong", anchor="end")
-            canvas.text(x.start - 12, y + 14, names[role], "p-small", anchor="end")
+        _lane_name(canvas, ROLES[role], names[role], x.start - 12, y, layout)
     _messages(canvas, at, x, lane_y, migration)
     _marks(canvas, at, x, lane_y)
-    bottom = top + height * len(LANES)
+    bottom = top + LANE * len(LANES)
     _axis(canvas, x, bottom, migration["origin"]["label"], layout)
     canvas.height = bottom + 42
     return canvas
+
+
+def _lane_name(canvas: Canvas, role: str, node: str, right: float, y: float, layout: Layout) -> None:
+    """A lane's role and node, one below the other; the longest roles of a narrow picture over both lines."""
+    first, _, last = role.rpartition(" ")
+    if layout.labels_above and first:
+        canvas.text(right, y, first, "p-mark", anchor="end")
+        canvas.text(right, y + 14, f"{last}, {node}", "p-small", anchor="end")
+    else:
+        canvas.text(right, y, role, "p-mark" if layout.labels_above else "p-strong", anchor="end")
+        canvas.text(right, y + 14, node, "p-small", anchor="end")
 
 
 def _messages(
@@ -125,7 +136,7 @@ def _marks(canvas: Canvas, at: Mapping[str, float], x: Scale, lane_y: Mapping[st
             continue
         y = lane_y[role]
         centres = [x(moment) for moment, _ in shown]
-        widths = [text_width(label, 11) + 6 for _, label in shown]
+        widths = [text_width(label, 12.5) + 7 for _, label in shown]
         for (moment, label), place, wanted in zip(shown, spread(centres, widths, x.start, x.end), centres, strict=True):
             canvas.path(f"M{place:.1f} {y - 11:.1f}L{wanted:.1f} {y:.1f}", "p-leader")
             canvas.element("circle", cx=wanted, cy=y, r=3.5, cls="p-total")
@@ -136,5 +147,5 @@ def _axis(canvas: Canvas, x: Scale, y: float, origin: str, layout: Layout) -> No
     canvas.line(x.start, y, x.end, y, "p-axis")
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), y, x(tick), y + 5, "p-axis")
-        canvas.text(x(tick), y + 18, f"{tick:g}", "p-small", anchor="middle")
+        tick_label(canvas, x(tick), y + 18, f"{tick:g}")
     canvas.text((x.start + x.end) / 2, y + 34, f"ms from {origin}", "p-sub", anchor="middle")

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
-#: Mean advance of a character of the system's sans-serif, in units of the font size.
-CHARACTER_WIDTH = 0.56
+#: Mean advance of a character of the system's sans-serif, in units of the font size, and that of bold ones.
+CHARACTER_WIDTH, BOLD_WIDTH = 0.56, 0.68
 
 
 def number(value: float) -> str:
@@ -20,9 +20,9 @@ def number(value: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """About how wide a text will be, in pixels."""
-    return len(text) * size * CHARACTER_WIDTH
+    return len(text) * size * (BOLD_WIDTH if bold else CHARACTER_WIDTH)
 
 
 @dataclass(slots=True)
@@ -92,9 +92,15 @@ class Canvas:
         """The picture as an element for a page whose style sheet has `theme.CSS`."""
         return self._svg("")
 
-    def standalone(self, css: str) -> str:
-        """The picture as a file of its own."""
-        return '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg(f"<style>{css}</style>\n")
+    def standalone(self, css: str, page: str) -> str:
+        """The picture as a file of its own.
+
+        Args:
+            css: `theme.CSS`.
+            page: where, from that file, the page is that its links lead into.
+        """
+        text = '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg(f"<style>{css}</style>\n")
+        return text.replace('<a href="#', f'<a href="{page}#')
 
     def _svg(self, style: str) -> str:
         size = f"{number(self.width)} {number(self.height)}"

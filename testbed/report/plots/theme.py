@@ -6,6 +6,7 @@ nobody's; purple is the source site and green the destination's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -44,17 +45,31 @@ def heading(canvas: Canvas, title: str, subtitle: str, layout: Layout) -> float:
         layout: wide or narrow.
     """
     left = 0.0 if layout.labels_above else layout.left
-    canvas.text(left, 16, title, "p-title")
-    lines = [""]
-    for part in subtitle.split(" · "):
-        longer = f"{lines[-1]} · {part}" if lines[-1] else part
-        if lines[-1] and text_width(longer, 12) > layout.width - left:
-            lines.append(part)
+    room, y = layout.width - left, 16.0
+    for line in _wrapped(title.split(" "), " ", lambda text: text_width(text, 14, bold=True) > room):
+        canvas.text(left, y, line, "p-title")
+        y += 18
+    for line in _wrapped(subtitle.split(" · "), " · ", lambda text: text_width(text, 12) > room):
+        canvas.text(left, y, line, "p-sub")
+        y += 16
+    return y
+
+
+def _wrapped(parts: Iterable[str], between: str, is_too_long: Callable[[str], bool]) -> list[str]:
+    """Parts joined into as few lines as they fit into; one that is too long by itself has its own."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and not is_too_long(lines[-1] + between + part):
+            lines[-1] += between + part
         else:
-            lines[-1] = longer
-    for number, line in enumerate(lines):
-        canvas.text(left, 34 + 16 * number, line, "p-sub")
-    return 34 + 16 * len(lines)
+            lines.append(part)
+    return lines
+
+
+def tick_label(canvas: Canvas, x: float, y: float, text: str) -> None:
+    """Write an axis's figure below `x`, moved as little as needed to lie within the picture."""
+    half = text_width(text, 13) / 2  # figures are wider than the mean character
+    canvas.text(min(max(x, half), canvas.width - half), y, text, "p-small", anchor="middle")
 
 
 WIDE = Layout("wide", 1080, 168, 24, 10, labels_above=False)

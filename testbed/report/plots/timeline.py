@@ -13,7 +13,7 @@ from typing import Any
 from testbed.measure.headline import duration
 from testbed.measure.model import NS_PER_MS, ProbeSeries
 from testbed.report.plots.svg import Canvas, Scale, spread, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 LANE, LANE_WITH_LABEL, BAR = 44.0, 60.0, 15.0
 SCATTER = 190.0
@@ -114,6 +114,7 @@ def draw_timeline(
     right = layout.width - layout.right
     x = Scale(low, high, layout.left, right)
     y = heading(canvas, title, subtitle, layout)
+    y = _legend(canvas, migration, layout, y)
     y = _overview(canvas, migration, whole, (low, high), layout, y)
     top = y
     gap_slot = len(canvas.elements)
@@ -136,6 +137,25 @@ def _whole(migration: Mapping[str, Any], series: ProbeSeries | None) -> tuple[fl
         moments += [float(sent.min()) / NS_PER_MS, float(sent.max()) / NS_PER_MS]
     low, high = (min(moments), max(moments)) if moments else (0.0, 1.0)
     return low, max(high, low + 1.0)
+
+
+def _legend(canvas: Canvas, migration: Mapping[str, Any], layout: Layout, y: float) -> float:
+    """What the lanes' colours say, over as many lines as needed; returns where the picture goes on."""
+    left = 0.0 if layout.labels_above else layout.left
+    place = left
+    for cls, words in (
+        ("p-source", f"at {migration['source']}"),
+        ("p-paused", "suspended"),
+        ("p-silent", f"at {migration['destination']}, silent"),
+        ("p-destination", f"at {migration['destination']}"),
+    ):
+        width = 16 + text_width(words, 12.5) + 12
+        if place + width > layout.width:
+            place, y = left, y + 16
+        canvas.rect(place, y - 9, 11, 11, cls, radius=2)
+        canvas.text(place + 16, y, words, "p-small")
+        place += width
+    return y + 14
 
 
 def _overview(
@@ -221,7 +241,7 @@ def _marks(canvas: Canvas, lane: Lane, migration: Mapping[str, Any], x: Scale, b
     if not shown:
         return
     centres = [x(event["t_ms"]) for event in shown]
-    widths = [text_width(event["label"], 11) + 6 for event in shown]
+    widths = [text_width(event["label"], 12.5) + 7 for event in shown]
     for event, centre, label_x in zip(shown, centres, spread(centres, widths, x.start, x.end), strict=True):
         tip = f"{event['label']} {event['kind']} of {event['source']}: {event['t_ms']:.3f} ms"
         canvas.line(centre, bar_y - 2, centre, bar_y + BAR + 2, "p-tick")
@@ -239,18 +259,19 @@ def _scatter(
 ) -> float:
     """Round-trip times over send times, and the lost probes as strokes at the top."""
     bottom = y + SCATTER
-    name = "no probes" if series is None else f"round trip, {series.name}"
+    what, name = ("no probes", "") if series is None else ("round trip, ms", series.name(migration["eid"]))
     if layout.labels_above:
-        canvas.text(layout.left, y, name + ", ms", "p-strong")
+        canvas.text(layout.left, y, f"{what}, {name}" if name else what, "p-strong")
     else:
         canvas.text(layout.left - 12, y + 17, "lost probes", "p-strong", anchor="end")
-        canvas.text(layout.left - 44, y + 54, name.split(", ")[0], "p-strong", anchor="end")
-        canvas.text(layout.left - 44, y + 69, f"{name.split(', ')[-1]}, ms", "p-small", anchor="end")
+        canvas.text(layout.left - 44, y + 54, what, "p-strong", anchor="end")
+        canvas.text(layout.left - 44, y + 69, name, "p-small", anchor="end")
     if series is None or not series.was_answered.any():
         return bottom
     points, lost = _points(migration, series, x)
     times = [rtt for _, rtt in points] or [1.0]
-    low, high = min(times), max(times)
+    usual_ms = _baseline_p99_ms(migration, series)
+    low, high = min(times), max([*times, usual_ms or 0.0])
     logarithmic = high > 8 * low
     low, high = (low / 1.4, high * 1.6) if logarithmic else (0.0, high * 1.25)
     scale = Scale(low, high, bottom, y + 42, logarithmic)
@@ -261,12 +282,25 @@ def _scatter(
         else:
             canvas.text(x.start - 8, scale(tick) + 4, f"{tick:g}", "p-small", anchor="end")
     canvas.dots([(x(moment), scale(rtt)) for moment, rtt in points], "p-dots")
+    if usual_ms is not None:
+        canvas.line(x.start, scale(usual_ms), x.end, scale(usual_ms), "p-usual")
+        words = f"baseline's P99, {duration(usual_ms)}"
+        canvas.text(x.end - 2, scale(usual_ms) - 5, words, "p-small p-halo", anchor="end")
     cells = sorted({round(x(moment), 0) for moment in lost})
     if cells:
         canvas.path("".join(f"M{cell:.0f} {y + 8:.0f}v10" for cell in cells), "p-lost-dots")
         words = f"{len(lost)} lost"
         canvas.text(x.end, y + 4, words, "p-loss-text", anchor="end")
     return bottom
+
+
+def _baseline_p99_ms(migration: Mapping[str, Any], series: ProbeSeries) -> float | None:
+    """What 99 of 100 round trips of the baseline were not above: where an excursion begins."""
+    for flow in migration["probes"]:
+        if (flow["flow"], flow["direction"]) == (series.flow, series.direction):
+            usual: float | None = flow["baseline_rtt_p99_ms"]
+            return usual
+    return None
 
 
 def _points(
@@ -292,7 +326,9 @@ def _shade_gaps(
         left, right = max(x(gap["start_ms"]), x.start), min(x(end), x.end)
         if right <= left:
             continue
-        tip = f"{gap['lost']} probes lost, {gap['first_seq']} to {gap['last_seq']}"
+        tip = f"{gap['lost']} probes lost, {gap['first_seq']} to {gap['last_seq']}" if gap["lost"] else "no probe lost"
+        if gap["unsendable"]:
+            tip += f", {gap['unsendable']} could not be sent"
         if gap["length_ms"] is not None:
             tip += f", in {duration(gap['length_ms'])}"
         canvas.link(gap_anchor(migration, gap))
@@ -309,12 +345,14 @@ def _shade_gaps(
                 max((left + right) / 2, x.start + text_width(length, 12) / 2),
                 x.end - text_width(length, 12) / 2,
             )
-            canvas.text(place, bottom - 8, length, "p-loss-text", anchor="middle")
+            canvas.link(gap_anchor(migration, gap))
+            canvas.text(place, bottom - 8, length, "p-loss-text", anchor="middle", tip=tip)
+            canvas.end_link()
 
 
 def gap_anchor(migration: Mapping[str, Any], gap: Mapping[str, Any]) -> str:
     """The identifier of a gap's row in the page."""
-    return f"gap-{migration['index']}-{gap['flow']}-{gap['direction']}-{gap['first_seq']}"
+    return f"gap-{migration['index']}-{gap['flow']}-{gap['direction']}-{gap['start_ms']:g}"
 
 
 def _measured(migration: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -333,7 +371,7 @@ def _time_axis(canvas: Canvas, origin: str, x: Scale, layout: Layout, top: float
     for tick in x.ticks(layout.ticks):
         canvas.line(x(tick), y, x(tick), y + 5, "p-axis")
         label = f"{tick / 1000:g}" if seconds else f"{tick:g}"
-        canvas.text(x(tick), y + 18, label, "p-small", anchor="middle")
+        tick_label(canvas, x(tick), y + 18, label)
     unit = "s" if seconds else "ms"
     canvas.text((x.start + x.end) / 2, y + 34, f"{unit} from {origin}", "p-sub", anchor="middle")
     return y + 40

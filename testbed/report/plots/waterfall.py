@@ -8,7 +8,7 @@ from typing import Any
 from testbed.measure.headline import Words, duration, precise
 from testbed.measure.phases import HYPERVISOR_PARTS, PHASES
 from testbed.report.plots.svg import Canvas, Scale, text_width
-from testbed.report.plots.theme import Layout, heading
+from testbed.report.plots.theme import Layout, heading, tick_label
 
 ROW, ROW_WITH_LABEL, BAR = 30.0, 44.0, 16.0
 #: The network's parts have a scale of their own where they take less than this share of the outage.
@@ -19,8 +19,14 @@ ROWS = {
     "stuntime": ("outage of the peer", "p-total"),
     "vm_downtime": ("VM downtime", "p-hypervisor"),
     "reconnection": ("reconnection", "p-hypervisor-2"),
-    **{phase: (phase, "p-network" if i % 2 == 0 else "p-network-2") for i, phase in enumerate(PHASES)},
+    "detection": ("detection", "p-network"),
+    "registration": ("registration", "p-network-2"),
+    "notification": ("notification", "p-network"),
+    "timer_wait": ("wait for a timer", "p-network"),  # instead of a notification
+    "resolution": ("resolution", "p-network-2"),
+    "installation": ("installation", "p-network"),
 }
+assert set(PHASES) < set(ROWS)
 
 
 def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subtitle: str, layout: Layout) -> Canvas:
@@ -42,6 +48,7 @@ def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subti
     grid, grid_slot = Canvas(0, 0, "", ""), len(canvas.elements)
     height = ROW_WITH_LABEL if layout.labels_above else ROW
     near = magnified_range(bars)
+    bound_ms = _bound_ms(migration)
     network_top = top
     for name, (label, cls) in ROWS.items():
         if name == PHASES[0]:
@@ -51,11 +58,13 @@ def draw_waterfall(migration: Mapping[str, Any], words: Words, title: str, subti
             network_top = y
         if name == "vm_downtime":
             label = f"{words.downtime} ({words.pause})" if layout.labels_above else words.downtime
+        if name == "timer_wait" and not bars[name]:
+            continue
         why = migration["reasons"].get(name) or migration["reasons"].get(f"{name}_ms", "not measured")
-        _row(canvas, label, bars[name], cls, why, x, layout, y)
+        _row(canvas, label, bars[name], cls, why, x, layout, y, bound_ms if name in PHASES else None)
         y += height
     network_bottom = y
-    _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y)
+    _row(canvas, "unattributed", bars["unattributed"], "p-rest", "not measured", x, layout, y, None)
     y += height
     if any(bars.values()):
         y = _axis(grid, canvas, origin, x, layout, top, y)
@@ -129,8 +138,9 @@ def _row(
     x: Scale,
     layout: Layout,
     y: float,
+    bound_ms: float | None,
 ) -> None:
-    """One row: its label, its bars, and their sum behind the last one; or why there is none."""
+    """One row: its label, its bars, and their sum behind the last one, clear of the bound; or why there is none."""
     bar_y = y + (20 if layout.labels_above else 7)
     if layout.labels_above:
         canvas.text(layout.left, y + 14, label, "p-text")
@@ -149,6 +159,8 @@ def _row(
     if len(spans) > 1:
         longer = f"{total} in {len(spans)} stretches"
         total = longer if place + text_width(longer, 12) <= x.end else total
+    if bound_ms is not None and place - 4 < x(bound_ms) < place + text_width(total, 12) + 4:
+        place = x(bound_ms) + 6
     if place + text_width(total, 12) > x.end:
         place = x(min((start for start, _ in shown), default=x.low)) - 6 - text_width(total, 12)
     if place < x.start:  # a bar as wide as the picture has its figure inside
@@ -157,14 +169,21 @@ def _row(
         canvas.text(place, bar_y + 12, total, "p-strong")
 
 
-def _bound(canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float) -> None:
-    """The analytic bound: where the remapping would end if nothing but distance took time."""
+def _bound_ms(migration: Mapping[str, Any]) -> float | None:
+    """Where the remapping would end if nothing but distance took time, in ms from the origin."""
     bound = migration["bound"]
     at = {event["label"]: event["t_ms"] for event in migration["events"]}
     start = at.get("t5") if at.get("t5") is not None else at.get("t4")
     if bound is None or bound["bound_ms"] is None or start is None:
+        return None
+    return float(start) + float(bound["bound_ms"])
+
+
+def _bound(canvas: Canvas, migration: Mapping[str, Any], x: Scale, top: float, bottom: float) -> None:
+    """The analytic bound as a dashed line."""
+    bound, moment = migration["bound"], _bound_ms(migration)
+    if moment is None:
         return
-    moment = start + bound["bound_ms"]
     words = f"theory: {duration(bound['bound_ms'])}"
     if moment > x.high:
         canvas.text(x.end, top + 12, f"{words}, beyond the picture", "p-bound-text", anchor="end")
@@ -181,7 +200,7 @@ def _axis(grid: Canvas, canvas: Canvas, origin: str, x: Scale, layout: Layout, t
     for tick in x.ticks(layout.ticks):
         grid.line(x(tick), top, x(tick), y, "p-grid")
         label = f"{tick / 1000:g}" if seconds else f"{tick:g}"
-        canvas.text(x(tick), y + 16, label, "p-small", anchor="middle")
+        tick_label(canvas, x(tick), y + 16, label)
     unit = "s" if seconds else "ms"
     canvas.text((x.start + x.end) / 2, y + 32, f"{unit} from {origin}", "p-sub", anchor="middle")
     return y + 38

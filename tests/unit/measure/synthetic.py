@@ -311,7 +311,8 @@ def write_run(folder: Path, stories: Iterable[Story], *, seed: int = 1, **manife
             answered = None if received < 0 else int(received)
             record = {"flow": "icmp", "direction": "to-guest", "seq": int(seq) + 400 * number,
                       "scheduled_ns": int(due), "sent_ns": int(sent),
-                      "received_ns": answered, "replies": int(replies)}  # fmt: skip
+                      "received_ns": answered, "replies": int(replies),
+                      "kernel_sent_ns": int(sent) + 90_000 + int(seq) % 100 * 1000}  # fmt: skip
             lines.append(json.dumps(record) + "\n")
     (folder / "probes" / "icmp.jsonl").write_text("".join(lines))
     (folder / "events.jsonl").write_text("".join(e.to_json() + "\n" for e in all_events))

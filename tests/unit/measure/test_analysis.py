@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from testbed.events import TIMELINE
 from testbed.measure.analysis import MigrationResult, Run, analyse
 from testbed.measure.model import Interval
 from testbed.measure.phases import PHASES, uncovered
 from testbed.measure.summary import Summary, summarise
 from testbed.measure.timeline import build_timeline
+from testbed.measure.uncertainty import UNCERTAINTIES
 from testbed.measure.verdict import Verdict
 from tests.unit.measure.synthetic import (
     EID,
@@ -56,6 +58,7 @@ def test_whole_migration() -> None:
         "detection": 4.0,
         "registration": 24.0,
         "notification": 19.0,
+        "timer_wait": None,
         "resolution": 30.0,
         "installation": 4.0,
     }
@@ -131,6 +134,24 @@ def test_delayed_not_lost_is_an_excursion() -> None:
     assert metrics["naive_outage_ms"] == 0.0
     assert metrics["longest_silence_ms"] == 804.0
     assert metrics["highest_rtt_ms"] == 798.0
+
+
+def test_excursion_of_precopy_is_told_from_that_of_the_blackout() -> None:
+    """Pre-copy slows 20 probes; the blackout holds 80 back, the last one sent before t2 among them."""
+
+    def slow(sent_ms: float) -> tuple[float, ...]:
+        held = 1598.0 - sent_ms
+        return (held,) if 797 <= sent_ms < 1594 else (30.0,) if 200 <= sent_ms < 400 else (4.0,)
+
+    metrics = summary(run(Story().with_(t2=802.0), probes(slow))).data["migrations"][0]["metrics"]
+    assert metrics["highest_rtt_precopy_ms"] == 30.0
+    assert metrics["above_baseline_p99_precopy_ms"] == 200.0
+    assert metrics["highest_rtt_after_t2_ms"] == 798.0
+    assert metrics["above_baseline_p99_after_t2_ms"] == 800.0
+    assert metrics["above_baseline_p99_ms"] == 1000.0
+    entry = summary(run(Story().without("t2", "t4"), probes(slow))).data["migrations"][0]
+    assert entry["metrics"]["highest_rtt_precopy_ms"] is None
+    assert entry["reasons"]["highest_rtt_precopy_ms"] == "needs t2"
 
 
 def test_duplicates_are_counted_and_hide_nothing() -> None:
@@ -296,6 +317,21 @@ def test_threshold_judges_only_valid_figures() -> None:
     assert summary(found, "stuntime_ms.median > 500").verdict is Verdict.INVALID
 
 
+@pytest.mark.parametrize(
+    ("expression", "detail"),
+    [
+        ("remap_latency_ms.median > 10", "remap_latency_ms.median = not measured"),
+        ("stuntime_ms.p95 > 10", "stuntime_ms.p95 = not measured (n = 1: a one-sided 95 % statement needs 59)"),
+    ],
+)
+def test_threshold_on_what_was_not_measured_does_not_pass(expression: str, detail: str) -> None:
+    result = summary(run(Story().without("t13"), probes(LOST)), expression)
+    assert result.verdict is Verdict.INVALID
+    assert result.data["thresholds"][0]["detail"] == detail
+    # Beside one that holds it does not matter: that one is known.
+    assert summary(run(Story().without("t13"), probes(LOST)), expression, "stuntime_ms > 1").verdict is Verdict.FAIL
+
+
 def test_pubsub_has_no_resolution_and_is_notified_by_the_publication() -> None:
     story = Story(mechanism="pubsub")
     entry = summary(run(story, probes(LOST))).data["migrations"][0]
@@ -309,6 +345,54 @@ def test_with_ttl_nobody_notifies() -> None:
     entry = summary(run(Story(mechanism="ttl"), probes(LOST))).data["migrations"][0]
     assert entry["phases_ms"]["notification"] is None
     assert entry["reasons"]["notification"].startswith("not applicable")
+
+
+def waiting(mechanism: str, asked: str, answered: str) -> Run:
+    """The ITR asks a second after the new mapping is there, and gets it; the peer waits all the time."""
+    story = Story(mechanism=mechanism).with_(t10=None, t11=None, t12=2532.0, t13=2534.0)
+    said = [
+        *events(story),
+        event(2500, "xtr-c", asked, eid=f"{EID}/32", nonce="0x1"),
+        event(2530, "xtr-c", answered, eid=f"{EID}/32", nonce="0x1"),
+    ]
+    return replace(run(story, probes(outage((800, 2534)))), events=sorted(said, key=lambda e: e.mono_ns))
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "asked", "answered"),
+    [("ttl", "map_request_sent", "map_reply_received"), ("rloc-probe", "rloc_probe_sent", "rloc_probe_answered")],
+)
+def test_waiting_for_a_timer_is_a_part_of_its_own(mechanism: str, asked: str, answered: str) -> None:
+    found = waiting(mechanism, asked, answered)
+    expired = event(2495, "xtr-c", "map_cache_expired", eid=f"{EID}/32", old_rloc=RLOC["site-a"])
+    found = replace(found, events=sorted([*found.events, expired], key=lambda e: e.mono_ns))
+    (entry,) = summary(found).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] == 972.0  # from 1528, when the Map-Server has the new mapping
+    assert entry["phases_between"]["timer_wait"] == ["t8", "t10"]
+    assert entry["phases_ms"]["resolution"] == 30.0
+    metrics = entry["metrics"]
+    assert metrics["unattributed_ms"] < 0.02 * metrics["stuntime_ms"]
+    assert metrics["network_part_ms"] > 1000
+    assert not entry["flagged"]
+
+
+def test_an_itr_that_asks_before_its_entry_expires_has_not_waited_for_that() -> None:
+    (entry,) = summary(waiting("ttl", "map_request_sent", "map_reply_received")).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] is None
+    assert entry["reasons"]["timer_wait"] == "xtr-c asked though its entry had not expired"
+    assert entry["flagged"]
+    (told,) = summary(run(Story(), probes(LOST))).data["migrations"]
+    assert told["reasons"]["timer_wait"] == "not applicable: with smr-old-xtr the ITR is told"
+
+
+def test_an_outage_that_the_old_xtr_ends_did_not_wait_for_the_probe() -> None:
+    """It sends the packets on from 1650 ms; the ITR's probe is a second away."""
+    found = waiting("rloc-probe", "rloc_probe_sent", "rloc_probe_answered")
+    (entry,) = summary(replace(found, series=[probes(outage((800, 1650)))])).data["migrations"]
+    assert entry["phases_ms"]["timer_wait"] == 972.0
+    last = entry["unattributed"][-1]
+    assert (last["after"], last["before"]) == ("t7", "the first answer")
+    assert last["length_ms"] == 114.0
 
 
 def test_timeline_takes_the_right_events() -> None:
@@ -403,7 +487,7 @@ def test_headline_adds_up_as_read() -> None:
     result = summary(run(Story(), probes(LOST)))
     assert result.headline == (
         "vm1 moved from site-a to site-b: its peer lost it for 810 ms: "
-        "710 ms the hypervisor, 81 ms the network's remapping, 19 ms unattributed"
+        "710.0 ms the hypervisor, 81.0 ms the network's remapping, 19.0 ms unattributed"
     )
 
 
@@ -418,3 +502,42 @@ def test_uncovered() -> None:
 def test_same_input_same_summary() -> None:
     found = run(Story(), probes(LOST))
     assert summary(found).to_json() == summary(found).to_json()
+
+
+@pytest.mark.parametrize(("load", "ok"), [(2.0, True), (2.1, False), (None, None)])
+def test_a_machine_that_is_busy_before_the_run_flags_it(load: float | None, ok: bool | None) -> None:
+    found = run(Story(), probes(LOST), host={"cores": 2, "load_before": load, "load_after": 3.5, "steal_percent": 0.0})
+    result = summary(found)
+    (check,) = [one for one in result.data["validity"] if one["name"] == "machine free before"]
+    assert (check["ok"], check["severity"]) == (ok, "flag")
+    assert result.verdict is Verdict.PASS
+
+
+def test_every_mark_has_an_uncertainty_and_one_that_nobody_knows_is_the_least_sure() -> None:
+    unsaid = {"precopy_started", "guest_suspended", "guest_resumed", "guest_first_frame", "first_answered_probe"}
+    assert {kind for _, kind, _ in TIMELINE} - unsaid <= set(UNCERTAINTIES)  # these say it themselves
+    story = Story()
+    heard = event(1509.0, "xen-b", "guest_first_frame", guest="vm1")  # earlier, and nobody knows how sure
+    found = replace(run(story, probes(LOST)), events=sorted([*events(story), heard], key=lambda e: e.mono_ns))
+    (entry,) = summary(found).data["migrations"]
+    t4 = next(one for one in entry["events"] if one["label"] == "t4")
+    assert t4["source"] == "tap-site-b"
+    assert [one["source"] for one in t4["others"]] == ["xen-b"]
+    by_label = {one["label"]: one.get("uncertainty_ms") for one in entry["events"]}
+    assert [label for label, known in by_label.items() if known is None] == ["t1"]  # of no capture
+
+
+def test_t5_has_the_kernels_stamp_of_the_frame_beside_it() -> None:
+    seen = event(1511.5, "xtr-b", "eid_detected").mono_ns
+    said = [
+        replace(e, fields={**e.fields, "seen_ns": seen}) if e.kind == "eid_detected" else e for e in events(Story())
+    ]
+    timeline = build_timeline(migration(Story()), said)
+    (word,) = timeline.marks["t5"].others
+    assert (word.via, word.difference_ms) == ("kernel", -2.5)
+    assert timeline.at("t5") == event(1514.0, "xtr-b", "eid_detected").mono_ns
+
+
+def test_an_emulated_guest_has_no_precopy() -> None:
+    timeline = build_timeline(migration(Story(), has_precopy=False), events(Story().without("t1")))
+    assert timeline.missing["t1"].startswith("not applicable")

@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import dpkt
 import pytest
 
-from testbed.lisp.wire import DATA_PORT
-from testbed.lisp.wire.inet import checksum
-from testbed.measure.frames import Frame, GuestFrames, Passage, WallClock
+from testbed.lisp.wire import EncapsulatedControl, MapReply, MapRequest, RequestedEid, host_eid
+from testbed.lisp.wire.inet import build_udp_packet
+from testbed.measure.frames import Frame, GuestFrames, Passage, SenderMacs, StreamFrames, WallClock
 from testbed.measure.gaps import find_gaps
-from testbed.measure.losses import LossFinder, lost_where
+from testbed.measure.losses import LossFinder, ProbeKey, lost_where
 from testbed.measure.model import Interval
+from testbed.measure.timeline import build_timeline
 from testbed.report import build_report
-from tests.unit.measure.synthetic import EID, MAC, MS, START_NS, Story, outage, probes, write_run
-
-PEER, GATEWAY = "192.168.3.10", "00:00:5e:00:01:01"
-ITR, NEW, OLD = "10.0.3.2", "10.0.2.2", "10.0.1.2"
-
-
-def ethernet(source: str, ip: bytes) -> bytes:
-    kind = b"\x86\xdd" if ip[0] >> 4 == 6 else b"\x08\x00"
-    return b"\x02" * 6 + bytes.fromhex(source.replace(":", "")) + kind + ip
-
-
-def packet(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
-    one, other = ip_address(source).packed, ip_address(destination).packed
-    if len(one) == 16:
-        head = b"\x60\0\0\0" + len(payload).to_bytes(2, "big") + bytes([protocol, 64])
-        return head + one + other + payload
-    head = b"\x45\0" + (20 + len(payload)).to_bytes(2, "big") + bytes([0, 0, 0, 0, 64, protocol])
-    summed = checksum(head + bytes(2) + one + other).to_bytes(2, "big")
-    return head + summed + one + other + payload
-
-
-def probe(seq: int, *, echo_type: int | None = None, answers: bool = False) -> bytes:
-    """An ICMP echo, or (without a type) a UDP datagram to the echo port or from it, with a probe's payload."""
-    header = bytes([echo_type, 0, 0, 0, 0, 1, 0, 1]) if echo_type is not None else b"\x80\0\0\x07\0\x20\0\0"
-    if answers:
-        header = b"\0\x07\x80\0\0\x20\0\0"
-    return header + b"TBPROBE1" + b"whichrun" + seq.to_bytes(8, "big")
-
-
-def encapsulated(source: str, destination: str, inner: bytes) -> bytes:
-    udp = (0xF000).to_bytes(2, "big") + DATA_PORT.to_bytes(2, "big") + (16 + len(inner)).to_bytes(2, "big") + b"\0\0"
-    return ethernet(GATEWAY, packet(source, destination, 17, udp + bytes(8) + inner))
-
-
-def request(seq: int) -> bytes:
-    return packet(PEER, EID, 1, probe(seq, echo_type=8))
-
-
-def reply(seq: int) -> bytes:
-    return packet(EID, PEER, 1, probe(seq, echo_type=0))
+from testbed.report.messages import ControlFrames
+from tests.unit.measure.packets import (
+    GATEWAY,
+    ITR,
+    NEW,
+    OLD,
+    PEER,
+    encapsulated,
+    ethernet,
+    packet,
+    probe,
+    reply,
+    request,
+)
+from tests.unit.measure.synthetic import EID, MAC, MS, START_NS, Story, events, migration, outage, probes, write_run
 
 
 def test_only_the_reply_is_lost() -> None:
@@ -123,12 +100,57 @@ def test_udp_and_both_versions(version: int, eid: str, peer: str) -> None:
     assert lost_where(gap, series, finder.fates) == {"reply, last seen at xtr-b-eid": 1}
 
 
+def test_an_ipv6_probe_is_found_in_an_ipv4_tunnel() -> None:
+    """An ICMPv6 echo is seen at both xTRs' core sides, inside IPv4, and bare on the guest's LAN."""
+    eid, peer = "fd00::10", "fd00:3::10"
+    series = probes(outage((800, 820)))
+    (gap,) = find_gaps(series)
+    finder = LossFinder.of([series], [eid])
+    asked, answered = (gap.first_seq, gap.first_seq + 1)
+    for seq in (asked, answered):
+        inside = packet(peer, eid, 58, probe(seq, echo_type=128))
+        finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, NEW, inside)), 100)
+        finder.see(Frame(0, "xtr-b", "eid", ethernet(GATEWAY, inside)), 200)
+    back = packet(eid, peer, 58, probe(answered, echo_type=129))
+    finder.see(Frame(0, "xtr-b", "core", encapsulated(NEW, ITR, back)), 300)
+    assert finder.fates[ProbeKey("icmp", "to-guest", asked)].words == "request, last seen at xtr-b-eid"
+    assert finder.fates[ProbeKey("icmp", "to-guest", answered)].words == "reply, last seen at xtr-b-core"
+
+
 @pytest.mark.parametrize("data", [b"", b"TBPROBE1", bytes(60), b"TBPROBE1" + bytes(40), bytes(14) + b"TBPROBE1" * 9])
 def test_other_frames_are_nobodys(data: bytes) -> None:
     series = probes(outage((800, 810)))
     finder = LossFinder.of([series], [EID])
     finder.see(Frame(0, "xtr-b", "eid", data), 100)
     assert lost_where(find_gaps(series)[0], series, finder.fates) == {"seen nowhere": 1}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "encapsulated"])
+@pytest.mark.parametrize(("eid", "peer", "protocol", "kind"), [(EID, PEER, 1, 3), ("fd00::10", "fd00:3::10", 58, 1)])
+def test_an_icmp_error_that_quotes_a_probe_is_no_sighting(
+    eid: str, peer: str, protocol: int, kind: int, inside: bool
+) -> None:
+    """The old xTR's "host unreachable" on its way back does not mean that the request got so far."""
+    series = probes(outage((800, 810)))
+    (gap,) = find_gaps(series)
+    asked = packet(peer, eid, protocol, probe(gap.first_seq, echo_type=8 if protocol == 1 else 128))
+    unreachable = packet(eid, peer, protocol, bytes([kind, 1, 0, 0, 0, 0, 0, 0]) + asked)
+    finder = LossFinder.of([series], [eid])
+    finder.see(Frame(0, "xtr-c", "core", encapsulated(ITR, OLD, asked)), 100)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-c-core": 1}
+    error = encapsulated(OLD, ITR, unreachable) if inside else ethernet(GATEWAY, unreachable)
+    for node in ("xtr-a", "xtr-c"):
+        finder.see(Frame(0, node, "core", error), 200)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-c-core": 1}
+
+
+def test_a_tagged_probe_is_a_sighting() -> None:
+    series = probes(outage((800, 810)))
+    (gap,) = find_gaps(series)
+    plain = ethernet(GATEWAY, request(gap.first_seq))
+    finder = LossFinder.of([series], [EID])
+    finder.see(Frame(0, "xtr-a", "eid", plain[:12] + b"\x81\x00\x00\x07" + plain[12:]), 100)
+    assert lost_where(gap, series, finder.fates) == {"request, last seen at xtr-a-eid": 1}
 
 
 def test_frames_of_the_guest_in_two_migrations() -> None:
@@ -145,6 +167,91 @@ def test_frames_of_the_guest_in_two_migrations() -> None:
         ("guest_last_frame", 1400),
         ("guest_first_frame", 1600),
     ]
+
+
+def test_who_speaks_for_the_guest_at_the_destination() -> None:
+    """By IPv4, ARP or IPv6, in the window; not the gateway, which answers for others, nor frames at the source."""
+    other, other_site = "52:54:00:00:00:0b", "52:54:00:00:00:0c"
+    arp = b"\0\1\x08\0\6\4\0\1" + bytes.fromhex(MAC.replace(":", "")) + ip_address(EID).packed + bytes(10)
+    said = b"\xff" * 6 + bytes.fromhex(MAC.replace(":", "")) + b"\x08\x06" + arp
+    passages = [
+        Passage(index, "vm1", MAC, "site-a", "site-b", Interval(1000, 2000), eid)
+        for index, eid in enumerate((EID, "fd00::10"))
+    ]
+    speakers = SenderMacs(passages, {("a", "eid"): "site-a", ("b", "eid"): "site-b"}, [GATEWAY])
+    for at, node, data in (
+        (1100, "b", said),
+        (1200, "b", ethernet(GATEWAY, reply(1))),
+        (1300, "b", ethernet(other, request(1))),
+        (1400, "a", ethernet(other_site, reply(1))),
+        (2100, "b", ethernet(other_site, reply(1))),
+        (1500, "b", b"\0" * 13),
+        (1600, "b", ethernet(other, packet("fd00::10", "fd00:3::10", 58, probe(1, echo_type=129)))),
+    ):
+        speakers.see(Frame(at, node, "eid", data), at)
+    assert speakers.found == {0: {MAC}, 1: {other}}
+
+
+def segment(source: str, destination: str, flags: int) -> bytes:
+    """An Ethernet frame with a TCP segment without data."""
+    return ethernet(GATEWAY, packet(source, destination, 6, bytes(12) + bytes([5 << 4, flags]) + bytes(6)))
+
+
+@pytest.mark.parametrize("hosts", [("10.1.1.2", "10.1.2.2"), ("fd01:1::2", "fd01:2::2")])
+def test_precopy_begins_with_the_streams_first_packet(hosts: tuple[str, str]) -> None:
+    """The SYN from the source host to the destination's, in the window: no answer to it, no stream back, no retry."""
+    here, there = hosts
+    syn, syn_ack, ack = 0x02, 0x12, 0x10
+    passage = Passage(3, "vm1", MAC, "site-a", "site-b", Interval(1000, 2000))
+    addresses, nodes = {"site-a": here, "site-b": there}, {"site-a": "xen-a", "site-b": "xen-b"}
+    streams = StreamFrames([passage], addresses, nodes)
+    seen = [
+        (900, "xen-a", segment(here, there, syn)),
+        (1050, "xen-a", segment(there, here, syn)),
+        (1060, "xen-a", segment(here, there, ack)),
+        (1070, "xen-b", segment(here, there, syn)),
+        (1300, "xen-a", segment(here, there, syn)),
+        (1100, "xen-a", segment(here, there, syn)),
+        (1110, "xen-a", segment(there, here, syn_ack)),
+        (1120, "xen-a", ethernet(GATEWAY, request(1))),
+        (1130, "xen-a", b"\x00" * 13),
+    ]
+    for mono_ns, node, data in seen:
+        streams.see(Frame(mono_ns, node, f"{node}-mig", data), mono_ns)
+    (event,) = streams.events()
+    assert (event.kind, event.mono_ns, event.source) == ("precopy_started", 1100, "capture xen-a-xen-a-mig")
+    assert event.fields["guest"] == "vm1"
+    assert event.fields["uncertainty_ms"] == 0.1
+
+
+def control_frame(source: str, destination: str, message: bytes) -> bytes:
+    return ethernet(GATEWAY, build_udp_packet(ip_address(source), ip_address(destination), 4342, 4342, message))
+
+
+def test_control_messages_in_captures_are_a_second_source() -> None:
+    """The ITR's capture has its Map-Request of t10 (0x63 is 99) 0.4 ms after its word, and the reply of t11 with it."""
+    asked = MapRequest(99, (ip_address(ITR),), (RequestedEid(host_eid(ip_address(EID))),)).encode()
+    other = MapRequest(98, (ip_address(ITR),), (RequestedEid(host_eid(ip_address(EID))),)).encode()
+    whole = EncapsulatedControl(ip_address(ITR), ip_address(EID), 4342, asked).encode()
+    frames = ControlFrames([migration(Story())], {("xtr-c", "core"): "xtr-c"}, {"xtr-c": ITR})
+    for at_ms, node, data in (
+        (1560.1, "xtr-c", control_frame(ITR, "10.0.0.2", other)),
+        (1560.4, "xtr-c", control_frame(ITR, "10.0.0.2", whole)),
+        (1560.5, "ms", control_frame(ITR, "10.0.0.2", whole)),
+        (1590.0, "xtr-c", control_frame("10.0.0.2", ITR, MapReply(99, ()).encode())),
+        (1590.1, "xtr-c", encapsulated(ITR, NEW, request(1))),
+        (9999.0, "xtr-c", control_frame(ITR, "10.0.0.2", whole)),
+    ):
+        frames.see(Frame(0, node, "core", data), START_NS + round(at_ms * MS))
+    said = [replace(e, fields={**e.fields, "nonce": "0x63"}) if e.fields.get("nonce") == 99 else e
+            for e in events(Story())]  # fmt: skip
+    timeline = build_timeline(migration(Story()), sorted([*said, *frames.found], key=lambda e: e.mono_ns))
+    t10, t11 = timeline.marks["t10"], timeline.marks["t11"]
+    assert (t10.source, t10.kind, t10.uncertainty_ms) == ("capture xtr-c-core", "map_request_sent", 0.1)
+    assert [(one.source, one.difference_ms) for one in t10.others] == [("xtr-c", -0.4)]
+    # What is received has the kernel's stamp already, which is as good.
+    assert (t11.source, t11.uncertainty_ms) == ("xtr-c", 0.1)
+    assert [(one.source, one.difference_ms) for one in t11.others] == [("capture xtr-c-core", 0.0)]
 
 
 def test_wall_clock() -> None:

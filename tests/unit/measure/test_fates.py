@@ -6,14 +6,17 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from testbed.measure.analysis import Run, analyse
 from testbed.measure.fates import TOLD_OF_A_GAP, probe_rows
-from testbed.measure.losses import Fate, ProbeKey, Sighting
+from testbed.measure.losses import Fate, Sighting
+from testbed.measure.probepackets import ProbeKey
 from testbed.measure.summary import summarise
 from testbed.report.build import seeded
-from testbed.report.context import migrations_of
-from testbed.report.evidence import IMPAIRMENT_COLUMNS, evidence, impairments
-from tests.unit.measure.synthetic import Story, event, events, manifest, migration, plan, probes, run
+from testbed.report.context import migrations_of, with_mac_check
+from testbed.report.evidence import evidence, impairments_table
+from tests.unit.measure.synthetic import MAC, Story, event, events, manifest, migration, plan, probes, run
 
 RTT_MS = 4.0
 
@@ -81,9 +84,9 @@ def verified(**checks: bool) -> dict[str, Any]:
         event(-900, "lab", "guest_identity", guest="vm1", boot_id="b-1", uptime_ms=1000),
         event(-2, "lab", "placement", index=0, when="before", hosts=hosts),
         *events(Story()),
-        event(1800, "lab", "placement", index=0, when="after", hosts=moved),
-        event(1801, "lab", "guest_identity", index=0, guest="vm1", boot_id="b-1", uptime_ms=4500),
-        event(1802, "lab", "verification", index=0, ok=all(checks.values()), checks=checks, mapping=["10.0.2.2"]),
+        event(2991, "lab", "placement", index=0, when="after", hosts=moved),
+        event(2992, "lab", "guest_identity", index=0, guest="vm1", boot_id="b-1", uptime_ms=4500),
+        event(2993, "lab", "verification", index=0, ok=all(checks.values()), checks=checks, mapping=["10.0.2.2"]),
     ]
     (one,) = migrations_of(
         {**_plan(), "guests": [{"name": "vm1", "eid": "192.168.0.10", "mac": "52:54:00:00:00:0a"}]},
@@ -104,18 +107,52 @@ def _plan() -> dict[str, Any]:
 def test_evidence_of_a_verified_migration() -> None:
     names = ("guest_only_here", "guest_answers", "mapping_only_here", "boot_id_unchanged", "uptime_not_backwards")
     rows = evidence(verified(**dict.fromkeys(names, True)))
-    assert [row.ok for row in rows] == [True] * 6
+    assert [row.ok for row in rows] == [True] * 5 + [None]  # nothing was captured
     seen = [row.seen for row in rows]
     assert seen[0] == "before: xen-a: vm1 (running), xen-b: nothing; after: xen-a: nothing, xen-b: vm1 (running)"
     assert seen[2] == "the Map-Server has 10.0.2.2"
     assert seen[3:5] == ["b-1", "1.0 s, then 4.5 s"]
-    assert "tap-site-b" in seen[5]
+    assert seen[5] == "no frame from its address was captured"
 
 
 def test_a_check_that_failed_is_shown_as_such() -> None:
     entry = verified(guest_only_here=False, boot_id_unchanged=True)
-    assert [row.ok for row in evidence(entry)] == [False, True, True]
+    assert [row.ok for row in evidence(entry)] == [False, True, None]
     assert entry["verdict"] == "FAIL"
+
+
+def test_a_place_of_emulated_guests_says_who_is_there() -> None:
+    entry = verified(guest_only_here=True)
+    places = {"site-a": {"guests": []}, "site-b": {"guests": ["vm1"]}}
+    entry["verification"] = {**entry["verification"], "placement": {"before": None, "after": places}}
+    assert evidence(entry)[0].seen == "site-a: nothing, site-b: vm1"
+
+
+#: A verification that looked at nothing.
+UNSEEN: dict[str, Any] = {
+    "checks": {}, "mapping": [],
+    "placement": {"before": None, "after": None}, "identity": {"before": None, "after": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("macs", "ok"), [({MAC}, True), ({MAC, "52:54:00:00:00:0b"}, False), ({"52:54:00:00:00:0b"}, False)]
+)
+def test_the_mac_is_a_check_that_can_fail(macs: set[str], ok: bool) -> None:
+    one = migration(Story(), verification={**UNSEEN, "checks": {"guest_answers": True}})
+    found = replace(run(Story(), probes(answers)), migrations=[with_mac_check(one, macs)])
+    (entry,) = summarise(analyse(found), seeded(1)).data["migrations"]
+    assert entry["verification"]["checks"]["mac_unchanged"] is ok
+    assert entry["verdict"] == ("PASS" if ok else "FAIL")
+    row = evidence(entry)[-1]
+    assert (row.ok, row.words) == (ok, "its MAC address is the same")
+    assert all(mac in row.seen for mac in macs)
+
+
+def test_a_mac_that_was_not_seen_decides_nothing() -> None:
+    one = migration(Story(), verification=UNSEEN)
+    assert with_mac_check(one, set()) == one
+    assert with_mac_check(migration(Story()), {MAC}).verification is None
 
 
 def test_a_migration_that_was_not_verified_has_no_evidence() -> None:
@@ -130,11 +167,9 @@ def test_links_as_asked_and_as_they_are() -> None:
         "effective": {"delay_ns": 5000000, "jitter_ns": 0, "loss_ppb": 5000000, "rate_bps": 1000000000},
         "counters": [{"sent": 10, "lost": 1, "late": 0}, {"sent": 20, "queue_dropped": 2, "late": 3}],
     }  # fmt: skip
-    table = impairments({"impairments": [link, {"link": "core-b", "backend": "netem", "requested": {}}]})
-    assert table is not None
-    assert table["columns"] == IMPAIRMENT_COLUMNS
+    table = impairments_table({"impairments": [link, {"link": "core-b", "backend": "netem", "requested": {}}]})
     asked = "delay 5 ms, loss 0.5 %, rate 1000 Mbit/s"
-    assert table["rows"] == [
-        ["core-a", "relay", asked, asked, "10.238 ms", "30", "3", "3"],
+    assert [[cell.text for (cell,) in row.cells] for row in table.rows] == [
+        ["core-a", "relay", asked, asked, "10.238", "30", "3", "3"],
         ["core-b", "netem", "nothing", "nothing", "—", "—", "—", "—"],
     ]

@@ -142,33 +142,37 @@ def test_empty_log() -> None:
     assert without_undecided(series, MS) == (series, 0)
 
 
-FATES = st.lists(st.one_of(st.just("lost"), st.just("never"), st.integers(min_value=1, max_value=80)), max_size=120)
+FATES = st.lists(
+    st.one_of(st.sampled_from(["lost", "never", "suspended"]), st.integers(min_value=1, max_value=80)), max_size=120
+)
 
 
 def series_of(fates: list[str | int]) -> ProbeSeries:
     rows = []
     for seq, fate in enumerate(fates):
         due = 1000 * MS + seq * INTERVAL_NS
-        sent = None if fate == "never" else due
+        sent = None if fate in ("never", "suspended") else due
         received = due + fate * MS if isinstance(fate, int) else None
-        rows.append(Probe(seq, due, sent, received, int(isinstance(fate, int))))
+        rows.append(Probe(None if fate == "suspended" else seq, due, sent, received, int(isinstance(fate, int))))
     return ProbeSeries.of("icmp", "to-guest", rows)
 
 
 @settings(deadline=None)
 @given(FATES)
 def test_gaps_are_the_maximal_runs(fates: list[str | int]) -> None:
-    sent = [(seq, fate) for seq, fate in enumerate(fates) if fate != "never"]
-    runs: list[list[int]] = []
-    previous_lost = False
-    for seq, fate in sent:
-        if fate == "lost" and previous_lost:
-            runs[-1].append(seq)
-        elif fate == "lost":
-            runs.append([seq])
-        previous_lost = fate == "lost"
+    runs: list[list[tuple[int, str]]] = [[]]
+    for seq, fate in enumerate(fates):
+        if fate in ("lost", "suspended"):
+            runs[-1].append((seq, str(fate)))
+        elif fate != "never":
+            runs.append([])
+    expected = []
+    for run in filter(None, runs):
+        lost = [seq for seq, fate in run if fate == "lost"]
+        ends = (lost[0], lost[-1]) if lost else (None, None)
+        expected.append((*ends, len(lost), len(run) - len(lost)))
     gaps = find_gaps(series_of(fates))
-    assert [(g.first_seq, g.last_seq, g.lost) for g in gaps] == [(r[0], r[-1], len(r)) for r in runs]
+    assert [(g.first_seq, g.last_seq, g.lost, g.unsendable) for g in gaps] == expected
 
 
 @settings(deadline=None)
@@ -178,6 +182,8 @@ def test_every_lost_probe_is_in_one_gap(fates: list[str | int]) -> None:
     counts = count(series, INTERVAL_NS)
     gaps = find_gaps(series)
     assert sum(gap.lost for gap in gaps) == counts.lost == counts.sent - counts.received
+    assert sum(gap.unsendable for gap in gaps) == counts.unsendable
+    assert counts.due == counts.sent + counts.never_sent + counts.unsendable
     assert counts.naive_ns == counts.lost * INTERVAL_NS
 
 
@@ -220,3 +226,14 @@ def test_series_is_sorted_by_when_probes_were_due() -> None:
     series = ProbeSeries.of("udp", "from-guest", rows)
     assert list(series.seq) == [0, 1]
     assert np.array_equal(series.received_ns, [15, NEVER])
+
+
+def test_what_the_kernel_adds_is_said_of_the_probes_it_stamped() -> None:
+    rows = [
+        Probe(seq, START_NS + seq * MS, START_NS + seq * MS, START_NS + seq * MS + 500, 1, START_NS + seq * MS + delay)
+        for seq, delay in enumerate(range(0, 101_000, 1000))
+    ]
+    counts = count(ProbeSeries.of("icmp", "to-guest", [*rows, Probe(101, START_NS, START_NS, None, 0)]), INTERVAL_NS)
+    assert (counts.handover_p50_ns, counts.handover_p99_ns) == (50_000, 99_000)
+    unstamped = count(probes(outage()), INTERVAL_NS)
+    assert (unstamped.handover_p50_ns, unstamped.handover_p99_ns) == (None, None)

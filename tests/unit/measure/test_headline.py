@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.measure.headline import duration, precise, rounded_parts
+from testbed.measure.headline import duration, precise, written_parts
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,23 @@ def test_precise(value_ms: float, words: str) -> None:
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 50_000), min_size=3, max_size=3))
 def test_parts_as_read_add_up_to_the_whole_as_read(parts: list[float]) -> None:
-    whole = sum(parts)
-    written = [float(text.split()[0]) for text in rounded_parts(parts, whole)]
-    assert sum(written) == pytest.approx(float(duration(whole).split()[0]), abs=1e-6)
+    """To less than the last digit that the whole is written with."""
+    whole = duration(sum(parts)).split()[0]
+    written = [float(text.split()[0]) for text in written_parts(parts, sum(parts))]
+    assert abs(sum(written) - float(whole)) < 10 ** -len(whole.partition(".")[2])
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 50_000), min_size=3, max_size=3))
+def test_a_part_is_the_same_wherever_it_is_read(parts: list[float]) -> None:
+    """1145.586 ms is not 1.14 s in one place and 1.15 s in another: each is what it is, rounded to its digits."""
+    whole_ms = sum(parts)
+    divisor = 1000 if duration(whole_ms).endswith(" s") else 1
+    for part_ms, text in zip(parts, written_parts(parts, whole_ms), strict=True):
+        number = text.split()[0]
+        assert abs(float(number) * divisor - part_ms) <= 0.5 * divisor * 10 ** -len(number.partition(".")[2]) + 1e-6
 
 
 def test_parts_have_the_unit_of_the_whole() -> None:
-    assert rounded_parts([1210.0, 190.0, 20.0], 1420.0) == ["1.21 s", "0.19 s", "0.02 s"]
+    assert written_parts([1145.586, 69.431, 17.706], 1232.723) == ["1.146 s", "0.069 s", "0.018 s"]
+    assert written_parts([51.518, 21.392, 27.123], 100.033) == ["51.5 ms", "21.4 ms", "27.1 ms"]

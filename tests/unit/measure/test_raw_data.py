@@ -73,8 +73,9 @@ def test_timeline(run: Path) -> None:
 def test_csv_and_parquet_say_the_same(run: Path) -> None:
     with (run / "probes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    sent = duckdb.sql(f"SELECT sent_ns, received_ns FROM '{run}/probes/*.parquet' ORDER BY sent_ns").fetchall()
-    known = dict(sent)
+    query = f"SELECT sent_ns, received_ns, kernel_sent_ns FROM '{run}/probes/*.parquet' ORDER BY sent_ns"
+    known = {sent: (received, kernel) for sent, received, kernel in duckdb.sql(query).fetchall()}
     assert len(rows) > 700
     for row in rows:
-        assert known[int(row["sent_ns"])] == (int(row["received_ns"]) if row["received_ns"] else None)
+        received = int(row["received_ns"]) if row["received_ns"] else None
+        assert known[int(row["sent_ns"])] == (received, int(row["kernel_sent_ns"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,7 +18,8 @@ from testbed.report import build_report
 from testbed.report.html import csp_hash
 from testbed.report.load import RunFolderError, load, load_probes
 from testbed.report.plots.svg import Scale, spread
-from tests.unit.measure.synthetic import MAC, MS, START_NS, WALL_OFFSET_NS, Story, clock, write_run
+from tests.folders import digests
+from tests.unit.measure.synthetic import EID, MAC, MS, START_NS, WALL_OFFSET_NS, Story, clock, write_run
 
 FAILED = Story(ok=False, error="timed out <after> 30 s & more").without(*(f"t{n}" for n in range(3, 14)))
 STORIES = {
@@ -34,14 +34,6 @@ STORIES = {
 @pytest.fixture(params=sorted(STORIES))
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", STORIES[request.param])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_built_twice_is_byte_identical(folder: Path) -> None:
@@ -105,6 +97,89 @@ def test_page_needs_no_network_and_keeps_its_policy(folder: Path) -> None:
     assert "@import" not in style
     assert "url(" not in style
     assert "alert(1)" not in page
+
+
+class Words(HTMLParser):
+    """The pieces of text of a page's tables, captions and paragraphs below its header."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+        self._inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("header", "td", "th", "p", "figcaption", "dd", "pre", "h3"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._inside:
+            self._inside.remove(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._inside and "header" not in self._inside:
+            self.pieces += [line.strip() for line in data.splitlines()] if "pre" in self._inside else [data.strip()]
+
+
+@pytest.mark.parametrize("story", sorted(STORIES))
+def test_markdown_says_what_the_page_says(story: str, tmp_path: Path) -> None:
+    """Every piece of text of the page's tables, captions and paragraphs is in the Markdown, in its place's words."""
+    captures = [{"node": "xtr-b", "interface": "eid", "file": "pcap/xtr-b-eid.pcapng", "dropped": 0}]
+    folder = write_run(tmp_path / "run", STORIES[story], captures=captures, emulated=["the links: relay"])
+    (folder / "topology.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (folder / "pcap").mkdir()
+    write_pcap(folder / captures[0]["file"], [(0, MAC)])
+    build_report(folder, fail_if=["stuntime_ms.median > 1"])
+    page = Words()
+    page.feed((folder / "report.html").read_text())
+    raw = (folder / "report.md").read_text()
+    text = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"\*\*|`|\\(?=\|)", "", raw)).split())
+    links = {"SVG", "data", ",", ".", "Pictures:", ":"}
+    absent = [piece for piece in page.pieces if " ".join(piece.split()) not in text and piece not in links]
+    assert absent == []
+    assert "![the topology](topology.svg)" in raw
+    assert '"run_id"' in raw
+
+
+def test_every_migration_has_a_place_and_a_row_that_leads_to_its_data(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", STORIES["several"])
+    (folder / "logs" / "ms").mkdir(parents=True)
+    (folder / "logs" / "ms" / "ms.log").write_text("said\n")
+    build_report(folder)
+    page = (folder / "report.html").read_text()
+    navigation = re.search(r"<nav.*?</nav>", page, re.DOTALL)
+    assert navigation is not None
+    overview = re.search(r'<section id="migrations">.*?</section>', page, re.DOTALL)
+    assert overview is not None
+    for number in range(3):
+        assert f'id="migration-{number}"' in page
+        assert f'href="#migration-{number}"' in navigation[0]
+        assert f'href="#migration-{number}"' in overview[0]
+        assert f'href="#data-{number}"' in overview[0]
+        assert f"rows of migration {number}" in page
+    assert overview[0].count('href="logs/"') == 3
+    assert "seq 0 to 398, the baseline included" in page
+    assert "seq 400 to 798, the baseline included" in page
+    assert 'href="pcap/"' not in page  # nothing was captured
+
+
+def test_one_migration_has_its_row_too(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()])
+    build_report(folder)
+    assert 'href="#data-0"' in (folder / "report.html").read_text()
+    assert "## All migrations" in (folder / "report.md").read_text()
+
+
+def test_links_of_a_picture_lead_into_the_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [Story()])
+    build_report(folder)
+    page = (folder / "report.html").read_text()
+    for name in ("timeline-0.svg", "timeline-0-narrow.svg"):
+        anchors = re.findall(r'<a href="([^"]*)"', (folder / "plots" / name).read_text())
+        assert anchors
+        for anchor in anchors:
+            file, _, place = anchor.partition("#")
+            assert file == "../report.html"
+            assert f'id="{place}"' in page
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
@@ -177,6 +252,25 @@ def test_emulated_guest_is_not_called_a_vm(tmp_path: Path) -> None:
         text = (folder / name).read_text().replace("not a VM", "")
         assert "emulated guest" in text
         assert not re.search(r"\bVM\b", text), name
+
+
+def with_an_ipv6_eid(folder: Path) -> Path:
+    for name in ("plan.json", "events.jsonl"):
+        path = folder / name
+        path.write_text(path.read_text().replace(EID, "fd00::10"))
+    return folder
+
+
+def test_an_echo_to_an_ipv6_eid_is_called_icmpv6(tmp_path: Path) -> None:
+    """Wherever people read it; in the data the flow keeps the name that the experiment gives it."""
+    folder = with_an_ipv6_eid(write_run(tmp_path / "run", [Story()]))
+    (migration,) = build_report(folder).data["migrations"]
+    assert [gap["flow"] for gap in migration["gaps"]] == ["icmp"]
+    assert migration["metrics"]["remap_latency_ms"] is not None
+    for file in ("report.md", "report.html", "junit.xml", "plots/timeline-0.svg"):
+        text = (folder / file).read_text()
+        assert "icmpv6 to-guest" in text
+        assert "icmp to-guest" not in text
 
 
 def test_several_migrations_have_their_own_baselines_and_windows(tmp_path: Path) -> None:
@@ -288,7 +382,7 @@ def test_request_without_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="not the folder of a run"):
+    with pytest.raises(RunFolderError, match="not the folder of a whole run"):
         load(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(RunFolderError) as caught:

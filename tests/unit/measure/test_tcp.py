@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from testbed.measure.analysis import analyse
@@ -37,6 +39,38 @@ def test_a_connection_that_breaks_has_not_survived() -> None:
     found = connection(series, migration(story), [other, said])
     assert (found.survived, found.error) == (False, "Connection reset by peer")
     assert found.bytes_in_order == 80 * 24
+    assert found.longest_stall_ms == 2990 - 794  # from the last answer on to the window's end
+
+
+@pytest.mark.parametrize(
+    ("flows", "expression", "verdict", "detail"),
+    [
+        (["lives"], "tcp_longest_stall_ms > 3000", "PASS", "tcp_longest_stall_ms.max = 1106"),
+        (["lives"], "tcp_longest_stall_ms > 1000", "FAIL", "tcp_longest_stall_ms.max = 1106"),
+        (["lives"], "tcp_broken > 0", "PASS", "tcp_broken.max = 0"),
+        (["lives", "breaks"], "tcp_broken > 0", "FAIL", "tcp_broken.max = 1"),
+        (["lives", "breaks"], "tcp_longest_stall_ms > 2000", "FAIL", "tcp_longest_stall_ms.max = 2196"),
+        (["silent"], "tcp_broken > 0", "INVALID", "tcp_broken.max = not measured"),
+        ([], "tcp_longest_stall_ms > 3000", "INVALID", "tcp_longest_stall_ms.max = not measured"),
+    ],
+)
+def test_thresholds_on_connections(flows: list[str], expression: str, verdict: str, detail: str) -> None:
+    """A connection each way: the worse one counts, and none or an undecided one passes nothing."""
+    logs = {
+        "lives": stalled(800, 1900),
+        "breaks": probes(outage((800, 9000)), flow="tcp", direction="from-guest"),
+        "silent": probes(outage((800, 9000)), flow="tcp"),
+    }
+    said = event(1700, "vm1", "tcp_broken", direction="from-guest", error="timed out")
+    found = run(Story(), probes(outage((800, 1594))), *(logs[name] for name in flows))
+    found = replace(found, events=sorted([*found.events, said], key=lambda e: e.mono_ns))
+    summary = summarise(analyse(found), seeded(1), [expression])
+    assert (summary.verdict.value, summary.data["thresholds"][0]["detail"]) == (verdict, detail)
+    statistics = summary.data["statistics"]["tcp_broken"]
+    assert (statistics is None) == (not flows or flows == ["silent"])
+    if statistics is None:
+        why = "a connection had too few answers to say" if flows else "no TCP connection was probed"
+        assert summary.data["migrations"][0]["reasons"]["tcp_broken"] == why
 
 
 def test_a_connection_still_silent_at_the_end_is_not_known_to_have_survived() -> None:

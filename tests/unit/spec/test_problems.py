@@ -193,8 +193,20 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("interval_ms: 10", "flows: [udp, udp]", ["e.yaml:8:23: udp is there twice; allowed: each once"]),
     (
         "interval_ms: 10",
-        "directions: [to-guest, from-guest]",
-        ["e.yaml:8:33: a Xen guest echoes and sends nothing of its own; allowed with substrate xen: to-guest"],
+        "directions: [from-guest]",
+        [
+            "e.yaml:8:23: a run waits until its guest answers; allowed with substrate xen: from-guest beside to-guest",
+        ],
+    ),
+    (
+        "interval_ms: 10",
+        "flows: [icmp, tcp], directions: [to-guest, from-guest]",
+        [
+            (
+                "e.yaml:8:24: which message TCP carries again is not told from captures; "
+                "allowed with a Xen guest's from-guest: icmp, udp"
+            )
+        ],
     ),
     ("probes:", "lisp: {tolerate: [sha-1, sha1]}\nprobes:", [
         f"e.yaml:8:26: 'sha1' is not known; did you mean 'sha-1'? Allowed: {TOLERANCES}"
