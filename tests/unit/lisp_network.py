@@ -282,6 +282,8 @@ class Network:
             return
         if entry.forwarding is Forwarding.AWAY and peer is not None:
             self.give(node.name, StaleReceived(eid, peer, self.now))
+        if not entry.locators:  # all are down: the data plane drops it, `no-locator`
+            return
         rloc = entry.locators[0].rloc
         if rloc not in self.by_rloc:
             return
