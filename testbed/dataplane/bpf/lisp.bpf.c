@@ -10,6 +10,7 @@
  * A packet is forwarded, held (sent to the TAP, where the agent reads it), left to the kernel, or
  * counted in `drop_counters`. The kernel's helpers want a GPL-compatible licence, hence the dual one.
  */
+#include "deliver.h"
 #include "etr.h"
 #include "hints.h"
 #include "notice.h"
