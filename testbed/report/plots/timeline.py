@@ -259,12 +259,12 @@ def _scatter(
 ) -> float:
     """Round-trip times over send times, and the lost probes as strokes at the top."""
     bottom = y + SCATTER
-    what, name = ("no probes", "") if series is None else ("round trip, ms", series.name(migration["eid"]))
+    name = "" if series is None else series.name(migration["eid"])
     if layout.labels_above:
-        canvas.text(layout.left, y, f"{what}, {name}" if name else what, "p-strong")
+        canvas.text(layout.left, y, f"round trip, {name}, ms" if name else "no probes", "p-strong")
     else:
         canvas.text(layout.left - 12, y + 17, "lost probes", "p-strong", anchor="end")
-        canvas.text(layout.left - 44, y + 54, what, "p-strong", anchor="end")
+        canvas.text(layout.left - 44, y + 54, "round trip, ms" if name else "no probes", "p-strong", anchor="end")
         canvas.text(layout.left - 44, y + 69, name, "p-small", anchor="end")
     if series is None or not series.was_answered.any():
         return bottom
