@@ -44,7 +44,8 @@ def test_it_moves_and_is_the_same(run: Run) -> None:
     assert migration["verification"]["mapping"] == ["10.0.2.2"]
     for name in ("vm_downtime_ms", "reconnection_ms", "remap_latency_ms", "stuntime_ms"):
         assert migration["metrics"][name] > 0
-    assert all(migration["phases_ms"][phase] is not None for phase in migration["phases_ms"])
+    unmeasured = [phase for phase, length_ms in migration["phases_ms"].items() if length_ms is None]
+    assert unmeasured == ["timer_wait"]  # this ITR is told
 
 
 def test_its_addresses_are_the_same_at_both_sites(run: Run) -> None:
