@@ -165,7 +165,12 @@ def _migration(run: Run, migration: Migration) -> MigrationResult:
         timeline,
         phases,
         flows,
-        migration_verdict(migration.ended_ok, peer_answered_again=answered_again, verified=not migration.failed_checks),
+        migration_verdict(
+            migration.ended_ok,
+            peer_answered_again=answered_again,
+            verified=not migration.failed_checks,
+            settled=migration.settled,
+        ),
         run.bounds.get(migration.index),
         _both_sites_ns(timeline),
         tuple(connection(flow.series, migration, run.events) for flow in flows if flow.series.flow == "tcp"),

@@ -172,6 +172,7 @@ class Migration:
         baseline: the window before t0 that must be clean; None if there was none.
         warm_up: kept and shown, not counted in the statistics.
         ended_ok: what `migration_ended` said; None if it never came.
+        settled: whether its settle window was waited to its end.
         error: its error text.
         failed_checks: what was not as it must be after it: names of checks.
         verification: what was looked at after it: `checks` (name → bool), and as evidence `mapping` (RLOCs),
@@ -196,6 +197,7 @@ class Migration:
     window: Interval
     baseline: Interval | None = None
     warm_up: bool = False
+    settled: bool = True
     ended_ok: bool | None = None
     error: str = ""
     failed_checks: tuple[str, ...] = ()

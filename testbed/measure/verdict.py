@@ -31,15 +31,19 @@ EXIT_CODES = {
 }
 
 
-def migration_verdict(ended_ok: bool | None, *, peer_answered_again: bool | None, verified: bool = True) -> Verdict:
+def migration_verdict(
+    ended_ok: bool | None, *, peer_answered_again: bool | None, verified: bool = True, settled: bool = True
+) -> Verdict:
     """Judge one migration by what happened to it, not by how well it was measured.
 
     Args:
         ended_ok: what `migration_ended` said; None if it never came.
         peer_answered_again: whether the guest answered its peer at the window's end; None if unknown.
         verified: whether guest and mapping were found at the destination only, unchanged.
+        settled: whether the settle window was waited to its end. A guest that is silent when the run is broken
+            off before might have answered yet.
     """
-    if ended_ok is None:
+    if ended_ok is None or (ended_ok and peer_answered_again is False and not settled):
         return Verdict.ERROR
     if not ended_ok or peer_answered_again is False or not verified:
         return Verdict.FAIL

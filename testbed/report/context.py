@@ -31,19 +31,20 @@ def migrations_of(plan: Plan, manifest: Mapping[str, Any], events: Sequence[Even
     previous_ns = 0
     for order, request in enumerate(requests):
         next_ns = moments[order + 1] if order + 1 < len(moments) else FOREVER_NS
-        window = Interval(request.mono_ns, _end_of_window(events, request.mono_ns, next_ns))
+        settled_ns = _settled_ns(events, request.mono_ns, next_ns)
+        window = Interval(request.mono_ns, next_ns if settled_ns is None else settled_ns)
         baseline = _baseline(events, manifest, previous_ns, request.mono_ns)
         # What is verified after a migration comes after its window, so that probes do not see the verifying.
         span = Interval(request.mono_ns, next_ns)
-        migrations.append(_migration(plan, manifest, events, request, order, window, baseline, span))
+        migration = _migration(plan, manifest, events, request, order, window, baseline, span)
+        migrations.append(replace(migration, settled=settled_ns is not None))
         previous_ns = request.mono_ns
     return migrations
 
 
-def _end_of_window(events: Sequence[Event], start_ns: int, next_ns: int) -> int:
-    """The end of the settle window, or the next migration's request."""
-    settled = [e.mono_ns for e in events if e.kind == "settle_ended" and start_ns < e.mono_ns < next_ns]
-    return settled[0] if settled else next_ns
+def _settled_ns(events: Sequence[Event], start_ns: int, next_ns: int) -> int | None:
+    """The end of a migration's settle window; None if the run was broken off before."""
+    return next((e.mono_ns for e in events if e.kind == "settle_ended" and start_ns < e.mono_ns < next_ns), None)
 
 
 def _baseline(events: Sequence[Event], manifest: Mapping[str, Any], previous_ns: int, start_ns: int) -> Interval | None:

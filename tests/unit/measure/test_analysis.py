@@ -299,6 +299,15 @@ def test_run_that_broke_off(outcome: dict[str, Any] | None, verdict: Verdict) ->
     assert result.headline.startswith("Nothing was migrated")
 
 
+@pytest.mark.parametrize(("settled", "verdict"), [(True, "FAIL"), (False, "ERROR")])
+def test_silence_at_the_end_says_something_only_if_it_was_waited_out(settled: bool, verdict: str) -> None:
+    story = Story()
+    found = replace(run(story, probes(outage((800, 9999)))), migrations=[migration(story, settled=settled)])
+    result = one(found)
+    assert result.flows[0].gaps[0].is_open
+    assert result.verdict.value == verdict
+
+
 def test_a_failed_migration_comes_before_a_stepped_clock() -> None:
     story = replace(Story(), ok=False, error="refused")
     assert summary(run(story, probes(LOST), clock=clock(9))).verdict is Verdict.FAIL
