@@ -151,9 +151,9 @@ class DevTools:
                 result: dict[str, Any] = message["result"]
                 return result
 
-    def wait(self, method: str) -> None:
-        """Return when an event has come."""
-        while not any(event["method"] == method for event in self.events):
+    def wait(self, method: str, session: str) -> None:
+        """Return when an event of a page has come."""
+        while not any((event["method"], event.get("sessionId")) == (method, session) for event in self.events):
             self._next()
 
     def _next(self) -> dict[str, Any]:
@@ -224,21 +224,25 @@ class Tab:
         return base64.b64decode(shot["data"])
 
     def events(self) -> list[dict[str, Any]]:
-        """What the browser has reported so far."""
-        return self._tools.events
+        """What the browser has reported of this page so far."""
+        return [event for event in self._tools.events if event.get("sessionId") == self._session]
 
 
 @contextlib.contextmanager
-def opened(path: Path, view: View, *, height: int = 900, whole: bool = False) -> Iterator[Tab]:
-    """Open a file in a browser of its own.
+def opened(
+    path: Path, view: View, *, height: int = 900, whole: bool = False, tools: DevTools | None = None
+) -> Iterator[Tab]:
+    """Open a file in a tab.
 
     Args:
         path: of the page.
         view: how to look at it.
         height: of the window.
         whole: make the window as high as the page.
+        tools: of the browser; one of its own if there is none.
     """
-    with running() as tools:
+    with contextlib.ExitStack() as stack:
+        tools = tools or stack.enter_context(running())
         target = tools.call("Target.createTarget", url="about:blank")["targetId"]
         session = tools.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Network", "Log", "Runtime", "Page"):
@@ -248,18 +252,19 @@ def opened(path: Path, view: View, *, height: int = 900, whole: bool = False) ->
         colours = [{"name": "prefers-color-scheme", "value": "dark" if view.dark else "light"}]
         tools.call("Emulation.setEmulatedMedia", session, media="print" if view.paper else "screen", features=colours)
         tools.call("Page.navigate", session, url=path.resolve().as_uri())
-        tools.wait("Page.loadEventFired")
+        tools.wait("Page.loadEventFired", session)
         tab = Tab(tools, session)
         if whole:
             metrics["height"] = tab.evaluate("document.documentElement.scrollHeight")
             tools.call("Emulation.setDeviceMetricsOverride", session, **metrics)
         yield tab
+        tools.call("Target.closeTarget", targetId=target)
 
 
-def open_page(path: Path, view: View) -> Page:
-    """Open a file and look at it."""
+def open_page(path: Path, view: View, tools: DevTools | None = None) -> Page:
+    """Open a file and look at it, in a browser of its own if none is given."""
     page = Page(view)
-    with opened(path, view) as tab:
+    with opened(path, view, tools=tools) as tab:
         page.facts = json.loads(tab.evaluate(FACTS))
         page.png = tab.picture()
         for event in tab.events():
@@ -280,28 +285,29 @@ def check_report(path: Path, *, pictures: tuple[str, ...] = ("timeline", "waterf
         path: of the page.
         pictures: names that must be among its pictures.
     """
-    for view in VIEWS:
-        began = time.monotonic()
-        page = open_page(path, view)
-        facts, where = page.facts, f"{path.name} at {view}"
-        remote = [url for url in page.requests if not url.startswith(("file:", "data:"))]
-        assert remote == [], f"{where} asks the network"
-        assert [url for url in page.requests if url.startswith("file:")] == [path.resolve().as_uri()], where
-        assert page.complaints == [], where
-        assert facts["overflow"] <= 0, f"{where} is {facts['overflow']} px too wide: {facts['too_wide']}"
-        assert facts["too_wide"] == [], where
-        assert facts["scrolling"] == [], f"{where} hides a part of a table"
-        assert facts["cut_in_plots"] == [], f"{where} cuts words of pictures off"
-        assert facts["faint"] == [], f"{where} has words that hardly differ from what is behind them"
-        assert (facts["background"] < 0.05) == view.dark, where
-        if view.paper:
-            assert facts["closed"] == [], f"{where} leaves out what is closed on the screen"
-        for name in pictures:
-            assert any(str(plot).startswith(name) for plot in facts["plots"]), f"{where} shows no {name}"
-        assert facts["smallest_type_px"] >= (6.5 if view.paper else 9), where
-        assert facts["tables"], where
-        assert min(facts["tables"]) > 1, f"{where} has a table without rows"
-        assert facts["dead_anchors"] == [], where
-        for file in facts["files"]:
-            assert (path.parent / file).exists(), f"{where} links to {file}, which is not there"
-        assert time.monotonic() - began < DEADLINE_S
+    with running() as tools:
+        for view in VIEWS:
+            began = time.monotonic()
+            page = open_page(path, view, tools)
+            facts, where = page.facts, f"{path.name} at {view}"
+            remote = [url for url in page.requests if not url.startswith(("file:", "data:"))]
+            assert remote == [], f"{where} asks the network"
+            assert [url for url in page.requests if url.startswith("file:")] == [path.resolve().as_uri()], where
+            assert page.complaints == [], where
+            assert facts["overflow"] <= 0, f"{where} is {facts['overflow']} px too wide: {facts['too_wide']}"
+            assert facts["too_wide"] == [], where
+            assert facts["scrolling"] == [], f"{where} hides a part of a table"
+            assert facts["cut_in_plots"] == [], f"{where} cuts words of pictures off"
+            assert facts["faint"] == [], f"{where} has words that hardly differ from what is behind them"
+            assert (facts["background"] < 0.05) == view.dark, where
+            if view.paper:
+                assert facts["closed"] == [], f"{where} leaves out what is closed on the screen"
+            for name in pictures:
+                assert any(str(plot).startswith(name) for plot in facts["plots"]), f"{where} shows no {name}"
+            assert facts["smallest_type_px"] >= (6.5 if view.paper else 9), where
+            assert facts["tables"], where
+            assert min(facts["tables"]) > 1, f"{where} has a table without rows"
+            assert facts["dead_anchors"] == [], where
+            for file in facts["files"]:
+                assert (path.parent / file).exists(), f"{where} links to {file}, which is not there"
+            assert time.monotonic() - began < DEADLINE_S
