@@ -88,6 +88,6 @@ def test_what_moves_while_the_map_server_is_dead_is_found_within_a_refresh(lab: 
     wait_until(
         lambda: lab.saw("map_notify_received", "xtr-b", since_ns=moved_ns), "a retransmission is heard", deadline_s=20
     )
-    wait_until(lambda: ping(lab, "peer", GUEST) == 5, "the peer has found it")
+    wait_until(lambda: ping(lab, "peer", GUEST) == 5, "the peer has found it", deadline_s=30)
     found = {row["eid"]: row["locators"] for row in lab.ask("ms", op="inspect")["registrations"]}
     assert found[f"{GUEST}/32"] == ["10.0.2.2"]

@@ -36,6 +36,7 @@ static __always_inline int hand_over(struct __sk_buff *skb, const struct config 
 	ethernet.h_proto = inner->family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	if (bpf_skb_store_bytes(skb, 0, &ethernet, sizeof(ethernet), 0))
 		return -1;
+	skb->tstamp = 0; /* that of its arrival here: captures there stamp it anew */
 	return bpf_redirect_peer(config->eid_ifindex, 0);
 }
 
