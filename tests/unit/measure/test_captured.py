@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import shutil
 from collections import Counter
@@ -42,6 +41,7 @@ from tests.unit.measure.synthetic import (
     run,
     write_run,
 )
+from tests.unit.measure.test_report import digests
 
 A, B = ("xen-a", "eid"), ("xen-b", "eid")
 INTERVAL_NS = INTERVAL_MS * MS
@@ -362,11 +362,6 @@ def captured_run(folder: Path) -> Path:
                 if frame.place[0] == node:
                     writer.writepkt(frame.data, ts=(frame.mono_ns + WALL_OFFSET_NS) / 1e9)
     return folder
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_a_report_makes_the_log_and_makes_it_again(tmp_path: Path) -> None:
