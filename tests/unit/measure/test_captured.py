@@ -44,7 +44,6 @@ from tests.unit.measure.synthetic import (
     run,
     write_run,
 )
-from tests.unit.measure.test_report import digests
 
 A, B = ("xen-a", "eid"), ("xen-b", "eid")
 INTERVAL_NS = INTERVAL_MS * MS
