@@ -21,6 +21,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 9_999
 #: With fewer, even [min, max] covers the median in less than 95 % of samples: 1 - 2·0.5**n.
 MEDIAN_INTERVAL_MIN_N = 6
+#: With fewer, the quartiles are hardly more than the values themselves, and any of them may look far off.
+OUTLIERS_MIN_N = 6
 #: The smallest n of which the largest value bounds the 95th percentile with 95 % confidence: 0.95**n < 0.05.
 P95_MIN_N = 59
 
@@ -34,7 +36,7 @@ class Description:
         ci95: 95 % interval of the median; None below MEDIAN_INTERVAL_MIN_N.
         iqr: the first and third quartile; None for a single value.
         p95: 95th percentile; None below P95_MIN_N.
-        outliers: indices of values beyond 1.5 interquartile ranges: marked, never removed.
+        outliers: indices of values beyond 1.5 interquartile ranges: marked, never removed; none below OUTLIERS_MIN_N.
         reasons: why a figure is None, by its name.
     """
 
@@ -65,7 +67,8 @@ def describe(values: Sequence[float], rng: Generator) -> Description | None:
     if n > 1:
         low, high = (float(value) for value in np.percentile(sample, [25, 75]))
         iqr, fence = (low, high), 1.5 * (high - low)
-        outliers = tuple(np.flatnonzero((sample < low - fence) | (sample > high + fence)).tolist())
+        if n >= OUTLIERS_MIN_N:
+            outliers = tuple(np.flatnonzero((sample < low - fence) | (sample > high + fence)).tolist())
     else:
         reasons["iqr"] = "n = 1"
     if n >= P95_MIN_N:

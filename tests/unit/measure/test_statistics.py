@@ -26,6 +26,13 @@ def test_median_interval_covers_the_median_of_a_skewed_law_in_about_95_of_100_sa
     assert 180 <= covered <= 199  # 95 % of 200 is 190; binomial 99.9 % range, and not always
 
 
+def test_of_few_values_none_is_called_an_outlier() -> None:
+    few, enough = describe([1.0, 1.1, 1.2, 1.1, 9.0], rng()), describe([1.0, 1.1, 1.2, 1.1, 1.0, 9.0], rng())
+    assert few is not None
+    assert enough is not None
+    assert (few.outliers, enough.outliers) == ((), (5,))
+
+
 def test_description_of_a_known_sample() -> None:
     found = describe([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 100.0], rng())
     assert found is not None
