@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.hypervisor import kept, keys
+from testbed.lab.hypervisor import accelerator, kept, keys
 from testbed.lab.hypervisor.guest import GuestSpec, domain_xml
 from testbed.lab.hypervisor.images import ImageSet
 from testbed.lab.hypervisor.machine import Accelerator, MachineSpec, command_line, mac
@@ -42,6 +42,41 @@ def test_the_command_line_names_everything_a_saved_state_depends_on() -> None:
 def test_kvm_passes_the_processor_through() -> None:
     joined = " ".join(command_line(spec("kvm"), IMAGES, Path("/lab"), Path("/c")))
     assert "-accel kvm -cpu host" in joined
+
+
+@pytest.fixture
+def proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ImageSet]:
+    """The proofs that were made, each of which finds that KVM does not work."""
+    made: list[ImageSet] = []
+
+    def prove(images: ImageSet) -> accelerator.Choice:
+        made.append(images)
+        return accelerator.Choice("tcg", "not one line on the console")
+
+    monkeypatch.setattr(accelerator, "KVM", tmp_path)
+    monkeypatch.setattr(accelerator, "prove", prove)
+    monkeypatch.setattr(accelerator, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setenv("TESTBED_RUNTIME", str(tmp_path / "run"))
+    return made
+
+
+def test_whether_kvm_works_is_proved_once(proofs: list[ImageSet]) -> None:
+    first = accelerator.choose("auto", IMAGES)
+    assert accelerator.choose("auto", IMAGES) == first
+    assert len(proofs) == 1
+    accelerator.choose("auto", ImageSet(Path("/cache/images/fedcba9876543210")))
+    assert len(proofs) == 2
+
+
+def test_who_may_not_keep_the_proof_has_it_all_the_same(
+    proofs: list[ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert accelerator.choose("auto", IMAGES).accelerator == "tcg"
+    assert len(proofs) == 1
 
 
 def test_macs_are_unique() -> None:

@@ -6,6 +6,7 @@ our Xen and its dom0 kernel, under KVM, until dom0's init speaks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -35,7 +36,7 @@ class Choice:
 def choose(wanted: Literal["auto", "kvm", "tcg"], images: ImageSet) -> Choice:
     """Take what is wanted; with "auto", KVM if it is proved to boot a Xen host, TCG otherwise.
 
-    The proof is kept until the machine reboots or QEMU or the images change.
+    The proof is kept until the machine reboots or QEMU or the images change: by root, for everybody.
     """
     if wanted != "auto":
         return Choice(wanted, "asked for")
@@ -54,8 +55,9 @@ def choose(wanted: Literal["auto", "kvm", "tcg"], images: ImageSet) -> Choice:
     except (OSError, ValueError, TypeError):
         pass
     choice = prove(images)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"identity": identity, "choice": asdict(choice)}))
+    with contextlib.suppress(PermissionError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"identity": identity, "choice": asdict(choice)}))
     return choice
 
 
