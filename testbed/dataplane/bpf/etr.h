@@ -10,6 +10,7 @@ struct arrival {
 	__u32 family;       /* of the outer header */
 	__u32 length;       /* of the outer headers: IP, UDP and LISP */
 	__u32 instance_id;
+	struct lisp_header lisp;
 	__u8 ttl;
 	__u8 tos;
 };
@@ -102,16 +103,19 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN + plain, inner, inner->ttl - 1, inner->tos))
 		return drop(DROP_TRUNCATED);
-	announce(entry, &locator, inner, arrival->instance_id, now);
+	announce(entry, &locator, inner, arrival->instance_id);
 	return send_outer(skb, config, &locator, inner,
 			  lisp_header(config, entry, &locator, arrival->instance_id, inner, now));
 }
 
-/* Read the outer IP and UDP headers. Returns TC_ACT_PIPE if the packet is a LISP data packet to us. */
+/* Read the outer IP, UDP and LISP headers. Returns TC_ACT_PIPE if the packet is a LISP data packet to us. */
 static __always_inline int read_outer(struct __sk_buff *skb, const struct config *config,
 				      struct arrival *arrival)
 {
-	struct udphdr udp;
+	struct {
+		struct udphdr udp;
+		struct lisp_header lisp;
+	} headers;
 	__u64 pseudo = 0;
 	__u32 offset;
 	int fragment = 0;
@@ -152,18 +156,23 @@ static __always_inline int read_outer(struct __sk_buff *skb, const struct config
 	} else {
 		return TC_ACT_OK;
 	}
-	if (bpf_skb_load_bytes(skb, offset, &udp, sizeof(udp)))
-		return TC_ACT_OK;
-	if (udp.dest != bpf_htons(LISP_DATA_PORT))
+	if (bpf_skb_load_bytes(skb, offset, &headers, sizeof(headers))) {
+		if (bpf_skb_load_bytes(skb, offset, &headers.udp, sizeof(headers.udp)) ||
+		    headers.udp.dest != bpf_htons(LISP_DATA_PORT))
+			return TC_ACT_OK;
+		return drop(fragment ? DROP_OUTER_FRAGMENT : DROP_TRUNCATED);
+	}
+	if (headers.udp.dest != bpf_htons(LISP_DATA_PORT))
 		return TC_ACT_OK;
 	if (fragment)
 		return drop(DROP_OUTER_FRAGMENT);
-	if (!skb->gso_size && (bpf_ntohs(udp.len) > skb->len - offset ||
-			       bpf_ntohs(udp.len) < sizeof(udp) + sizeof(struct lisp_header)))
+	if (!skb->gso_size && (bpf_ntohs(headers.udp.len) > skb->len - offset ||
+			       bpf_ntohs(headers.udp.len) < sizeof(headers)))
 		return drop(DROP_TRUNCATED);
-	if (!udp_checksum_is_right(skb, offset, &udp, pseudo))
+	if (!udp_checksum_is_right(skb, offset, &headers.udp, pseudo))
 		return drop(DROP_UDP_CHECKSUM);
-	arrival->length = offset - ETH_HLEN + sizeof(udp) + sizeof(struct lisp_header);
+	arrival->length = offset - ETH_HLEN + sizeof(headers);
+	arrival->lisp = headers.lisp;
 	return TC_ACT_PIPE;
 }
 

@@ -88,7 +88,6 @@ int decapsulate(struct __sk_buff *skb)
 	const struct config *config = configured();
 	struct arrival arrival = {};
 	struct inner inner = {};
-	struct lisp_header lisp;
 	struct entry *entry;
 	__u64 now;
 	__u8 kind;
@@ -101,13 +100,11 @@ int decapsulate(struct __sk_buff *skb)
 		return hold(skb, config, HOLD_PATH_MTU, 0);
 	if (verdict != TC_ACT_PIPE)
 		return verdict;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + arrival.length - sizeof(lisp), &lisp, sizeof(lisp)))
-		return drop(DROP_TRUNCATED);
 	/* Other flags, in whatever combination, change nothing for an ETR that does not use them. */
-	if (lisp.flags_nonce & bpf_htonl(LISP_ENCRYPTED << 24))
+	if (arrival.lisp.flags_nonce & bpf_htonl(LISP_ENCRYPTED << 24))
 		return drop(DROP_ENCRYPTED);
-	if (lisp.flags_nonce & bpf_htonl(LISP_INSTANCE_ID << 24))
-		arrival.instance_id = bpf_ntohl(lisp.instance_lsb) >> 8;
+	if (arrival.lisp.flags_nonce & bpf_htonl(LISP_INSTANCE_ID << 24))
+		arrival.instance_id = bpf_ntohl(arrival.lisp.instance_lsb) >> 8;
 	if (read_inner(skb, ETH_HLEN + arrival.length, &inner))
 		return drop(DROP_INNER_MALFORMED);
 	tos = decapsulated_tos(arrival.tos, inner.tos);
@@ -120,12 +117,12 @@ int decapsulate(struct __sk_buff *skb)
 	if (!entry || (kind != KIND_LOCAL && kind != KIND_OWN && kind != KIND_AWAY))
 		return drop(kind == KIND_DROP ? DROP_NEGATIVE : DROP_NO_LOCAL_EID);
 	if (config->map_versioning && kind != KIND_OWN) {
-		verdict = check_map_versions(&lisp, kind == KIND_LOCAL ? entry : NULL, &arrival, &inner, now);
+		verdict = check_map_versions(&arrival.lisp, kind == KIND_LOCAL ? entry : NULL, &arrival, &inner, now);
 		if (verdict >= 0)
 			return drop(verdict);
 	}
 	if (config->hints)
-		hear_hints(config, &lisp, &arrival, &inner, now);
+		hear_hints(config, &arrival.lisp, &arrival, &inner, now);
 	if (arrival.ttl > inner.ttl)
 		arrival.ttl = inner.ttl; /* outer to inner only when lower (RFC 9300 §5.3) */
 	if (write_inner(skb, ETH_HLEN + arrival.length, &inner, arrival.ttl, tos))

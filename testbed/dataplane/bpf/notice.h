@@ -12,18 +12,16 @@
 static __always_inline void notice(struct __sk_buff *skb, const struct config *config, __u32 family,
 				   const union address *address)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct entry *entry = entry_for(config->instance_id, family, address);
 	struct report_key key = {};
 	struct report *report;
 	void *dynamic;
+	__u64 now;
 
-	if (entry) {
-		__u8 kind = kind_now(entry, now);
-
-		if (kind == KIND_LOCAL || kind == KIND_OWN)
-			return;
-	}
+	/* The usual case, for which the clock is rarely needed. */
+	if (entry && (entry->kind == KIND_LOCAL || entry->kind == KIND_OWN) &&
+	    (!entry->expires_ns || bpf_ktime_get_ns() < entry->expires_ns))
+		return;
 	if (family == 4) {
 		struct key_v4 prefix = {64, bpf_htonl(config->instance_id), address->v4};
 
@@ -37,6 +35,7 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 	if (!dynamic)
 		return;
 	set_address(&key.eid, family, address);
+	now = bpf_ktime_get_ns();
 	if (!report_is_due(&key, now))
 		return;
 	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);

@@ -62,19 +62,25 @@ static __always_inline const union address *source_of(const struct inner *inner)
 }
 
 /* An IPv4 header's checksum, options included (RFC 1812 §5.2.2: a router must verify it). */
-static __always_inline int header_is_right(struct __sk_buff *skb, __u32 offset, __u32 length)
+static __always_inline int header_is_right(struct __sk_buff *skb, __u32 offset, const struct iphdr *ip)
 {
-	__u8 header[60] = {};
+	__u32 options[10] = {}, length = ip->ihl * 4;
+	const __u32 *words = (const __u32 *)ip;
 	__u64 sum = 0;
-	__u32 *words = (__u32 *)header;
 
-	if (length < sizeof(struct iphdr) || length > sizeof(header))
-		return 0;
-	if (bpf_skb_load_bytes(skb, offset, header, length))
+	if (length < sizeof(*ip))
 		return 0;
 #pragma unroll
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < 5; i++)
 		sum += words[i];
+	if (length > sizeof(*ip)) {
+		length -= sizeof(*ip);
+		if (length > sizeof(options) || bpf_skb_load_bytes(skb, offset + sizeof(*ip), options, length))
+			return 0;
+#pragma unroll
+		for (int i = 0; i < 10; i++)
+			sum += options[i];
+	}
 	return fold(sum) == 0xffff;
 }
 
@@ -85,24 +91,22 @@ static __always_inline int header_is_right(struct __sk_buff *skb, __u32 offset, 
 static __always_inline int read_inner(struct __sk_buff *skb, __u32 offset, struct inner *inner)
 {
 	__u32 available = skb->len - offset;
-	__u32 length, ports = 0;
-	__u8 version;
+	__u32 length, version, ports = 0;
 	int fragment = 0;
 
-	if (bpf_skb_load_bytes(skb, offset, &version, 1))
+	/* Each call costs as much as the octets: what no IP packet lacks is read at once. */
+	if (bpf_skb_load_bytes(skb, offset, &inner->ip.v4, sizeof(inner->ip.v4)))
 		return -1;
-	version >>= 4;
+	version = inner->ip.v4.version;
 	if (version == 4) {
 		struct iphdr *ip = &inner->ip.v4;
 
-		if (bpf_skb_load_bytes(skb, offset, ip, sizeof(*ip)))
-			return -1;
 		length = ip->ihl * 4;
 		/* A super-packet may be longer than tot_len can say; its segments get theirs later. */
 		if (!skb->gso_size &&
 		    (bpf_ntohs(ip->tot_len) < length || bpf_ntohs(ip->tot_len) > available))
 			return -1;
-		if (!header_is_right(skb, offset, length))
+		if (!header_is_right(skb, offset, ip))
 			return -1;
 		inner->ttl = ip->ttl;
 		inner->tos = ip->tos;

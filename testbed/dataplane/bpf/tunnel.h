@@ -33,6 +33,19 @@ struct outer_v6 {
 	struct lisp_header lisp;
 };
 
+/* With the EtherType before it, so that one call writes both; the padding keeps the rest aligned. */
+struct frame_v4 {
+	__u16 padding;
+	__be16 protocol;
+	struct outer_v4 outer;
+};
+
+struct frame_v6 {
+	__u16 padding;
+	__be16 protocol;
+	struct outer_v6 outer;
+};
+
 static __always_inline const struct config *configured(void)
 {
 	__u32 zero = 0;
@@ -176,11 +189,10 @@ static __always_inline int send_outer(struct __sk_buff *skb, const struct config
 				      struct lisp_header lisp)
 {
 	__u16 port = 0xc000 | (inner->flow_hash & 0x3fff); /* the dynamic ports */
-	__be16 protocol;
+	__u32 length = skb->len - ETH_HLEN;
 
 	if (locator->family == 4) {
-		__u32 length = skb->len - ETH_HLEN;
-		struct outer_v4 outer = {
+		struct frame_v4 frame = {.protocol = bpf_htons(ETH_P_IP), .outer = {
 			.ip = {
 				.version = 4,
 				.ihl = 5,
@@ -198,46 +210,43 @@ static __always_inline int send_outer(struct __sk_buff *skb, const struct config
 				.len = bpf_htons(length - sizeof(struct iphdr)),
 			},
 			.lisp = lisp,
-		};
+		}};
 		__u64 sum = 0;
-		__u32 *words = (__u32 *)&outer.ip;
+		__u32 *words = (__u32 *)&frame.outer.ip;
 
 #pragma unroll
 		for (int i = 0; i < 5; i++)
 			sum += words[i];
-		outer.ip.check = ~fold(sum);
-		if (bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+		frame.outer.ip.check = ~fold(sum);
+		if (bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(frame.protocol), &frame.protocol,
+					sizeof(frame.protocol) + sizeof(frame.outer), 0))
 			return drop(DROP_ADJUST_ROOM);
-		protocol = bpf_htons(ETH_P_IP);
 	} else {
-		__u32 length = skb->len - ETH_HLEN - sizeof(struct ipv6hdr);
-		struct outer_v6 outer = {
+		struct frame_v6 frame = {.protocol = bpf_htons(ETH_P_IPV6), .outer = {
 			.ip = {
 				.version = 6,
 				.priority = inner->tos >> 4,
-				.payload_len = bpf_htons(length),
+				.payload_len = bpf_htons(length - sizeof(struct ipv6hdr)),
 				.nexthdr = IPPROTO_UDP,
 				.hop_limit = inner->ttl,
 			},
 			.udp = {
 				.source = bpf_htons(port),
 				.dest = bpf_htons(LISP_DATA_PORT),
-				.len = bpf_htons(length),
+				.len = bpf_htons(length - sizeof(struct ipv6hdr)),
 			},
 			.lisp = lisp,
-		};
+		}};
 
-		outer.ip.flow_lbl[0] = inner->tos << 4 | (inner->flow_hash >> 16 & 0x0f);
-		outer.ip.flow_lbl[1] = inner->flow_hash >> 8;
-		outer.ip.flow_lbl[2] = inner->flow_hash;
-		__builtin_memcpy(&outer.ip.saddr, &config->rloc_v6, sizeof(outer.ip.saddr));
-		__builtin_memcpy(&outer.ip.daddr, &locator->rloc, sizeof(outer.ip.daddr));
-		if (bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+		frame.outer.ip.flow_lbl[0] = inner->tos << 4 | (inner->flow_hash >> 16 & 0x0f);
+		frame.outer.ip.flow_lbl[1] = inner->flow_hash >> 8;
+		frame.outer.ip.flow_lbl[2] = inner->flow_hash;
+		__builtin_memcpy(&frame.outer.ip.saddr, &config->rloc_v6, sizeof(frame.outer.ip.saddr));
+		__builtin_memcpy(&frame.outer.ip.daddr, &locator->rloc, sizeof(frame.outer.ip.daddr));
+		if (bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(frame.protocol), &frame.protocol,
+					sizeof(frame.protocol) + sizeof(frame.outer), 0))
 			return drop(DROP_ADJUST_ROOM);
-		protocol = bpf_htons(ETH_P_IPV6);
 	}
-	if (bpf_skb_store_bytes(skb, ETH_HLEN - 2, &protocol, sizeof(protocol), 0))
-		return drop(DROP_ADJUST_ROOM);
 	return bpf_redirect_neigh(config->core_ifindex, 0, 0, 0);
 }
 
@@ -259,7 +268,7 @@ static __always_inline int choose_locator(const struct entry *entry, const struc
 
 /* Report the first packet that goes where the entry's locators now point. */
 static __always_inline void announce(struct entry *entry, const struct locator *locator,
-				     const struct inner *inner, __u32 instance_id, __u64 now)
+				     const struct inner *inner, __u32 instance_id)
 {
 	struct report *report;
 	__u32 generation = entry->generation;
@@ -271,7 +280,7 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	if (!report)
 		return;
 	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = now;
+	report->mono_ns = bpf_ktime_get_ns();
 	report->kind = REPORT_FIRST_PACKET;
 	report->number = generation;
 	report->eid_family = inner->family;
@@ -344,7 +353,7 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 	if (bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, flags))
 		return drop(DROP_ADJUST_ROOM);
 	lisp = lisp_header(config, entry, &locator, instance_id, inner, now);
-	announce(entry, &locator, inner, instance_id, bpf_ktime_get_ns());
+	announce(entry, &locator, inner, instance_id);
 	return send_outer(skb, config, &locator, inner, lisp);
 }
 
