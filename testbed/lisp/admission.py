@@ -124,6 +124,6 @@ def _own_locators(site: SiteConfig, message: MapRegister) -> list[Claimant]:
         locator.rloc
         for record in message.records
         for locator in record.locators
-        if locator.flags & LocatorFlag.LOCAL and isinstance(locator.rloc, Address)
+        if LocatorFlag.LOCAL in locator.flags and isinstance(locator.rloc, Address)
     }
     return [Claimant(site.name, rloc) for rloc in sorted(own, key=lambda each: (each.version, int(each)))]

@@ -94,11 +94,11 @@ def hkdf_sha256(key_material: bytes, salt: bytes, info: bytes = b"", octets: int
     return output[:octets]
 
 
-def _digest(algorithm: _Algorithm, message: Authenticated, covered: bytes, psk: bytes) -> bytes:
-    key = psk
-    if algorithm.derives_key:
-        key = hkdf_sha256(packed(message.nonce, 8, "nonce") + psk, SALTS[type(message)])
-    return hmac.digest(key, covered, algorithm.digest)
+def _key(algorithm: _Algorithm, message: Authenticated, psk: bytes) -> bytes:
+    """What the MAC of a message is made with: the secret, or the message's own key (RFC 9301 §5.6)."""
+    if not algorithm.derives_key:
+        return psk
+    return hkdf_sha256(packed(message.nonce, 8, "nonce") + psk, SALTS[type(message)])
 
 
 def sign(
@@ -122,7 +122,7 @@ def sign(
     zeros = Authentication(named.key_id, named.algorithm_id, bytes(algorithm.octets))
     blank = message.encode(zeros)
     covered = blank if message.xtr is None or cover_trailer else blank[:-XTR_IDENTITY_OCTETS]
-    data = _digest(algorithm, message, covered, psk)
+    data = hmac.digest(_key(algorithm, message, psk), covered, algorithm.digest)
     return blank[:AUTHENTICATION_DATA_OFFSET] + data + blank[AUTHENTICATION_DATA_OFFSET + len(data) :]
 
 
@@ -151,11 +151,12 @@ def verify(data: bytes, psk: bytes, *, decoded: object = None) -> Verified:
         )
     end = AUTHENTICATION_DATA_OFFSET + len(received)
     covered = data[:AUTHENTICATION_DATA_OFFSET] + bytes(len(received)) + data[end:]
-    coverages = [(covered, message.xtr is not None)]
+    coverages = [(covered, False)]
     if message.xtr is not None:
-        coverages.append((covered[:-XTR_IDENTITY_OCTETS], False))
+        coverages = [(covered[:-XTR_IDENTITY_OCTETS], False), (covered, True)]
+    key = _key(algorithm, message, psk)
     for octets, covers_trailer in coverages:
-        expected = _digest(algorithm, message, octets, psk)[: len(received)]
+        expected = hmac.digest(key, octets, algorithm.digest)[: len(received)]
         if hmac.compare_digest(expected, received):
             return Verified(message, covers_trailer)
     raise AuthenticationError("the authentication data are not those of this message and secret")

@@ -39,7 +39,7 @@ class LocatorStatus:
         return sum(
             1 << ordinal
             for ordinal, locator in enumerate(self._registrar.locators()[:BITS])
-            if locator.flags & LocatorFlag.REACHABLE
+            if LocatorFlag.REACHABLE in locator.flags
             and isinstance(locator.rloc, Address)
             and self._reachability.since(locator.rloc, Cause.RLOC_PROBE) is None
         )

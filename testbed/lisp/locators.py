@@ -66,5 +66,5 @@ class Locators:
             return None
         if self._learns:  # beside another mechanism a probe says whether a locator is there, and no more
             actions += self._itr.probed(probe, reply.records, now)
-        actions += self._echo.probe_answered(probe.rloc, bool(reply.flags & MapReplyFlag.ECHO_NONCE_CAPABLE), now)
+        actions += self._echo.probe_answered(probe.rloc, MapReplyFlag.ECHO_NONCE_CAPABLE in reply.flags, now)
         return actions + self._status.update()

@@ -206,7 +206,7 @@ class MapServer:
         if refused:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
             actions += lost + self._tell_losses(claimant, now)
-        if accepted and message.flags & MapRegisterFlag.WANT_MAP_NOTIFY:
+        if accepted and MapRegisterFlag.WANT_MAP_NOTIFY in message.flags:
             # RFC 9301 §5.7: the fields are copied, the authentication data made anew. The map-version
             # is ours to say (docs/adr/0004-map-versions.md).
             notify = MapNotify(message.nonce, tuple(accepted), xtr=message.xtr)
@@ -242,12 +242,12 @@ class MapServer:
             # The xTRs of a site take turns to refresh its prefixes; that is no change.
             same_owner, record = True, old.record
         lifetime_ns = ns(self._config.options.registration_lifetime_s)
-        if message.flags & MapRegisterFlag.USE_TTL:
+        if MapRegisterFlag.USE_TTL in message.flags:
             lifetime_ns = record.ttl_minutes * MINUTE_NS
         self._registry.put(
             Registration(
                 eid, claimant, site, event.source, record,
-                proxy=bool(message.flags & MapRegisterFlag.PROXY_REPLY),
+                proxy=MapRegisterFlag.PROXY_REPLY in message.flags,
                 nonce=message.nonce,
                 registered_ns=old.registered_ns if old is not None and same_owner else now,
                 expires_ns=now + lifetime_ns,

@@ -46,7 +46,7 @@ def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
         ForwardingLocator(locator.rloc, locator.priority, locator.weight)
         for locator in record.locators
         if isinstance(locator.rloc, Address)
-        and locator.flags & LocatorFlag.REACHABLE
+        and LocatorFlag.REACHABLE in locator.flags
         and locator.priority < PRIORITY_UNUSABLE
     )
 

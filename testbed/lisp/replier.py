@@ -49,7 +49,7 @@ class Replier:
         itr_rloc = itr_rloc_for(request, self._rloc)
         if itr_rloc is None:
             return [emit("control_dropped", message="map-request", reason="no ITR-RLOC", peer=peer)]
-        probe = bool(request.flags & MapRequestFlag.PROBE)
+        probe = MapRequestFlag.PROBE in request.flags
         if not self._limit.allow((itr_rloc, records[0].eid if probe else None), now):
             return [
                 emit(

@@ -67,7 +67,7 @@ class Resolver:
             actions.append(
                 emit(
                     "map_request_received", eid=requested.eid, nonce=hex(request.nonce), peer=event.source,
-                    smr_invoked=bool(request.flags & MapRequestFlag.SMR_INVOKED), mono_ns=now,
+                    smr_invoked=MapRequestFlag.SMR_INVOKED in request.flags, mono_ns=now,
                 )
             )  # fmt: skip
             if not isinstance(requested.eid, EidPrefix) or requested.eid.instance_id != 0:

@@ -123,7 +123,7 @@ class RlocProber:
 
         Returns the probe that it answers, or None if it is to be dropped, and what to do about the locator.
         """
-        authoritative = all(record.flags & EidRecordFlag.AUTHORITATIVE for record in reply.records)
+        authoritative = all(EidRecordFlag.AUTHORITATIVE in record.flags for record in reply.records)
         probe = self._open.pop(reply.nonce, None) if authoritative else None
         if probe is None:  # RFC 9301 §5.4: without the A-bit it must be discarded silently
             return None, []

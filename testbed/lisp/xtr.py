@@ -256,7 +256,7 @@ class Xtr:
             return self._dropped("control", f"malformed: {error}", event.source)
         if isinstance(message, MapRequest):
             return self._request(message, event.source, event.port, now, encapsulated=False)
-        if isinstance(message, MapReply) and message.flags & MapReplyFlag.PROBE:
+        if isinstance(message, MapReply) and MapReplyFlag.PROBE in message.flags:
             taken = self._locators.answered(message, event.source, now)
             if taken is None:
                 return self._dropped("map-reply", "answers no probe, or without the A-bit", event.source)
@@ -271,8 +271,8 @@ class Xtr:
         return dropped(self._counters, message, reason, peer)
 
     def _request(self, request: MapRequest, peer: Address, port: int, now: int, *, encapsulated: bool) -> list[Action]:
-        if request.flags & MapRequestFlag.SMR:
-            needs = set() if request.flags & MapRequestFlag.DONT_MAP_REPLY else {Tolerance.SMR_WITHOUT_D_BIT}
+        if MapRequestFlag.SMR in request.flags:
+            needs = set() if MapRequestFlag.DONT_MAP_REPLY in request.flags else {Tolerance.SMR_WITHOUT_D_BIT}
             if missing := needs - self._config.options.tolerate:
                 return self._dropped("smr", refusal(missing), peer)
             actions = used(needs, peer, self._counters)
@@ -282,15 +282,15 @@ class Xtr:
                 else:
                     actions += self._dropped("smr-record", "unknown AFI or another instance", peer)
             return actions
-        if request.flags & MapRequestFlag.DONT_MAP_REPLY:  # RFC 9301 §5.2
+        if MapRequestFlag.DONT_MAP_REPLY in request.flags:  # RFC 9301 §5.2
             return self._dropped("map-request", "wants no reply", peer)
-        if encapsulated and request.flags & MapRequestFlag.PROBE:  # RFC 9301 §5.8: never inside an ECM
+        if encapsulated and MapRequestFlag.PROBE in request.flags:  # RFC 9301 §5.8: never inside an ECM
             return self._dropped("map-request", "an encapsulated probe", peer)
         found = [record for each in request.requests for record in self._answer(each.eid, now)]
         records = list(dict.fromkeys(found))[:MAX_RECORDS]
         if not records:
             return self._dropped("map-request", "for no EID of this site", peer)
-        if request.flags & MapRequestFlag.PROBE:
+        if MapRequestFlag.PROBE in request.flags:
             # Whoever answers a probe is an ETR, and says so in every record or is not heard (§5.4), also
             # where the mapping is one of an EID that has left.
             records = [replace(each, flags=each.flags | EidRecordFlag.AUTHORITATIVE) for each in records]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from testbed.lisp.wire.codes import Afi, HopFlag, LcafType, flags_in, known
@@ -118,6 +119,11 @@ Lcaf = InstanceId | AfiList | NatTraversal | ExplicitLocatorPath | SourceDestina
 Address = IPv4Address | IPv6Address | Lcaf | OpaqueAddress | None
 
 
+#: A network's messages name the same few addresses again and again.
+_ipv4 = lru_cache(maxsize=4096)(IPv4Address)
+_ipv6 = lru_cache(maxsize=4096)(IPv6Address)
+
+
 def decode_address(reader: Reader, name: str, *, last: bool = False) -> Address:
     """Read an AFI and the address after it.
 
@@ -132,9 +138,9 @@ def decode_address(reader: Reader, name: str, *, last: bool = False) -> Address:
     with reader.at(name):
         afi = reader.uint(2, "afi")
         if afi == Afi.IPV4:
-            return IPv4Address(reader.take(4, "address"))
+            return _ipv4(reader.take(4, "address"))
         if afi == Afi.IPV6:
-            return IPv6Address(reader.take(16, "address"))
+            return _ipv6(reader.take(16, "address"))
         if afi == Afi.NONE:
             return None
         if afi == Afi.LCAF:

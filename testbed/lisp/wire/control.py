@@ -71,7 +71,7 @@ class EncapsulatedControl:
             WireError: no whole UDP datagram in IP inside, or one without a right checksum.
         """
         flags = flags_in(EncapsulatedControlFlag, reader.uint(4, "header"))
-        security = _take_security(reader) if flags & EncapsulatedControlFlag.SECURITY else b""
+        security = _take_security(reader) if EncapsulatedControlFlag.SECURITY in flags else b""
         with reader.at("inner"):
             start = reader.offset
             packet = parse_ip(reader)

@@ -97,10 +97,10 @@ class MapRequest:
                 notify = bool(reader.uint(1, "flags") & 0x80)
                 requests.append(RequestedEid(decode_eid(reader, reader.uint(1, "eid_mask_length")), notify))
         record = xtr = None
-        if flags & MapRequestFlag.MAP_DATA_PRESENT:
+        if MapRequestFlag.MAP_DATA_PRESENT in flags:
             with reader.at("map_reply_record"):
                 record = EidRecord.decode(reader)
-        if flags & MapRequestFlag.XTR_ID_PRESENT:
+        if MapRequestFlag.XTR_ID_PRESENT in flags:
             with reader.at("xtr"):
                 xtr = XtrIdentity.decode(reader)
         reader.expect_end()
@@ -152,7 +152,7 @@ class MapReply:
         nonce = reader.uint(8, "nonce")
         records = decode_records(reader, word & 0xFF)
         security = b""
-        if flags & MapReplyFlag.SECURITY:
+        if MapReplyFlag.SECURITY in flags:
             if not reader.remaining:
                 raise reader.error("security", "the S-bit is set, but nothing follows the records")
             security = reader.rest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from testbed.lisp.wire.address import Address, InstanceId, decode_address, encode_address
@@ -65,10 +66,16 @@ def decode_eid(reader: Reader, mask_length: int, name: str = "eid") -> Eid:
         if mask_length > bare.max_prefixlen:
             why = f"mask length {mask_length} exceeds {bare.max_prefixlen}"
             raise reader.error(name, why, offset=start)
-        if isinstance(bare, IPv4Address):
-            return EidPrefix(IPv4Network((bare.packed, mask_length), strict=False), instance_id)
-        return EidPrefix(IPv6Network((bare.packed, mask_length), strict=False), instance_id)
+        return EidPrefix(_network(bare, mask_length), instance_id)
     return OtherEid(mask_length, address)
+
+
+@lru_cache(maxsize=4096)
+def _network(address: IPv4Address | IPv6Address, mask_length: int) -> IPv4Network | IPv6Network:
+    """The prefix; a network's messages name the same few again and again."""
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address.packed, mask_length), strict=False)
+    return IPv6Network((address.packed, mask_length), strict=False)
 
 
 def eid_mask_length(eid: Eid) -> int:

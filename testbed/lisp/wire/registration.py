@@ -83,7 +83,7 @@ class MapRegister:
         flags = flags_in(MapRegisterFlag, word)
         nonce, authentication, records = _decode_body(reader, word & 0xFF)
         xtr = None
-        if flags & MapRegisterFlag.XTR_ID_PRESENT:
+        if MapRegisterFlag.XTR_ID_PRESENT in flags:
             with reader.at("xtr"):
                 xtr = XtrIdentity.decode(reader)
         reader.expect_end()
