@@ -224,10 +224,10 @@ def bench(*, rounds: int = 3, duration_s: float = 2.0, say: Callable[[str], None
         duration_s: of one measurement, whole seconds for iperf3.
         say: told of each figure as it comes.
 
-    Returns {"ratio": {peer: {load: median of LISP / median of peer}}, "median": …, "spread": {mode: {load:
-    (max − min) / median}}, "raw": {mode: {load: [one a round]}}, "unit": …}. A spread beyond 0.2 says that
-    the machine was busy with something else, and the ratios with it. Raises PrerequisiteMissingError without
-    iperf3 or root.
+    Returns {"ratio": {peer: {load: median of LISP / median of peer}}, "ratio_range": {peer: {load: [lowest, highest
+    of a round]}}, "median": …, "spread": {mode: {load: (max − min) / median}}, "raw": {mode: {load: [one a round]}},
+    "unit": …}. A spread beyond 0.2 says that the machine was busy with something else, and the ratios with it; a range
+    around 1 that the two are equal as far as this run can tell. Raises PrerequisiteMissingError without iperf3 or root.
     """
     if shutil.which("iperf3") is None:
         raise PrerequisiteMissingError(
@@ -241,16 +241,30 @@ def bench(*, rounds: int = 3, duration_s: float = 2.0, say: Callable[[str], None
     path = Row()
     try:
         for number in range(rounds):
-            # Figures that are compared are measured one right after the other: the machine changes.
+            # What is compared is measured one right after the other, nobody always first: the machine changes.
             for load in LOADS:
-                for mode, enter in MODES.items():
-                    with enter(path):
+                for mode in order(number):
+                    with MODES[mode](path):
                         figure = _measure(path, load, duration_s)
                     raw[mode][load].append(figure)
                     say(f"round {number + 1}: {mode} {load}: {figure:.3g} {UNITS[load]}")
     finally:
         path.close()
-    return {"ratio": ratios(raw), "median": _medians(raw), "spread": spreads(raw), "raw": raw, "unit": UNITS}
+    return {
+        "ratio": ratios(raw),
+        "ratio_range": ratio_ranges(raw),
+        "median": _medians(raw),
+        "spread": spreads(raw),
+        "raw": raw,
+        "unit": UNITS,
+    }
+
+
+def order(number: int) -> list[str]:
+    """The modes as round `number` (from 0) goes through them: each begins in its turn."""
+    modes = list(MODES)
+    first = number % len(modes)
+    return modes[first:] + modes[:first]
 
 
 def spreads(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float | None]]:
@@ -277,3 +291,19 @@ def ratios(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float 
         for peer in medians
         if peer != "lisp"
     }
+
+
+def ratio_ranges(raw: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float] | None]]:
+    """The lowest and the highest of LISP over each peer in one round, by load; None where the peer carried nothing."""
+    return {
+        peer: {
+            load: [min(rounds), max(rounds)] if (rounds := _by_round(raw["lisp"][load], figures)) else None
+            for load, figures in loads.items()
+        }
+        for peer, loads in raw.items()
+        if peer != "lisp"
+    }
+
+
+def _by_round(lisp: list[float], peer: list[float]) -> list[float]:
+    return [ours / theirs for ours, theirs in zip(lisp, peer, strict=False) if theirs]

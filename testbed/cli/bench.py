@@ -62,9 +62,17 @@ def dataplane(
     require_root()
     about = machine()
     result = {"machine": about, **measured("dataplane", {"rounds": rounds, "duration_s": duration_s}, _say)}
-    ratios = [{"LISP over": peer, **loads} for peer, loads in result["ratio"].items()]
+    ratios = [
+        {"LISP over": peer, **{load: _ratio(ratio, result["ratio_range"][peer][load]) for load, ratio in loads.items()}}
+        for peer, loads in result["ratio"].items()
+    ]
     medians = [{"": mode, **loads} for mode, loads in result["median"].items()]
-    _print(result, as_json=as_json, tables={"ratio of medians": ratios, "median (tcp bit/s, udp packets/s)": medians})
+    tables = {"ratio of medians (lowest to highest of a round)": ratios, "median (tcp bit/s, udp packets/s)": medians}
+    _print(result, as_json=as_json, tables=tables)
+
+
+def _ratio(ratio: float | None, rounds: list[float] | None) -> str | None:
+    return None if ratio is None or rounds is None else f"{ratio:.3f} ({rounds[0]:.3f} to {rounds[1]:.3f})"
 
 
 @app.command()
