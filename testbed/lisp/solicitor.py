@@ -53,8 +53,12 @@ class Solicitor:
         return self._send(eid, peer, now, defer=defer)
 
     def asked(self, peer: Address, eid: EidPrefix) -> None:
-        """A peer has asked for a mapping, whatever made it: nothing under that prefix need be solicited again."""
-        for key in [each for each in self._deferred if each[0] == peer and each[1].is_within(eid)]:
+        """A peer has asked for a mapping, whatever made it: nothing under that prefix need be solicited again.
+
+        What the limit still holds back is news that it cannot have asked because of: another answer may be on its way.
+        """
+        answered = [each for each in self._deferred if each[0] == peer and each[1].is_within(eid)]
+        for key in [each for each in answered if each not in self._held_back]:
             del self._deferred[key]
             self._left.pop(key, None)
 
