@@ -145,6 +145,25 @@ def test_a_reply_and_a_notice_of_another_instance_change_nothing(instance_id: in
     assert [told["eid"] for told in events(left, "eid_departed")] == ["192.168.0.10"]
 
 
+@pytest.mark.parametrize("instance_id", [0, 8])
+def test_a_publication_of_another_instance_is_none(instance_id: int) -> None:
+    site = Site("pubsub", instance_id=7)
+    site.give(Started())
+    (asked, *_) = [decode(each) for each in sends(site.give(PacketMissed(ip_address("192.168.3.10"), b"packet")))]
+    assert isinstance(asked, EncapsulatedControl)
+    assert isinstance(asked.message, MapRequest)
+    nonce = asked.message.nonce
+
+    def publish(number: int, of: int) -> list[Any]:
+        record = EidRecord(host_eid(ip_address("192.168.3.10"), of), 1440, (RlocRecord(PEER),))
+        return site.receive(SECRET.seal(MapNotify(nonce + number, (record,))))
+
+    assert events(publish(0, 7), "subscription_acknowledged")
+    assert not events(publish(1, instance_id), "publication_received")
+    (published,) = events(publish(1, 7), "publication_received")  # under the nonce that the other has not used up
+    assert (published["eid"], published["instance_id"]) == ("192.168.3.10/32", 7)
+
+
 # --- the Map-Server ----------------------------------------------------------------------------------
 
 MOBILE, FIXED_C = lisp_server.MOBILE, lisp_server.FIXED
