@@ -181,3 +181,26 @@ def test_a_run_in_an_instance_passes(tmp_path: Path, mechanism: str) -> None:
     assert {each.message["instance_id"] for each in packets if each.plane == "data"} == {7}
     theirs = dissected(capture)
     assert [line for ours in packets for line in differences(ours, theirs.get(ours.frame, {}))] == []
+
+
+@pytest.mark.parametrize(
+    ("topology", "announce", "eid"),
+    [("two-sites-ipv6", "na", "fd00:0:0:1::10"), ("two-sites-ipv6-rlocs", "garp", "192.168.0.10")],
+)
+def test_ipv6_eids_and_ipv6_locators_do_as_well(tmp_path: Path, topology: str, announce: str, eid: str) -> None:
+    done = run(
+        tmp_path,
+        f"topology=../topologies/{topology}.yaml",
+        *(f"topology.sites.{number}.instance_id=16777215" for number in range(3)),
+        "migrations=[{to: site-b}]",
+        f"emulated_guest.announce={announce}",
+        "mechanism=smr-old-xtr",
+    )
+    assert done.summary["verdict"] == "PASS", done.summary["headline"]
+    (migration,) = done.summary["migrations"]
+    assert (migration["eid"], migration["instance_id"]) == (eid, 0xFFFFFF)
+    capture = done.folder / "pcap" / "xtr-c-rloc0.pcapng"
+    packets = list(lisp_packets(frames(capture)))
+    assert {each.message["instance_id"] for each in packets if each.plane == "data"} == {0xFFFFFF}
+    theirs = dissected(capture)
+    assert [line for ours in packets for line in differences(ours, theirs.get(ours.frame, {}))] == []
