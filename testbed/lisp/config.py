@@ -196,8 +196,9 @@ class XtrConfig:
 
     def prefix_of(self, eid: Eid) -> Prefix | None:
         """The prefix of an EID in a message; None if it is of another instance, or no IP prefix at all."""
-        ours = isinstance(eid, EidPrefix) and eid.instance_id == self.instance_id
-        return eid.prefix if isinstance(eid, EidPrefix) and ours else None
+        if isinstance(eid, EidPrefix) and eid.instance_id == self.instance_id:
+            return eid.prefix
+        return None
 
     @property
     def fellows(self) -> tuple[Address, ...]:
