@@ -71,6 +71,7 @@ class Configs:
                 "name": site.name,
                 "eid_prefixes": list(site.eid_prefixes),
                 "dynamic_eid_prefixes": list(site.dynamic_eid_prefixes),
+                "instance_id": site.instance_id,
                 "key_id": site.key_id,
                 "key_file": str(self._keys[site.name]),
             }
@@ -110,7 +111,8 @@ class Configs:
         if lisp.rloc_probing:
             options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s
         options |= self._limits(XtrOptions)
-        space = {prefix for each in self._plan.sites for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
+        instance = [each for each in self._plan.sites if each.instance_id == site.instance_id]
+        space = {prefix for each in instance for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
         return self._agent(
             site.xtr,
             "xtr",
@@ -122,6 +124,7 @@ class Configs:
             eid_prefixes=list(site.eid_prefixes),
             dynamic_eid_prefixes=list(site.dynamic_eid_prefixes),
             eid_space=sorted(space),
+            instance_id=site.instance_id,
             gateway=list(site.gateway),
             gateway_mac=site.gateway_mac,
             authentication=lisp.authentication,

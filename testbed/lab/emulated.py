@@ -67,7 +67,9 @@ class EmulatedLab:
 
     def capture_points(self) -> list[CapturePoint]:
         """The EID LANs that the guest may be on: a bridge sees every frame of its LAN."""
-        movable = [site for site in self._plan.sites if site.dynamic_eid_prefixes]
+        instance_id = self._plan.site(self._guest.site).instance_id
+        here = [site for site in self._plan.sites if site.instance_id == instance_id]
+        movable = [site for site in here if site.dynamic_eid_prefixes]
         return [CapturePoint(site.name, site.eid_bridge, site=site.name) for site in movable]
 
     def up(self) -> None:

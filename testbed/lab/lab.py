@@ -197,12 +197,15 @@ class Lab:
 
     def mapping(self) -> list[str]:
         """The locators that the Map-Server has for the guest's EID, [] if it is not registered."""
-        return self._registered().get(f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}", [])
+        instance_id = self.plan.site(self.guest.site).instance_id
+        return self._registered(f"{self.guest.eid}/{128 if ':' in self.guest.eid else 32}", instance_id)
 
-    def _registered(self) -> dict[str, list[str]]:
-        """EID-prefix → locators, as the Map-Server has them."""
-        state = self.agents[self.plan.mapping_system.node].inspect()
-        return {registration["eid"]: list(registration["locators"]) for registration in state["registrations"]}
+    def _registered(self, prefix: str, instance_id: int) -> list[str]:
+        """The locators that the Map-Server has for an EID-prefix of an instance, [] if it is not registered."""
+        for found in self.agents[self.plan.mapping_system.node].inspect()["registrations"]:
+            if (found["eid"], found.get("instance_id", 0)) == (prefix, instance_id):
+                return list(found["locators"])
+        return []
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
         """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
@@ -212,7 +215,7 @@ class Lab:
         """Wait until every site's own prefixes are registered: see `up` for who asks too early."""
         for site in self.plan.sites:
             for prefix in site.eid_prefixes:
-                found = partial(lambda wanted: self._registered().get(wanted, []), prefix)
+                found = partial(self._registered, prefix, site.instance_id)
                 self._wait_registered(prefix, found, site.rloc, self.experiment.timeouts_s.agents)
 
     def _wait_registered(self, eid: str, found_at: Callable[[], list[str]], rloc: str, deadline_s: float) -> None:

@@ -13,6 +13,8 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeAlias
 
+from testbed.lisp.wire.record import EidPrefix
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Prefix: TypeAlias = IPv4Network | IPv6Network
 
@@ -172,8 +174,19 @@ class Emit:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The values as JSON can have them: addresses, prefixes and enums as their text, None left out."""
-        return {name: _plain(value) for name, value in self.values.items() if value is not None}
+        """The values as JSON can have them: addresses, prefixes and enums as their text, None left out.
+
+        An EID in an instance is its prefix, and beside it `instance_id`, which is left out where it is 0.
+        """
+        found = {name: _plain(value) for name, value in self.values.items() if value is not None}
+        eid = self.values.get("eid")
+        return {**found, **eid_fields(eid)} if isinstance(eid, EidPrefix) else found
+
+
+def eid_fields(eid: EidPrefix) -> dict[str, Any]:
+    """An EID-prefix as events and states have it: `eid`, and `instance_id` unless that is 0."""
+    instance = {"instance_id": eid.instance_id} if eid.instance_id else {}
+    return {"eid": str(eid.prefix), **instance}
 
 
 def _plain(value: Any) -> Any:

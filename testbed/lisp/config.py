@@ -11,7 +11,10 @@ from testbed.lisp.actions import SECOND_NS, Address, Prefix
 from testbed.lisp.mechanisms import Mechanism
 from testbed.lisp.sealing import Secret
 from testbed.lisp.tolerances import Tolerance, Tolerances
-from testbed.lisp.wire import EidPrefix, XtrIdentity
+from testbed.lisp.wire import Eid, EidPrefix, XtrIdentity
+
+#: The header of data packets has 24 bits for it (RFC 9300 §5.3).
+MAX_INSTANCE_ID = (1 << 24) - 1
 
 O = TypeVar("O")  # noqa: E741 - a class of options
 
@@ -153,6 +156,7 @@ class XtrConfig:
         options: the knobs.
         locators: of every mapping that it registers: all of the site's, its own among them; none given is
             its own alone. Nobody merges what several xTRs register: each must be told all of them.
+        instance_id: of every EID that it has to do with (RFC 8060 §4.1), 24 bits. It serves one instance.
     """
 
     rloc: Address
@@ -167,9 +171,11 @@ class XtrConfig:
     mechanism: Mechanism
     options: XtrOptions = XtrOptions()
     locators: tuple[SiteLocator, ...] = ()
+    instance_id: int = 0
 
     def __post_init__(self) -> None:
         """Raise OptionError for locators that cannot be the site's, and for options that exclude each other."""
+        check_instance_id(self.instance_id)
         if self.options.echo_nonce and self.mechanism.map_versions:
             raise OptionError(
                 "echo-nonce-and-map-versions",
@@ -183,6 +189,16 @@ class XtrConfig:
                 f"The site's locators are {', '.join(map(str, rlocs))}",
                 why=f"allowed: each once, and the xTR's own, {self.rloc}, among them",
             )
+
+    def in_instance(self, prefix: Prefix) -> EidPrefix:
+        """A prefix as messages have it."""
+        return EidPrefix(prefix, self.instance_id)
+
+    def prefix_of(self, eid: Eid) -> Prefix | None:
+        """The prefix of an EID in a message; None if it is of another instance, or no IP prefix at all."""
+        if isinstance(eid, EidPrefix) and eid.instance_id == self.instance_id:
+            return eid.prefix
+        return None
 
     @property
     def fellows(self) -> tuple[Address, ...]:
@@ -208,23 +224,37 @@ class SiteConfig:
         eid_prefixes: that it may register, whole or in parts.
         dynamic_eid_prefixes: of which it may register single EIDs that live there at the time.
         secret: the site's; unique to it (RFC 9301 §5.6), it is what tells sites apart.
+        instance_id: of its prefixes (RFC 8060 §4.1); those of another site in another instance may be the same.
     """
 
     name: str
     eid_prefixes: tuple[Prefix, ...]
     dynamic_eid_prefixes: tuple[Prefix, ...]
     secret: Secret
+    instance_id: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for an instance-ID that data packets cannot say."""
+        check_instance_id(self.instance_id)
 
     def may_register(self, eid: EidPrefix) -> bool:
         """Whether an EID-prefix is within what the site is authoritative for (RFC 9301 §8.2)."""
-        if eid.instance_id != 0:
+        if eid.instance_id != self.instance_id:
             return False
-        return self.is_dynamic(eid.prefix) or any(_within(eid.prefix, each) for each in self.eid_prefixes)
+        return self.is_dynamic(eid) or any(_within(eid.prefix, each) for each in self.eid_prefixes)
 
-    def is_dynamic(self, eid: Prefix) -> bool:
-        """Whether a prefix is a single EID that may come to the site and go from it."""
-        single = eid.prefixlen == eid.max_prefixlen
-        return single and any(_within(eid, each) for each in self.dynamic_eid_prefixes)
+    def is_dynamic(self, eid: EidPrefix) -> bool:
+        """Whether a prefix in the site's instance is a single EID that may come to the site and go from it."""
+        single = eid.prefix.prefixlen == eid.prefix.max_prefixlen
+        return single and any(_within(eid.prefix, each) for each in self.dynamic_eid_prefixes)
+
+
+def check_instance_id(instance_id: int) -> None:
+    """Raise OptionError unless it is one that data packets can say."""
+    if not 0 <= instance_id <= MAX_INSTANCE_ID:
+        raise OptionError(
+            "instance-id", f"No instance-ID: {instance_id}", why=f"allowed: 0 to {MAX_INSTANCE_ID} (RFC 9300 §5.3)"
+        )
 
 
 def _within(inner: Prefix, outer: Prefix) -> bool:

@@ -32,12 +32,7 @@ from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
 from testbed.lisp.timing import earliest
 from testbed.lisp.wire import Action as MappingAction
-from testbed.lisp.wire import (
-    EidPrefix,
-    EidRecord,
-    MapNotify,
-    MapReply,
-)
+from testbed.lisp.wire import EidRecord, MapNotify, MapReply
 
 
 class Itr:
@@ -162,7 +157,7 @@ class Itr:
 
     def _answer(self, records: list[EidRecord], now: int) -> list[Action]:
         """Install a whole answer: what is cached inside it and it lacks is no more (RFC 9301 §5.5)."""
-        prefixes = {record.eid.prefix for record in records if isinstance(record.eid, EidPrefix)}
+        prefixes = {prefix for record in records if (prefix := self._config.prefix_of(record.eid))}
         gone = {entry.eid for prefix in prefixes for entry in self.cache.inside(prefix)} - prefixes
         # Out of the cache first, lest they shorten the answer's life; out of the forwarding when it is there.
         removed = [action for eid in sorted(gone, key=str) for action in self._remove(eid)]
@@ -180,7 +175,7 @@ class Itr:
             actions = self._refused(judged.refused, "map-notify", peer)
             actions += self._told(judged.taken, "subscription_acknowledged", notify.nonce, peer, now)
             return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
-        prefixes = [each.eid.prefix for each in notify.records if isinstance(each.eid, EidPrefix)]
+        prefixes = [prefix for each in notify.records if (prefix := self._config.prefix_of(each.eid))]
         if not prefixes or self._override(prefixes[0]) is Forwarding.LOCAL:
             return None  # of an EID that is here: a loss (RFC 9437 §6)
         first = notify.records[0]
@@ -211,10 +206,10 @@ class Itr:
 
     def install(self, record: EidRecord, now: int) -> list[Action]:
         """Take a mapping from a reply, a publication or a notification into the cache and program it."""
-        if not isinstance(record.eid, EidPrefix) or record.eid.instance_id != 0:
+        eid = self._config.prefix_of(record.eid)
+        if eid is None:
             self.counters["records_of_other_instances"] += 1
             return []
-        eid = record.eid.prefix
         override = self._override(eid)
         if override is Forwarding.LOCAL:
             self.counters["records_of_local_eids"] += 1
@@ -316,7 +311,7 @@ class Itr:
         if sent_on and kind is Forwarding.REMOTE:
             kind = Forwarding.AWAY
         locators = self.reachability.usable(entry)
-        return SetForwarding(entry.eid, kind, locators, entry.expires_ns, entry.instance_id, entry.map_version)
+        return SetForwarding(entry.eid, kind, locators, entry.expires_ns, map_version=entry.map_version)
 
     def _reprogram(self, entry: CacheEntry) -> SetForwarding:
         return self._program(entry, self._override(entry.eid))

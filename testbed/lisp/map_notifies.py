@@ -26,7 +26,7 @@ from testbed.lisp.registrar import Registrar
 from testbed.lisp.sealing import Secret
 from testbed.lisp.timing import RateLimiter
 from testbed.lisp.tolerances import Tolerance, refusal, used
-from testbed.lisp.wire import EidPrefix, EidRecord, MapNotify, MapNotifyAck
+from testbed.lisp.wire import EidRecord, MapNotify, MapNotifyAck
 
 
 class MapNotifies:
@@ -99,7 +99,7 @@ class MapNotifies:
 
     def _is_of_a_loss(self, notify: MapNotify) -> bool:
         """Whether a notice is of an EID that is or was here, whatever wider prefix is subscribed to (RFC 9437 §6)."""
-        prefixes = [record.eid.prefix for record in notify.records if isinstance(record.eid, EidPrefix)]
+        prefixes = [prefix for record in notify.records if (prefix := self._config.prefix_of(record.eid))]
         ours = any(self._presence.override(prefix) is not None for prefix in prefixes)
         return ours and self._config.options.ordered_notifies and self._registrar.is_of_our_clock(notify.nonce)
 
@@ -107,8 +107,8 @@ class MapNotifies:
         """Put the map-version that a Map-Server gave our mapping into the data plane."""
         if not self._config.mechanism.map_versions or not self._registrar.numbered(record):
             return []
-        assert isinstance(record.eid, EidPrefix)
-        prefix = record.eid.prefix
+        prefix = self._config.prefix_of(record.eid)
+        assert prefix is not None
         return [
             SetForwarding(prefix, Forwarding.LOCAL, map_version=record.map_version),
             emit("map_version_learned", eid=prefix, map_version=record.map_version, mono_ns=now),
@@ -116,9 +116,11 @@ class MapNotifies:
 
     def _learn(self, record: EidRecord, nonce: int, map_server: Address, now: int) -> list[Action]:
         """A mapping that the Map-Server sent unasked: an EID of ours that is not here any more, or news."""
-        if not isinstance(record.eid, EidPrefix) or record.eid.instance_id != 0:
-            return []
-        prefix = record.eid.prefix
+        prefix = self._config.prefix_of(record.eid)
+        if prefix is None:
+            return dropped(
+                self._counters, "map-notify-record", "unknown AFI or another instance", map_server, eid=record.eid
+            )
         locators = usable_locators(record)
         ours = any(locator.rloc == self._config.rloc for locator in locators)
         override = self._presence.override(prefix)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit
+from testbed.lisp.actions import MINUTE_NS, Action, Address, SendControl, eid_fields, emit
 from testbed.lisp.admission import Admission, Correspondent, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
@@ -34,6 +34,7 @@ from testbed.lisp.wire import (
     WireError,
     XtrIdentity,
     decode_control,
+    host_eid,
     in_wire_order,
 )
 
@@ -113,7 +114,7 @@ class MapServer:
             "mechanism": self._config.mechanism.name,
             "registrations": [
                 {
-                    "eid": str(each.eid),
+                    **eid_fields(each.eid),
                     "site": each.site.name,
                     "owner": str(each.owner),
                     "locators": [str(locator.rloc) for locator in each.record.locators],
@@ -150,7 +151,7 @@ class MapServer:
         for itr_rloc in request.itr_rlocs:
             for each in request.requests:
                 if isinstance(itr_rloc, Address) and isinstance(each.eid, EidPrefix):
-                    self._solicitor.asked(itr_rloc, each.eid.prefix)
+                    self._solicitor.asked(itr_rloc, each.eid)
         return self._resolver.request(request, outer, event, now)
 
     # --- registration ------------------------------------------------------------------------------
@@ -176,9 +177,11 @@ class MapServer:
             )  # fmt: skip
             actions.append(received)
             if not isinstance(record.eid, EidPrefix) or not site.may_register(record.eid):
-                actions += self._refused_record(record, message, event, "not an EID of this site", site=site)
+                elsewhere = isinstance(record.eid, EidPrefix) and record.eid.instance_id != site.instance_id
+                reason = "another instance" if elsewhere else "not an EID of this site"
+                actions += self._refused_record(record, message, event, reason, site=site)
                 continue
-            eid = record.eid.prefix
+            eid = record.eid
             if not (
                 self._ownership.admits(claimant, eid, message.nonce)
                 if judged.ordered
@@ -226,7 +229,7 @@ class MapServer:
         event: ControlReceived, now: int,
     ) -> list[Action]:  # fmt: skip
         assert isinstance(record.eid, EidPrefix)
-        eid = record.eid.prefix
+        eid = record.eid
         old = self._registry.get(eid)
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: withdrawn; only what is its own
             if old is None or old.owner != claimant:
@@ -275,19 +278,20 @@ class MapServer:
             losers.add(old.owner)
         return actions + self._tell(eid, record, losers, claimant, now)
 
-    def _tell(self, eid: Prefix, record: EidRecord, losers: set[Claimant], owner: Claimant, now: int) -> list[Action]:
+    def _tell(
+        self, eid: EidPrefix, record: EidRecord, losers: set[Claimant], owner: Claimant, now: int
+    ) -> list[Action]:
         """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
         actions = self._tell_losers({*losers, *self._ownership.ignorant_of(eid)} - {owner}, eid, record, now)
         actions += self._publisher.publish(self._resolver.proxied(record), eid, owner, now)
         if self._config.mechanism.smr_from_map_server:
+            host = host_eid(eid.prefix.network_address, eid.instance_id)
             for itr_rloc in self._resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
-                    actions += self._solicitor.solicit(
-                        eid.network_address, itr_rloc, now, defer=True, transmissions=SMR_TRANSMISSIONS
-                    )
+                    actions += self._solicitor.solicit(host, itr_rloc, now, defer=True, transmissions=SMR_TRANSMISSIONS)
         return actions
 
-    def _tell_losers(self, losers: Iterable[Claimant], eid: Prefix, record: EidRecord, now: int) -> list[Action]:
+    def _tell_losers(self, losers: Iterable[Claimant], eid: EidPrefix, record: EidRecord, now: int) -> list[Action]:
         actions: list[Action] = []
         for loser in sorted(losers, key=str):
             _, saved = self._ownership.depart(loser, record, eid)
@@ -298,23 +302,23 @@ class MapServer:
     def _tell_of_withdrawal(self, registration: Registration, now: int) -> list[Action]:
         """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
         eid, owner = registration.eid, registration.owner
-        gone = EidRecord(EidPrefix(eid), 0)
+        gone = EidRecord(eid, 0)
         losers = {*self._ownership.ignorant_of(eid), *self._outside_of(eid, owner.site)} - {owner}
         return self._tell_losers(losers, eid, gone, now) + self._publisher.publish(gone, eid, owner, now)
 
-    def _outside_of(self, eid: Prefix, site: str) -> set[Claimant]:
+    def _outside_of(self, eid: EidPrefix, site: str) -> set[Claimant]:
         """Whose prefix a single EID of another site is taken out of: it must send on what still comes for it."""
         around = self._registry.around(eid)
         return {around.owner} if around is not None and around.owner.site != site else set()
 
-    def _remind(self, claimant: Claimant, eid: Prefix, now: int) -> list[Action]:
+    def _remind(self, claimant: Claimant, eid: EidPrefix, now: int) -> list[Action]:
         """An xTR registers what it has lost: there is something to tell it (again)."""
         current = self._registry.get(eid)
         if current is not None:
             return self._ownership.remind(claimant, current.record, eid)
         if self._ownership.is_whereabouts_unknown(claimant, eid) and now < self._settled_ns:
             return []  # whoever has it will say so with its next refresh
-        return self._ownership.remind(claimant, EidRecord(EidPrefix(eid), 0), eid)  # it is nowhere
+        return self._ownership.remind(claimant, EidRecord(eid, 0), eid)  # it is nowhere
 
     def _tell_losses(self, claimant: Claimant, now: int) -> list[Action]:
         notice = self._ownership.notice(claimant)
@@ -358,7 +362,7 @@ class MapServer:
         peer = self._heard[claimant]
         return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
 
-    def _records_of(self, eid: Prefix) -> tuple[EidRecord, ...]:
+    def _records_of(self, eid: EidPrefix) -> tuple[EidRecord, ...]:
         return self._resolver.records(eid)
 
     # --- refusals ----------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from testbed.lisp.actions import Action, Prefix, SaveNonce
+from testbed.lisp.actions import Action, SaveNonce
 from testbed.lisp.mapping import shared
-from testbed.lisp.wire import EidRecord, RlocRecord
+from testbed.lisp.wire import EidPrefix, EidRecord, RlocRecord
 
 #: "No version number": never counted, never compared (RFC 9302 §6.1).
 NULL_MAP_VERSION = 0
@@ -43,9 +43,9 @@ class MapVersions:
     def __init__(self, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._saved = saved
         self._random64 = random64
-        self._locators: dict[Prefix, tuple[RlocRecord, ...]] = {}
+        self._locators: dict[EidPrefix, tuple[RlocRecord, ...]] = {}
 
-    def number(self, record: EidRecord, eid: Prefix) -> tuple[EidRecord, list[Action]]:
+    def number(self, record: EidRecord, eid: EidPrefix) -> tuple[EidRecord, list[Action]]:
         """Give a registered mapping its version.
 
         Args:

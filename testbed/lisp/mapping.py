@@ -37,7 +37,7 @@ def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> 
     else:
         forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
     listed = tuple(each.rloc if isinstance(each.rloc, Address) else None for each in record.locators)
-    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, 0, record.map_version, now, listed)
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, record.map_version, now, listed)
 
 
 def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:
@@ -81,7 +81,7 @@ def judge(records: tuple[EidRecord, ...], asked: Prefix, config: XtrConfig) -> J
     covering = [prefix for _, prefix in usable if prefix.overlaps(asked)]
     for record, prefix in usable:
         if any(prefix.overlaps(each) for each in covering):
-            judged.taken.append(replace(record, eid=EidPrefix(prefix)))
+            judged.taken.append(replace(record, eid=config.in_instance(prefix)))
         else:
             judged.refused.append((record, "not what was asked for"))
     return judged
@@ -91,9 +91,9 @@ def _usable(record: EidRecord, asked: Prefix, config: XtrConfig) -> Prefix | str
     """The prefix for which a record may count, whatever was asked, or why it may not at all."""
     if not isinstance(record.eid, EidPrefix):
         return "unknown AFI"
-    if record.eid.instance_id != 0:
+    prefix = config.prefix_of(record.eid)
+    if prefix is None:
         return "another instance"
-    prefix = record.eid.prefix
     if any(each.overlaps(prefix) and each.prefixlen <= prefix.prefixlen for each in config.eid_prefixes):
         return "inside our own prefix"
     if config.is_own_address(prefix):

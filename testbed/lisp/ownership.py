@@ -11,11 +11,11 @@ late it comes, and is refused; one above the fence is a new sighting of the EID,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
-from testbed.lisp.actions import Action, Address, Prefix, SaveNonce
+from testbed.lisp.actions import Action, Address, SaveNonce
 from testbed.lisp.nonces import HIGHEST_NONCE, NONCE_STEP
-from testbed.lisp.wire import MAX_RECORDS, EidRecord, XtrIdentity
+from testbed.lisp.wire import MAX_RECORDS, EidPrefix, EidRecord, XtrIdentity
 
 #: What the stored nonces are: of an xTR's last Map-Register; of its fence for an EID; of the fence for an EID that
 #: it has said to know; of the Map-Register by which it became the owner of one.
@@ -71,13 +71,13 @@ class Ownership:
         self._saved = saved
         #: The highest nonce that either side has used, per xTR; the next fence is above it.
         self._clock: dict[Claimant, int] = {}
-        self._departures: dict[Claimant, dict[Prefix, Departure]] = {}
+        self._departures: dict[Claimant, dict[EidPrefix, Departure]] = {}
         #: EID → who has lost it and not said that they know; to find them without a look at everybody.
-        self._ignorant: dict[Prefix, dict[Claimant, None]] = {}
+        self._ignorant: dict[EidPrefix, dict[Claimant, None]] = {}
         #: The first fence under which an xTR was told of something in this life of the Map-Server.
         self._first_told: dict[Claimant, int] = {}
         #: Who claimed an EID last, also before a restart: it must be told when somebody else does.
-        self._owner: dict[Prefix, Claimant] = {}
+        self._owner: dict[EidPrefix, Claimant] = {}
         self._restore()
 
     def _restore(self) -> None:
@@ -87,7 +87,7 @@ class Ownership:
             if kind not in (_FENCE, _CLAIM):
                 continue
             who, _, prefix = place.rpartition(" ")
-            claimant, eid = Claimant.parse(who), ip_network(prefix)
+            claimant, eid = Claimant.parse(who), EidPrefix.parse(prefix)
             if kind == _CLAIM:
                 if fence > self._saved.get(f"{_FENCE} {place}", -1):
                     self._owner[eid] = claimant
@@ -112,11 +112,11 @@ class Ownership:
         """Note the nonce of a genuine Map-Register."""
         return [self._save(f"{_LAST} {claimant}", nonce)]
 
-    def fence(self, claimant: Claimant, eid: Prefix) -> int | None:
+    def fence(self, claimant: Claimant, eid: EidPrefix) -> int | None:
         """Up to which nonce registrations of an EID by an xTR are refused, or None."""
         return self._saved.get(f"{_FENCE} {claimant} {eid}")
 
-    def admits(self, claimant: Claimant, eid: Prefix, nonce: int) -> bool:
+    def admits(self, claimant: Claimant, eid: EidPrefix, nonce: int) -> bool:
         """Whether a registration may make its sender the owner."""
         fence = self.fence(claimant, eid)
         if fence is None or nonce <= fence:
@@ -126,7 +126,7 @@ class Ownership:
         first_told = self._first_told.get(claimant)
         return first_told is None or nonce <= first_told or not self.is_whereabouts_unknown(claimant, eid)
 
-    def admits_unordered(self, claimant: Claimant, eid: Prefix) -> bool:
+    def admits_unordered(self, claimant: Claimant, eid: EidPrefix) -> bool:
         """Whether a registration with nonce 0 may make its sender the owner.
 
         It may unless the sender has lost the EID and not said that it knows. One that was sent before
@@ -134,12 +134,12 @@ class Ownership:
         """
         return eid not in self._departures.get(claimant, {})
 
-    def is_whereabouts_unknown(self, claimant: Claimant, eid: Prefix) -> bool:
+    def is_whereabouts_unknown(self, claimant: Claimant, eid: EidPrefix) -> bool:
         """Whether an xTR has yet to be told of a loss from before a restart, which nobody can say where to."""
         departure = self._departures.get(claimant, {}).get(eid)
         return departure is not None and departure.record is None
 
-    def claim(self, claimant: Claimant, eid: Prefix, nonce: int) -> list[Action]:
+    def claim(self, claimant: Claimant, eid: EidPrefix, nonce: int) -> list[Action]:
         """An xTR owns an EID that others may claim; it knows, so there is nothing left to tell it."""
         known = self._knows(claimant, eid) if eid in self._departures.get(claimant, {}) else []
         if self._owner.get(eid) == claimant:
@@ -147,11 +147,11 @@ class Ownership:
         self._owner[eid] = claimant
         return [*known, self._save(f"{_CLAIM} {claimant} {eid}", nonce)]
 
-    def owner_of(self, eid: Prefix) -> Claimant | None:
+    def owner_of(self, eid: EidPrefix) -> Claimant | None:
         """Who claimed an EID last, or None."""
         return self._owner.get(eid)
 
-    def depart(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> tuple[int, list[Action]]:
+    def depart(self, claimant: Claimant, record: EidRecord, eid: EidPrefix) -> tuple[int, list[Action]]:
         """An xTR has lost an EID, or what it was told of one is out of date.
 
         Returns the nonce under which it is to be told, and what to do first.
@@ -164,7 +164,7 @@ class Ownership:
         self._lost(claimant, eid, Departure(fence, record))
         return fence, [self._save(f"{_FENCE} {claimant} {eid}", fence)]
 
-    def remind(self, claimant: Claimant, record: EidRecord, eid: Prefix) -> list[Action]:
+    def remind(self, claimant: Claimant, record: EidRecord, eid: EidPrefix) -> list[Action]:
         """An xTR acts as if it did not know of a loss, whatever it acknowledged: tell it again."""
         fence = self.fence(claimant, eid)
         if fence is None:
@@ -191,7 +191,7 @@ class Ownership:
         told = sorted(told, key=lambda each: each[0])[:MAX_RECORDS]
         return told[-1][0], tuple(record for _, record in told)
 
-    def acknowledge(self, claimant: Claimant, nonce: int) -> tuple[list[Prefix], list[Action]]:
+    def acknowledge(self, claimant: Claimant, nonce: int) -> tuple[list[EidPrefix], list[Action]]:
         """An xTR knows of all that it was told up to a nonce; the EIDs that are new in that, and what to do."""
         departures = self._departures.get(claimant, {})
         known = [
@@ -199,15 +199,15 @@ class Ownership:
         ]
         return known, [action for eid in known for action in self._knows(claimant, eid)]
 
-    def ignorant_of(self, eid: Prefix) -> list[Claimant]:
+    def ignorant_of(self, eid: EidPrefix) -> list[Claimant]:
         """The xTRs that have lost an EID and have not yet said that they know."""
         return list(self._ignorant.get(eid, ()))
 
-    def _lost(self, claimant: Claimant, eid: Prefix, departure: Departure) -> None:
+    def _lost(self, claimant: Claimant, eid: EidPrefix, departure: Departure) -> None:
         self._departures.setdefault(claimant, {})[eid] = departure
         self._ignorant.setdefault(eid, {})[claimant] = None
 
-    def _knows(self, claimant: Claimant, eid: Prefix) -> list[Action]:
+    def _knows(self, claimant: Claimant, eid: EidPrefix) -> list[Action]:
         departure = self._departures[claimant].pop(eid)
         ignorant = self._ignorant[eid]
         del ignorant[claimant]

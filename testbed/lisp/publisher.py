@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.lisp.actions import Action, Address, Prefix, emit
+from testbed.lisp.actions import Action, Address, eid_fields, emit
 from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
@@ -21,7 +21,7 @@ class SubscriptionKey:
     """A subscription: an xTR and the prefix that it asked for; also who a publication is for."""
 
     subscriber: Claimant
-    eid: Prefix
+    eid: EidPrefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PublicationKey:
     """A publication that waits for its acknowledgement: of one mapping under one subscription."""
 
     subscription: SubscriptionKey
-    eid: Prefix
+    eid: EidPrefix
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Publisher:
         self,
         notifier: Notifier,
         subscriber_of: Callable[[MapRequest], Subscriber | None],
-        records_of: Callable[[Prefix], tuple[EidRecord, ...]],
+        records_of: Callable[[EidPrefix], tuple[EidRecord, ...]],
         limit: int,
     ) -> None:
         self._limit = limit
@@ -85,7 +85,7 @@ class Publisher:
         self._active: PrefixMap[dict[SubscriptionKey, Subscription]] = PrefixMap()
 
     def request(
-        self, request: MapRequest, eid: Prefix, peer: Address, now: int
+        self, request: MapRequest, eid: EidPrefix, peer: Address, now: int
     ) -> tuple[tuple[EidRecord, ...], list[Action]]:
         """A Map-Request with the N-bit: subscribe, or end a subscription.
 
@@ -129,9 +129,9 @@ class Publisher:
         subscription = Subscription(request.nonce, subscriber.rloc, subscriber.secret, subscriber.port)
         self._subscriptions[key] = subscription
         if not ending:
-            same = self._active.get(eid)
+            same = self._active.get(eid.prefix, eid.instance_id)
             if same is None:
-                self._active.set(eid, same := {})
+                self._active.set(eid.prefix, same := {}, eid.instance_id)
             same[key] = subscription
         event = emit(
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
@@ -139,10 +139,10 @@ class Publisher:
         )  # fmt: skip
         return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
 
-    def publish(self, record: EidRecord, eid: Prefix, owner: Claimant, now: int) -> list[Action]:
+    def publish(self, record: EidRecord, eid: EidPrefix, owner: Claimant, now: int) -> list[Action]:
         """Tell every subscriber of an overlapping prefix that a mapping changed (RFC 9437 §6)."""
         actions: list[Action] = []
-        overlapping = [row for _, same in self._active.overlapping(eid) for row in same.items()]
+        overlapping = [row for _, same in self._active.overlapping(eid.prefix, eid.instance_id) for row in same.items()]
         for key, subscription in overlapping:
             if key.subscriber == owner:
                 # It has the EID itself now and subscribed while that was elsewhere.
@@ -173,19 +173,19 @@ class Publisher:
     def inspect(self) -> list[dict[str, Any]]:
         """The subscriptions, for people."""
         return [
-            {"eid": str(key.eid), "subscriber": str(key.subscriber), "itr_rloc": str(each.itr_rloc)}
+            {**eid_fields(key.eid), "subscriber": str(key.subscriber), "itr_rloc": str(each.itr_rloc)}
             for _, _, same in self._active.items()
             for key, each in same.items()
         ]
 
     def _end(self, key: SubscriptionKey) -> None:
         """Publish no more under a subscription; its nonce is kept against replays (RFC 9437 §5)."""
-        same = self._active.get(key.eid)
+        same = self._active.get(key.eid.prefix, key.eid.instance_id)
         if same is not None and same.pop(key, None) is not None and not same:
-            self._active.pop(key.eid)
+            self._active.pop(key.eid.prefix, key.eid.instance_id)
 
     def _notify(
-        self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: Prefix, reason: str, now: int
+        self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: EidPrefix, reason: str, now: int
     ) -> list[Action]:
         subscription = self._subscriptions[key]
         return self._notifier.notify(
@@ -200,6 +200,6 @@ class Publisher:
         )
 
 
-def _denied(eid: Prefix, action: MappingAction) -> EidRecord:
+def _denied(eid: EidPrefix, action: MappingAction) -> EidRecord:
     # RFC 9437 §5 gives no TTL for it; one minute lets the xTR try again soon.
-    return EidRecord(EidPrefix(eid), 1, action=action)
+    return EidRecord(eid, 1, action=action)

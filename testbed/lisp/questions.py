@@ -12,7 +12,7 @@ from testbed.lisp.machine import Machine
 from testbed.lisp.resolution import TRANSITIONS, Resolution, ResolutionInput, ResolutionState
 from testbed.lisp.subscriptions import Subscriptions
 from testbed.lisp.timing import MAX_REQUEST_RETRANSMISSIONS, RateLimiter, earliest
-from testbed.lisp.wire import CONTROL_PORT, EidPrefix, EncapsulatedControl, MapRequest, MapRequestFlag, RequestedEid
+from testbed.lisp.wire import CONTROL_PORT, EncapsulatedControl, MapRequest, MapRequestFlag, RequestedEid
 
 #: A Map-Server drops a subscription in silence whose nonce is not above the last it knows of this xTR (RFC 9437
 #: §5), and anybody can have brought it one. After so many, a mapping without a subscription is better than none.
@@ -148,7 +148,7 @@ class Questions:
     def _request(
         self, eid: Prefix, nonce: int, itr_rloc: Address | None, flags: MapRequestFlag, *, subscribe: bool
     ) -> MapRequest:
-        requested = RequestedEid(EidPrefix(eid), notify=subscribe)
+        requested = RequestedEid(self._config.in_instance(eid), notify=subscribe)
         return MapRequest(
             nonce, (itr_rloc,), (requested,), flags=flags, xtr=self._config.identity if subscribe else None
         )

@@ -20,7 +20,6 @@ from testbed.lisp.map_version import NULL_MAP_VERSION, is_newer
 from testbed.lisp.nonces import FURTHEST_AHEAD
 from testbed.lisp.timing import earliest, register_delays
 from testbed.lisp.wire import (
-    EidPrefix,
     EidRecord,
     EidRecordFlag,
     LocatorFlag,
@@ -141,13 +140,14 @@ class Registrar:
 
     def numbered(self, record: EidRecord) -> bool:
         """Take the map-version in a Map-Server's answer to a registration; whether it is news."""
-        if not isinstance(record.eid, EidPrefix) or not record.map_version or not self._of(record.eid.prefix):
+        eid = self._config.prefix_of(record.eid)
+        if eid is None or not record.map_version or not self._of(eid):
             return False
-        known = self.version_of(record.eid.prefix)
+        known = self.version_of(eid)
         # With several Map-Servers the newest counts; the others take it from the next registration.
         if known and not is_newer(record.map_version, known):
             return False
-        self._versions[record.eid.prefix] = record.map_version
+        self._versions[eid] = record.map_version
         return record.map_version != known
 
     def claim_of(self, eid: Prefix, map_server: Address) -> int | None:
@@ -224,7 +224,7 @@ class Registrar:
         """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
         options = self._config.options
         return EidRecord(
-            EidPrefix(eid),
+            self._config.in_instance(eid),
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
             self.locators(),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,

@@ -1,4 +1,4 @@
-"""The Map-Server's registrations: by prefix, each with an end (RFC 9301 §8.2, §8.3)."""
+"""The Map-Server's registrations: by instance-ID and prefix, each with an end (RFC 9301 §8.2, §8.3)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from testbed.lisp.actions import Address, Prefix
+from testbed.lisp.actions import Address
 from testbed.lisp.config import SiteConfig
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
-from testbed.lisp.wire import EidRecord
+from testbed.lisp.wire import EidPrefix, EidRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Registration:
         expires_ns: when it ends without a refresh.
     """
 
-    eid: Prefix
+    eid: EidPrefix
     owner: Claimant
     site: SiteConfig
     rloc: Address
@@ -41,7 +41,7 @@ class Registration:
 
 
 class Registry:
-    """Registrations by prefix; a look-up never returns one that has ended."""
+    """Registrations by instance-ID and prefix; a look-up never returns one that has ended."""
 
     def __init__(self) -> None:
         self._registrations: PrefixMap[Registration] = PrefixMap()
@@ -50,41 +50,44 @@ class Registry:
 
     def put(self, registration: Registration) -> None:
         """Add or replace the registration of a prefix."""
-        self._registrations.set(registration.eid, registration)
+        self._registrations.set(registration.eid.prefix, registration, registration.eid.instance_id)
         self._serial += 1
         heapq.heappush(self._expiries, (registration.expires_ns, self._serial, registration))
 
-    def get(self, eid: Prefix) -> Registration | None:
+    def get(self, eid: EidPrefix) -> Registration | None:
         """The registration of exactly this prefix."""
-        return self._registrations.get(eid)
+        return self._registrations.get(eid.prefix, eid.instance_id)
 
-    def remove(self, eid: Prefix) -> None:
+    def remove(self, eid: EidPrefix) -> None:
         """Remove the registration of exactly this prefix."""
-        self._registrations.pop(eid)
+        self._registrations.pop(eid.prefix, eid.instance_id)
 
-    def best(self, eid: Prefix) -> Registration | None:
+    def best(self, eid: EidPrefix) -> Registration | None:
         """The longest registered prefix that holds all of `eid`."""
-        return next((found for _, found in self._registrations.covering(eid)), None)
+        return next((found for _, found in self._registrations.covering(eid.prefix, eid.instance_id)), None)
 
-    def around(self, eid: Prefix) -> Registration | None:
+    def around(self, eid: EidPrefix) -> Registration | None:
         """The longest registered prefix that holds `eid` and more."""
-        return next((found for prefix, found in self._registrations.covering(eid) if prefix != eid), None)
+        return next(
+            (found for _, found in self._registrations.covering(eid.prefix, eid.instance_id) if found.eid != eid), None
+        )
 
-    def inside(self, eid: Prefix) -> list[Registration]:
+    def inside(self, eid: EidPrefix) -> list[Registration]:
         """Registrations of longer prefixes within `eid`."""
-        return [found for _, found in self._registrations.inside(eid)]
+        return [found for _, found in self._registrations.inside(eid.prefix, eid.instance_id)]
 
-    def hole(self, address: Address, within: Prefix) -> Prefix:
+    def hole(self, address: Address, within: EidPrefix) -> EidPrefix:
         """The largest prefix in `within` that holds an unregistered address and touches nothing registered."""
-        return self._registrations.hole(address, within)
+        found = self._registrations.hole(address, within.prefix, within.instance_id)
+        return EidPrefix(found, within.instance_id)
 
     def expire(self, now: int) -> list[Registration]:
         """Remove and return what was not refreshed in time."""
         ended = []
         while self._expiries and self._expiries[0][0] <= now:
             _, _, registration = heapq.heappop(self._expiries)
-            if self._registrations.get(registration.eid) is registration:
-                self._registrations.pop(registration.eid)
+            if self.get(registration.eid) is registration:
+                self.remove(registration.eid)
                 ended.append(registration)
         return ended
 
@@ -92,7 +95,7 @@ class Registry:
         """When the first registration ends."""
         while self._expiries:
             expires_ns, _, registration = self._expiries[0]
-            if self._registrations.get(registration.eid) is registration:
+            if self.get(registration.eid) is registration:
                 return expires_ns
             heapq.heappop(self._expiries)
         return None

@@ -80,8 +80,8 @@ def itr_rloc_for(request: MapRequest, rloc: Address) -> Address | None:
     return None
 
 
-def forwarded_record(entry: CacheEntry, now: int) -> EidRecord:
-    """A cached mapping as a record: not authoritative, and with the minutes that are left of it."""
+def forwarded_record(eid: EidPrefix, entry: CacheEntry, now: int) -> EidRecord:
+    """A cached mapping of an EID as a record: not authoritative, and with the minutes that are left of it."""
     minutes = max(1, (entry.expires_ns - now) // MINUTE_NS)
     locators = tuple(RlocRecord(each.rloc, each.priority, each.weight) for each in entry.locators)
-    return EidRecord(EidPrefix(entry.eid), minutes, locators, map_version=entry.map_version)
+    return EidRecord(eid, minutes, locators, map_version=entry.map_version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from testbed.lisp.actions import MINUTE_NS, Action, Address, Prefix, SendControl, emit, host_prefix
+from testbed.lisp.actions import MINUTE_NS, Action, Address, SendControl, emit, host_prefix
 from testbed.lisp.config import MapServerConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.prefix_map import PrefixMap, uncovered_prefix
@@ -70,22 +70,20 @@ class Resolver:
                     smr_invoked=MapRequestFlag.SMR_INVOKED in request.flags, mono_ns=now,
                 )
             )  # fmt: skip
-            if not isinstance(requested.eid, EidPrefix) or requested.eid.instance_id != 0:
-                known = isinstance(requested.eid, EidPrefix)
-                reason = "another instance" if known else "unknown AFI"
-                actions += dropped(self.counters, "map-request-record", reason, event.source, eid=requested.eid)
+            if not isinstance(requested.eid, EidPrefix):
+                actions += dropped(self.counters, "map-request-record", "unknown AFI", event.source, eid=requested.eid)
                 continue
-            found = self._registry.best(requested.eid.prefix)
+            found = self._registry.best(requested.eid)
             if requested.notify and found is not None:
                 # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
-                instead, told = self._publisher.request(request, requested.eid.prefix, event.source, now)
+                instead, told = self._publisher.request(request, requested.eid, event.source, now)
                 actions += told
                 answer += [record for record in instead if record not in answer]
             elif found is not None and not (self._config.options.proxy_reply and found.proxy):
                 self._note(request, (found.record,), now)
                 etrs[found.rloc] = found
             else:
-                records = self.records(requested.eid.prefix)
+                records = self.records(requested.eid)
                 self._note(request, records, now)
                 answer += [record for record in records if record not in answer]
         if answer:
@@ -96,7 +94,7 @@ class Resolver:
             actions += self._forward(outer, registration)
         return actions
 
-    def records(self, eid: Prefix) -> tuple[EidRecord, ...]:
+    def records(self, eid: EidPrefix) -> tuple[EidRecord, ...]:
         """The mapping of a prefix and the more-specifics inside it, or a negative one (RFC 9301 §5.5)."""
         found = self._registry.best(eid)
         if found is None:
@@ -105,36 +103,37 @@ class Resolver:
         matching = [found, *self._registry.inside(found.eid)]
         if len(matching) > MAX_RECORDS:
             # What no message holds is answered for as much around the EID as touches none of the more-specifics.
-            part = EidPrefix(self._registry.hole(eid.network_address, found.eid))
+            part = self._registry.hole(eid.prefix.network_address, found.eid)
             return (self.proxied(replace(found.record, eid=part), ttl_minutes),)
         # One TTL for the set, so that it times out as one (RFC 9301 §5.5).
         return tuple(self.proxied(each.record, ttl_minutes) for each in matching)
 
-    def negative(self, eid: Prefix) -> EidRecord:
+    def negative(self, eid: EidPrefix) -> EidRecord:
         """Why there is no mapping of a prefix, and for how long that holds (RFC 9301 §8.3)."""
-        address = eid.network_address
+        address = eid.prefix.network_address
         options = self._config.options
-        dynamic = [each for site in self._config.sites for each in site.dynamic_eid_prefixes]
-        static = [each for site in self._config.sites for each in site.eid_prefixes]
+        sites = [site for site in self._config.sites if site.instance_id == eid.instance_id]
+        dynamic = [each for site in sites for each in site.dynamic_eid_prefixes]
+        static = [each for site in sites for each in site.eid_prefixes]
         hole, ttl_minutes = uncovered_prefix(address, dynamic + static), options.hole_ttl_minutes
         if any(address in prefix for prefix in dynamic):
             # Its neighbours may be registered any moment, one by one: deny this one EID only.
             hole, ttl_minutes = host_prefix(address), options.unregistered_ttl_minutes
         elif any(address in prefix for prefix in static):
             delegated = max((each for each in static if address in each), key=lambda each: each.prefixlen)
-            hole = self._registry.hole(address, delegated)
+            hole = self._registry.hole(address, EidPrefix(delegated, eid.instance_id)).prefix
             ttl_minutes = options.unregistered_ttl_minutes
-        return EidRecord(EidPrefix(hole), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
+        return EidRecord(EidPrefix(hole, eid.instance_id), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
 
-    def askers(self, eid: Prefix, now: int) -> list[Address]:
+    def askers(self, eid: EidPrefix, now: int) -> list[Address]:
         """The ITR-RLOCs that may still use an answer that covered an EID."""
         found: set[Address] = set()
-        for prefix, until in list(self._given.overlapping(eid)):
+        for prefix, until in list(self._given.overlapping(eid.prefix, eid.instance_id)):
             live = {rloc: end for rloc, end in until.items() if end > now}
             if live:
-                self._given.set(prefix, live)
+                self._given.set(prefix, live, eid.instance_id)
             else:
-                self._given.pop(prefix)
+                self._given.pop(prefix, eid.instance_id)
             found |= live.keys()
         return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
 
@@ -145,9 +144,9 @@ class Resolver:
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):
                 until = now + record.ttl_minutes * MINUTE_NS
-                given = self._given.get(record.eid.prefix)
+                given = self._given.get(record.eid.prefix, record.eid.instance_id)
                 if given is None:
-                    self._given.set(record.eid.prefix, given := {})
+                    self._given.set(record.eid.prefix, given := {}, record.eid.instance_id)
                 given[itr_rloc] = until
 
     def proxied(self, record: EidRecord, ttl_minutes: int | None = None) -> EidRecord:

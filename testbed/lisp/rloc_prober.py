@@ -12,7 +12,6 @@ from testbed.lisp.map_cache import MapCache
 from testbed.lisp.reachability import Cause, Reachability
 from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import (
-    EidPrefix,
     EidRecordFlag,
     MapReply,
     MapRequest,
@@ -61,6 +60,7 @@ class RlocProber:
     ) -> None:
         options = config.options
         self._rloc, self._cache, self._reachability, self._random64 = config.rloc, cache, reachability, random64
+        self._in_instance = config.in_instance
         self._every_mapping = config.mechanism.probe_interval_s > 0
         self._interval_ns = ns(config.mechanism.probe_interval_s or options.rloc_probe_interval_s)
         self._timeout_ns, self._recheck_ns = ns(options.rloc_probe_timeout_s), ns(options.rloc_recheck_s)
@@ -193,7 +193,7 @@ class RlocProber:
         self._open[nonce] = Probe(eid, rloc, now, counts=rloc not in self._asked)
         self._asked.add(rloc)
         # Never encapsulated, never to the mapping system (§7.1); a refresh has no source EID (§5.2).
-        request = MapRequest(nonce, (self._rloc,), (RequestedEid(EidPrefix(eid)),), flags=MapRequestFlag.PROBE)
+        request = MapRequest(nonce, (self._rloc,), (RequestedEid(self._in_instance(eid)),), flags=MapRequestFlag.PROBE)
         return [
             SendControl(request.encode(), rloc, CONTROL_PORT),
             emit("rloc_probe_sent", eid=eid, peer=rloc, nonce=hex(nonce)),

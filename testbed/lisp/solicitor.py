@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from testbed.lisp.actions import CONTROL_PORT, SECOND_NS, Action, Address, Prefix, SendControl, emit
+from testbed.lisp.actions import CONTROL_PORT, SECOND_NS, Action, Address, SendControl, emit
 from testbed.lisp.timing import RateLimiter, earliest
-from testbed.lisp.wire import MapRequest, MapRequestFlag, RequestedEid, host_eid
+from testbed.lisp.wire import EidPrefix, InstanceId, MapRequest, MapRequestFlag, RequestedEid
 
 #: Between two SMRs to an ITR that has not asked. RFC 9301 has no acknowledgement of an SMR and no repetition: this is
 #: what it does with a Map-Notify that nobody acknowledges (§5.7), and no more than §6.1 allows.
@@ -29,19 +29,19 @@ class Solicitor:
         self._random64 = random64
         self._limit: RateLimiter[Address] = RateLimiter(interval_ns)
         #: What the limit held back since the last SMR that went, to be told with the next.
-        self._held_back: set[tuple[Address, Address]] = set()
+        self._held_back: set[tuple[Address, EidPrefix]] = set()
         #: What goes as soon as it may, or again.
-        self._deferred: dict[tuple[Address, Address], int] = {}
+        self._deferred: dict[tuple[Address, EidPrefix], int] = {}
         #: How often each of these is still to go.
-        self._left: dict[tuple[Address, Address], int] = {}
+        self._left: dict[tuple[Address, EidPrefix], int] = {}
 
     def solicit(
-        self, eid: Address, peer: Address, now: int, *, defer: bool = False, transmissions: int = 1
+        self, eid: EidPrefix, peer: Address, now: int, *, defer: bool = False, transmissions: int = 1
     ) -> list[Action]:
         """Send an SMR about an EID to a peer, unless one went within the interval.
 
         Args:
-            eid: whose mapping changed.
+            eid: a single one, whose mapping changed.
             peer: locator of the ITR.
             now: nanoseconds.
             defer: send one that the limit holds back when the interval is over. Not for those that
@@ -52,13 +52,17 @@ class Solicitor:
             self._left[peer, eid] = transmissions
         return self._send(eid, peer, now, defer=defer)
 
-    def asked(self, peer: Address, eid: Prefix) -> None:
-        """A peer has asked for a mapping, whatever made it: nothing under that prefix need be solicited again."""
-        for key in [each for each in self._deferred if each[0] == peer and each[1] in eid]:
+    def asked(self, peer: Address, eid: EidPrefix) -> None:
+        """A peer has asked for a mapping, whatever made it: nothing under that prefix need be solicited again.
+
+        What the limit still holds back is news that it cannot have asked because of: another answer may be on its way.
+        """
+        answered = [each for each in self._deferred if each[0] == peer and each[1].is_within(eid)]
+        for key in [each for each in answered if each not in self._held_back]:
             del self._deferred[key]
             self._left.pop(key, None)
 
-    def _send(self, eid: Address, peer: Address, now: int, *, defer: bool) -> list[Action]:
+    def _send(self, eid: EidPrefix, peer: Address, now: int, *, defer: bool) -> list[Action]:
         key = (peer, eid)
         if not self._limit.allow(peer, now):
             self._held_back.add(key)
@@ -75,17 +79,21 @@ class Solicitor:
         nonce = self._random64()
         # The EID that moved is named both as the record and as the source EID: RFC 9301 has the
         # receiver look up "the EID in the SMR message", and peers differ in which field they read.
+        address = eid.prefix.network_address
         message = MapRequest(
             nonce,
             (self._rloc,),
-            (RequestedEid(host_eid(eid)),),
-            source_eid=eid,
+            (RequestedEid(eid),),
+            source_eid=InstanceId(eid.instance_id, address) if eid.instance_id else address,
             flags=MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY,
         )
         return [
             SendControl(message.encode(), peer, CONTROL_PORT),
-            emit("smr_sent", eid=eid, peer=peer, rloc=self._rloc, nonce=hex(nonce), limiter=limiter),
-        ]
+            emit(
+                "smr_sent", eid=address, instance_id=eid.instance_id or None, peer=peer, rloc=self._rloc,
+                nonce=hex(nonce), limiter=limiter,
+            ),
+        ]  # fmt: skip
 
     def next_deadline(self) -> int | None:
         """When an SMR that was deferred may go, or one is to be repeated."""

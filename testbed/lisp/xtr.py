@@ -13,6 +13,8 @@ from testbed.lisp.actions import (
     Address,
     AnswerNeighbour,
     BindNeighbour,
+    ClearForwarding,
+    Emit,
     Forwarding,
     SetForwarding,
     emit,
@@ -44,7 +46,7 @@ from testbed.lisp.timing import earliest
 from testbed.lisp.tolerances import Tolerance, refusal, used
 from testbed.lisp.wire import (
     MAX_RECORDS,
-    EidPrefix,
+    Eid,
     EidRecord,
     EidRecordFlag,
     EncapsulatedControl,
@@ -107,7 +109,7 @@ class Xtr:
 
     def handle(self, event: Input, now: int) -> list[Action]:
         """Take one input and return what is to be done, in this order."""
-        return self._handlers[type(event)](event, now)
+        return self._in_instance(self._handlers[type(event)](event, now))
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
@@ -121,7 +123,7 @@ class Xtr:
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
-        return actions
+        return self._in_instance(actions)
 
     def inspect(self, now: int) -> dict[str, Any]:
         """The whole state, for people and tests; no secrets."""
@@ -129,11 +131,20 @@ class Xtr:
         return {
             "rloc": str(self._config.rloc),
             "mechanism": self._config.mechanism.name,
+            "instance_id": self._config.instance_id,
             "registrations": self._registrar.inspect(now),
             "hosts": self._presence.inspect(now),
             **self._itr.inspect(now),
             "counters": dict(sorted(counters.items())),
         }
+
+    def _in_instance(self, actions: list[Action]) -> list[Action]:
+        """What the parts of an xTR want done is all in its instance; they know of no other."""
+        instance_id = self._config.instance_id
+        return [_in_instance(action, instance_id) for action in actions] if instance_id else actions
+
+    def _solicit(self, eid: Address, peer: Address, now: int, *, defer: bool = False) -> list[Action]:
+        return self._solicitor.solicit(self._config.in_instance(host_prefix(eid)), peer, now, defer=defer)
 
     def _started(self, event: Started, now: int) -> list[Action]:
         actions: list[Action] = []
@@ -179,7 +190,7 @@ class Xtr:
                 actions += self._registrar.register(prefix, now)
                 if self._config.mechanism.smr_on_discovery:
                     for peer in self._peers():
-                        actions += self._solicitor.solicit(eid, peer, now, defer=True)
+                        actions += self._solicit(eid, peer, now, defer=True)
             actions += binding
         return actions
 
@@ -212,7 +223,7 @@ class Xtr:
         ]
         away = self._presence.state_of(event.eid) is PresenceState.AWAY
         if away and self._config.mechanism.smr_on_stale_packet:
-            actions += self._solicitor.solicit(event.eid, event.peer, now)
+            actions += self._solicit(event.eid, event.peer, now)
         return actions
 
     def _old_destination(self, event: OldDestinationVersion, now: int) -> list[Action]:
@@ -220,7 +231,7 @@ class Xtr:
         told = emit(
             "map_version_older", eid=event.eid, peer=event.peer, map_version=event.map_version, mono_ns=event.mono_ns
         )
-        return [told, *self._solicitor.solicit(event.eid, event.peer, now)]
+        return [told, *self._solicit(event.eid, event.peer, now)]
 
     def _new_source(self, event: NewSourceVersion, now: int) -> list[Action]:
         """RFC 9302 §7.2, case 2: what is cached of the source is stale, and must be asked for."""
@@ -239,7 +250,7 @@ class Xtr:
         if self._config.mechanism.smr_on_discovery:
             # A peer that was not known when the EID came is known with the first packet to it.
             for eid in self._presence.arrived_since(now - RECENTLY_NS):
-                actions += self._solicitor.solicit(eid, event.rloc, now, defer=True)
+                actions += self._solicit(eid, event.rloc, now, defer=True)
         return actions
 
     # --- the control plane -------------------------------------------------------------------------
@@ -277,10 +288,12 @@ class Xtr:
                 return self._dropped("smr", refusal(missing), peer)
             actions = used(needs, peer, self._counters)
             for requested in request.requests:
-                if isinstance(requested.eid, EidPrefix) and requested.eid.instance_id == 0:
-                    actions += self._itr.solicited(requested.eid.prefix, peer, now)
+                prefix = self._config.prefix_of(requested.eid)
+                if prefix is not None:
+                    actions += self._itr.solicited(prefix, peer, now)
                 else:
-                    actions += self._dropped("smr-record", "unknown AFI or another instance", peer)
+                    reason = "unknown AFI or another instance"
+                    actions += dropped(self._counters, "smr-record", reason, peer, eid=requested.eid)
             return actions
         if MapRequestFlag.DONT_MAP_REPLY in request.flags:  # RFC 9301 §5.2
             return self._dropped("map-request", "wants no reply", peer)
@@ -296,11 +309,12 @@ class Xtr:
             records = [replace(each, flags=each.flags | EidRecordFlag.AUTHORITATIVE) for each in records]
         return self._replier.reply(request, tuple(records), peer, port, now)
 
-    def _answer(self, eid: object, now: int) -> list[EidRecord]:
+    def _answer(self, eid: Eid, now: int) -> list[EidRecord]:
         """Our mapping of an EID, or where we sent it on to; the more-specifics with a prefix (RFC 9301 §5.5)."""
-        if not isinstance(eid, EidPrefix) or eid.instance_id != 0:
+        asked = self._config.prefix_of(eid)
+        if asked is None:
             return []
-        address = eid.prefix.network_address
+        address = asked.network_address
         if found := self._host_record(address, now):
             return [found]
         for prefix in sorted(self._config.eid_prefixes, key=lambda each: -each.prefixlen):
@@ -318,4 +332,14 @@ class Xtr:
         if state is PresenceState.LOCAL:
             return self._registrar.record(host_prefix(eid), authoritative=True)
         entry = self._itr.cache.exact(host_prefix(eid)) if state is PresenceState.AWAY else None
-        return forwarded_record(entry, now) if entry is not None and entry.locators else None
+        if entry is None or not entry.locators:
+            return None
+        return forwarded_record(self._config.in_instance(entry.eid), entry, now)
+
+
+def _in_instance(action: Action, instance_id: int) -> Action:
+    if isinstance(action, SetForwarding | ClearForwarding):
+        return replace(action, instance_id=instance_id)
+    if isinstance(action, Emit) and "eid" in action.values and not isinstance(action.values["eid"], Eid):
+        return replace(action, values={**action.values, "instance_id": instance_id})
+    return action

@@ -231,9 +231,7 @@ def _limiters(run: Run, migration: Migration, timeline: Timeline) -> tuple[str, 
     named = {
         str(event.fields["limiter"])
         for event in run.events
-        if "limiter" in event.fields
-        and start_ns <= event.mono_ns <= end_ns
-        and str(event.fields.get("eid", "")).partition("/")[0] == migration.eid
+        if "limiter" in event.fields and start_ns <= event.mono_ns <= end_ns and migration.concerns(event)
     }
     return tuple(sorted(named))
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.events import Event
+
 #: Stands for "none" in an int64 column of times: CLOCK_MONOTONIC is never negative.
 NEVER = -1
 
@@ -178,6 +180,7 @@ class Migration:
         verification: what was looked at after it: `checks` (name → bool), and as evidence `mapping` (RLOCs),
             `placement` (`before`, `after`: host → what runs there), `identity` (`before`, `after`).
         has_precopy: whether memory is copied before the suspension; not of an emulated guest.
+        instance_id: of the EID: the same address in another instance is somebody else's.
     """
 
     index: int
@@ -203,6 +206,12 @@ class Migration:
     failed_checks: tuple[str, ...] = ()
     verification: Mapping[str, Any] | None = None
     has_precopy: bool = True
+    instance_id: int = 0
+
+    def concerns(self, event: Event) -> bool:
+        """Whether an event of LISP speaks of the migrating EID."""
+        same_instance = event.fields.get("instance_id", 0) == self.instance_id
+        return same_instance and same_address(event.fields.get("eid"), self.eid)
 
 
 def same_address(value: Any, address: str) -> bool:

@@ -141,6 +141,7 @@ def migration_summary(result: MigrationResult, fates: Mapping[ProbeKey, Fate] | 
         "warm_up": migration.warm_up,
         "guest": migration.guest,
         "eid": migration.eid,
+        "instance_id": migration.instance_id,
         "source": migration.source_site,
         "destination": migration.destination_site,
         "error": _error(migration),

@@ -102,7 +102,7 @@ class _Finder:
 
     def of_eid(self, event: Event) -> bool:
         """Whether an event of LISP speaks of the migrating EID."""
-        return same_address(event.fields.get("eid"), self.migration.eid)
+        return self.migration.concerns(event)
 
     def to_destination(self, event: Event) -> bool:
         """Whether an event of LISP maps the migrating EID to the destination's RLOC."""

@@ -172,6 +172,7 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
         key_id=spec.key_id,
         rloc_priority=spec.rloc_priority,
         rloc_weight=spec.rloc_weight,
+        instance_id=spec.instance_id,
     )
     routes = [Route(str(each), via) for each, via in zip(spaces, core_addresses, strict=True)]
     node = Node(xtr, "xtr", tuple(routes))

@@ -37,10 +37,11 @@ def xtr_lines(site: Site) -> list[str]:
 
 
 def lan_lines(site: Site) -> list[str]:
-    """Return the prefixes of a site's EID LAN, those that its EIDs may leave marked, and its gateways."""
+    """Return the prefixes of a site's EID LAN, those that its EIDs may leave marked, its gateways and instance."""
     prefixes = [*site.eid_prefixes, *(f"{prefix} (dynamic)" for prefix in site.dynamic_eid_prefixes)]
     gateways = [gateway.partition("/")[0] for gateway in site.gateway]
-    return [*(f"EID LAN {prefix}" for prefix in prefixes), *(f"gateway {gateway}" for gateway in gateways)]
+    lines = [*(f"EID LAN {prefix}" for prefix in prefixes), *(f"gateway {gateway}" for gateway in gateways)]
+    return [*lines, f"instance {site.instance_id}"] if site.instance_id else lines
 
 
 def host_lines(host: XenHost) -> list[str]:

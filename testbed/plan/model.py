@@ -104,6 +104,7 @@ class Site:
         key_id: of the site's authentication key (RFC 9301 §5.6); 0 interoperates with old peers.
         rloc_priority: of the locator in the site's mappings.
         rloc_weight: of the locator in the site's mappings.
+        instance_id: of its EID prefixes (RFC 8060 §4.1).
     """
 
     name: str
@@ -119,6 +120,7 @@ class Site:
     key_id: int = 0
     rloc_priority: int = 1
     rloc_weight: int = 100
+    instance_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,11 @@ class Plan:
     def guest(self, name: str) -> Guest:
         """The guest of that name; KeyError if there is none."""
         return {guest.name: guest for guest in self.guests}[name]
+
+    def instance_of(self, node: str) -> int:
+        """The instance-ID of the site that a node belongs to; the correspondent's for what belongs to none."""
+        site_of = {site.xtr: site.name for site in self.sites} | {guest.name: guest.site for guest in self.guests}
+        return self.site(site_of.get(node, self.correspondent.site)).instance_id
 
     def xen_host_of(self, site: str) -> XenHost:
         """The Xen host that stands at a site; KeyError if there is none."""

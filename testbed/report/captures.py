@@ -80,6 +80,7 @@ class NewRlocFrames:
                 mono_ns, frame = self.found[migration.index]
                 fields = {
                     "eid": migration.eid,
+                    **({"instance_id": migration.instance_id} if migration.instance_id else {}),
                     "rloc": migration.destination_rloc,
                     "via": "frame",
                     "uncertainty_ms": CAPTURE_UNCERTAINTY_MS,
@@ -94,9 +95,9 @@ def _is_to_new_rloc(frame: Frame, migration: Migration) -> bool:
     packet = lisp_packet(CapturedFrame(0, frame.wall_ns, frame.data, ETHERNET))
     if packet is None or packet.plane != "data" or "inner" not in packet.message:
         return False
-    return same_address(packet.destination, migration.destination_rloc) and same_address(
-        packet.message["inner"]["destination_eid"], migration.eid
-    )
+    same_instance = packet.message.get("instance_id", 0) == migration.instance_id
+    to_rloc = same_address(packet.destination, migration.destination_rloc)
+    return same_instance and to_rloc and same_address(packet.message["inner"]["destination_eid"], migration.eid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ def _migration(
         failed_checks=_failed(verification),
         verification=verification,
         has_precopy=manifest.get("substrate") != "netns",
+        instance_id=int(source.get("instance_id", 0)),
     )
 
 

@@ -212,6 +212,7 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("accelerator", f"{accelerator or 'none'}: {reason}" if reason else accelerator),
         ("guests", listed(manifest.get("guests"))),
         ("sites", listed(manifest.get("sites"))),
+        ("instance-IDs", listed(manifest.get("instance_ids") or {})),
         ("probes", listed(manifest.get("probes"))),
         ("baseline, settle", f"{manifest.get('baseline_s')} s, {manifest.get('settle_s')} s"),
         ("seed", manifest.get("seed")),

@@ -132,14 +132,15 @@ def _rlocs(topology: Topology) -> Iterator[Finding]:
 
 
 def _prefixes(topology: Topology) -> Iterator[Finding]:
-    """Yield EID prefixes that overlap; the same dynamic prefix at several sites is what mobility means."""
+    """Yield EID prefixes that overlap within an instance; the same dynamic one at several sites is mobility."""
     spaces = {topology.rloc_space: "RLOC space"}
     if any(site.xen_host is not None for site in topology.sites):
         spaces.setdefault(str(migration_space(ip_network(topology.rloc_space))), "migration space")
-    seen: list[tuple[str, str, bool, int]] = []
+    seen: dict[int, list[tuple[str, str, bool, int]]] = {}
     for index, site in enumerate(topology.sites):
         if not site.eid_prefixes and not site.dynamic_eid_prefixes:
             yield ("sites", index), f"site {site.name!r} has neither eid_prefixes nor dynamic_eid_prefixes"
+        same_instance = seen.setdefault(site.instance_id, [])
         for key, prefixes in (
             ("eid_prefixes", site.eid_prefixes),
             ("dynamic_eid_prefixes", site.dynamic_eid_prefixes),
@@ -152,17 +153,17 @@ def _prefixes(topology: Topology) -> Iterator[Finding]:
                 for space, name in spaces.items():
                     if _overlap(prefix, space):
                         yield loc, f"EID prefix {prefix} overlaps the {name} {space}; allowed: apart from it"
-                for other, owner, other_dynamic, owner_index in seen:
+                for other, owner, other_dynamic, owner_index in same_instance:
                     shared = dynamic and other_dynamic and prefix == other and owner_index != index
                     if _overlap(prefix, other) and not shared:
                         yield (
                             loc,
                             (
                                 f"{prefix} overlaps {other} of {owner}; allowed: distinct prefixes, "
-                                "or the same dynamic prefix at several sites"
+                                "the same dynamic prefix at several sites, or another instance_id"
                             ),
                         )
-                seen.append((prefix, site.name, dynamic, index))
+                same_instance.append((prefix, site.name, dynamic, index))
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -230,6 +231,15 @@ def _guest(loc: Loc, guest: GuestSpec, topology: Topology) -> Iterator[Finding]:
         listed = ", ".join(site.dynamic_eid_prefixes) or "none are declared"
         yield (*loc, "eid"), f"{guest.eid} is in no dynamic prefix of {site.name}; allowed: in {listed}"
         return
+    home = sites.get(topology.correspondent.site, site)
+    if site.instance_id != home.instance_id:
+        yield (
+            (*loc, "site"),
+            (
+                f"{site.name} is in instance {site.instance_id}, the correspondent in {home.instance_id}; "
+                "allowed: a site in the correspondent's instance"
+            ),
+        )
     before = {other.eid for other in topology.guests[: int(loc[1])]}
     if guest.eid in before or guest.eid in _gateway_addresses(site):
         yield (*loc, "eid"), f"{guest.eid} is taken by another guest or the gateway; allowed: a free address"
@@ -277,6 +287,14 @@ def _against_topology(experiment: Experiment, topology: Topology) -> Iterator[Fi
         site = sites[destination]
         if destination == here:
             yield loc, f"{name} is at {destination} already; allowed: another site"
+        if guest.site in sites and site.instance_id != sites[guest.site].instance_id:
+            yield (
+                loc,
+                (
+                    f"{destination} is in instance {site.instance_id}, {name} in {sites[guest.site].instance_id}; "
+                    "allowed: a site in the guest's instance"
+                ),
+            )
         if dynamic_prefix_of(guest.eid, site) is None:
             yield (
                 loc,

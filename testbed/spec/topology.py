@@ -14,6 +14,8 @@ GATEWAY_MAC = "00:00:5e:00:01:01"
 
 Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]
 Mtu = Annotated[int, Field(ge=1280, le=9000)]
+#: 24 bits: what the header of data packets has room for (RFC 9300 §5.3).
+InstanceId = Annotated[int, Field(ge=0, le=(1 << 24) - 1)]
 
 
 class LinkSpec(Model):
@@ -80,6 +82,8 @@ class SiteSpec(Model):
         rloc_priority: of the locator in the site's mappings; the lowest is used (RFC 9300 §9).
         rloc_weight: of the locator: its share among those of one priority.
         key_id: of the site's authentication key (RFC 9301 §5.6).
+        instance_id: of its EID prefixes (RFC 8060 §4.1). Sites of different instances may have the same prefixes,
+            and never reach one another.
         link: between the xTR and the core.
         eid_prefixes: live here whole.
         dynamic_eid_prefixes: single EIDs of them may appear here; several sites may share one.
@@ -92,6 +96,7 @@ class SiteSpec(Model):
     rloc_priority: Annotated[int, Field(ge=0, le=254)] = 1
     rloc_weight: Annotated[int, Field(ge=0, le=255)] = 100
     key_id: Annotated[int, Field(ge=0, le=255)] = 0
+    instance_id: InstanceId = 0
     link: LinkSpec = LinkSpec()
     eid_prefixes: tuple[Prefix, ...] = ()
     dynamic_eid_prefixes: tuple[Prefix, ...] = ()
@@ -101,7 +106,7 @@ class SiteSpec(Model):
 
 
 class CorrespondentSpec(Model):
-    """The host that talks to the VM; its EID is its site's first prefix's tenth address if left out."""
+    """The host that talks to the VM, in its instance; its EID is its site's first prefix's tenth address by default."""
 
     name: Name = "correspondent"
     site: Name

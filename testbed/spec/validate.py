@@ -81,7 +81,7 @@ def _about_value(kind: str, ctx: dict[str, Any], given: Any, message: str) -> st
         return f"{_shown(given)} is not known{allowed_instead(str(given), allowed)}"
     if kind in _BOUNDS:
         limit, word = _BOUNDS[kind]
-        return f"{given!r} is out of range; allowed: {word} {ctx[limit]:g}"
+        return f"{given!r} is out of range; allowed: {word} {ctx[limit]:.12g}"
     if kind in _TYPES:
         return f"{_shown(given)} is of the wrong type; allowed: {_TYPES[kind]}"
     if kind == "too_short":

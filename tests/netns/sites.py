@@ -3,6 +3,9 @@
 core 10.0.n.1 - xtr-a, -b, -c 10.0.n.2 - their LANs; ms 10.0.0.2; `guest` 192.168.0.10 is on the LAN of
 A or B, `peer` 192.168.3.10 on that of C. A guest moves by its cable being plugged in elsewhere. With `two_xtrs`
 site C has a second one, xtr-d 10.0.4.2, of a worse priority; the LAN's gateway stays xtr-c.
+
+With a second instance there are the same sites, hosts and hosts' addresses again, at the same Map-Server: the names
+of their nodes begin with `other-`, their locators are 10.1.n.2.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ PEER = "192.168.3.10"
 GUEST6, PEER6 = "fd0e::10", "fd0e:3::10"
 SITES = {"a": ("192.168.0", 1), "b": ("192.168.0", 2), "c": ("192.168.3", 3)}
 LAN6 = {"a": "fd0e", "b": "fd0e", "c": "fd0e:3"}
-NODES = ("core", "ms", "guest", "peer", *(f"{role}-{site}" for site in SITES for role in ("xtr", "lan")))
+OTHER = "other-"
+#: Of each instance.
+NODES = ("guest", "peer", *(f"{role}-{site}" for site in SITES for role in ("xtr", "lan")))
 #: No duplicate address detection: link-local addresses are usable at once, not after a second or two.
 SETTINGS = (
     "ipv4.ip_forward=1",
@@ -47,6 +52,7 @@ class Lab:
         xtr_options: of every xTR.
         map_server_options: of the Map-Server.
         two_xtrs: site C has two.
+        instances: of the sites, and of those whose names begin with `other-`, if there are any.
     """
 
     def __init__(
@@ -56,8 +62,13 @@ class Lab:
         xtr_options: dict[str, Any] | None = None,
         map_server_options: dict[str, Any] | None = None,
         two_xtrs: bool = False,
+        instances: tuple[int, ...] = (0,),
     ) -> None:
-        self.xtrs = {f"xtr-{site}": site for site in SITES} | ({"xtr-d": "c"} if two_xtrs else {})
+        #: What the names of nodes begin with → their instance-ID.
+        self._instances = dict(zip(("", OTHER), instances, strict=False))
+        self.xtrs = {f"{whose}xtr-{site}": site for whose in self._instances for site in SITES}
+        self.xtrs |= {"xtr-d": "c"} if two_xtrs else {}
+        self._nodes = ("core", "ms", "xtr-d", *(f"{whose}{node}" for whose in self._instances for node in NODES))
         self.folder = folder
         self.events_path = folder / "events.jsonl"
         self.events_path.touch()
@@ -92,7 +103,7 @@ class Lab:
         subprocess.run(command, input="\n".join(lines), text=True, check=True)
 
     def _wire(self) -> None:
-        for node in (*NODES, "xtr-d"):
+        for node in self._nodes:
             subprocess.run(["ip", "netns", "add", self._ns(node)], check=True)
             self._ip(node, "link set lo up")
             for key in SETTINGS:
@@ -100,14 +111,24 @@ class Lab:
         self._link("core", "to-ms", "ms", "core")
         self._ip("core", "addr add 10.0.0.1/24 dev to-ms")
         self._ip("ms", "addr add 10.0.0.2/24 dev core", "route add default via 10.0.0.1")
+        for whose in self._instances:
+            self._wire_sites(whose)
+        self._link("core", "to-d", "xtr-d", "core")
+        self._ip("core", "addr add 10.0.4.1/24 dev to-d")
+        self._ip("xtr-d", "addr add 10.0.4.2/24 dev core", "route add default via 10.0.4.1")
+        self._link("lan-c", "xtr-d", "xtr-d", "eid")
+        self._ip("lan-c", "link set xtr-d master site")
+        self._ip("xtr-d", "addr add 192.168.3.2/24 dev eid", "addr add fd0e:3::2/64 dev eid nodad")
+
+    def _wire_sites(self, whose: str) -> None:
         for site, (lan, number) in SITES.items():
-            xtr = f"xtr-{site}"
-            self._link("core", f"to-{site}", xtr, "core")
-            self._ip("core", f"addr add 10.0.{number}.1/24 dev to-{site}")
-            self._ip(xtr, f"addr add 10.0.{number}.2/24 dev core", f"route add default via 10.0.{number}.1")
-            self._ip(f"lan-{site}", "link add name site type bridge forward_delay 0", "link set site up")
-            self._link(f"lan-{site}", "xtr", xtr, "eid")
-            self._ip(f"lan-{site}", "link set xtr master site")
+            xtr, bridge, access = f"{whose}xtr-{site}", f"{whose}lan-{site}", self._access(whose, number)
+            self._link("core", f"{whose}to-{site}", xtr, "core")
+            self._ip("core", f"addr add {access}.1/24 dev {whose}to-{site}")
+            self._ip(xtr, f"addr add {access}.2/24 dev core", f"route add default via {access}.1")
+            self._ip(bridge, "link add name site type bridge forward_delay 0", "link set site up")
+            self._link(bridge, "xtr", xtr, "eid")
+            self._ip(bridge, "link set xtr master site")
             self._ip(
                 xtr,
                 f"link set eid address {GATEWAY_MAC}",
@@ -115,21 +136,24 @@ class Lab:
                 f"addr add {LAN6[site]}::1/64 dev eid nodad",
                 "link set eid up",
             )
-        self._link("core", "to-d", "xtr-d", "core")
-        self._ip("core", "addr add 10.0.4.1/24 dev to-d")
-        self._ip("xtr-d", "addr add 10.0.4.2/24 dev core", "route add default via 10.0.4.1")
-        self._link("lan-c", "xtr-d", "xtr-d", "eid")
-        self._ip("lan-c", "link set xtr-d master site")
-        self._ip("xtr-d", "addr add 192.168.3.2/24 dev eid", "addr add fd0e:3::2/64 dev eid nodad")
-        self._link("lan-c", "peer", "peer", "eth0")
-        self._ip("lan-c", "link set peer master site")
-        self._ip("peer", f"addr add {PEER}/24 dev eth0", "route add default via 192.168.3.1")
-        self._ip("peer", f"addr add {PEER6}/64 dev eth0 nodad", "route add default via fd0e:3::1")
-        self._link("lan-a", "guest", "guest", "eth0")
-        self._ip("lan-a", "link set guest master site")
-        self._ip("guest", f"link set eth0 address {GUEST_MAC}", f"addr add {GUEST}/24 dev eth0")
-        self._ip("guest", "route add default via 192.168.0.1")
-        self._ip("guest", f"addr add {GUEST6}/64 dev eth0 nodad", "route add default via fd0e::1")
+        peer, guest = f"{whose}peer", f"{whose}guest"
+        self._link(f"{whose}lan-c", "peer", peer, "eth0")
+        self._ip(f"{whose}lan-c", "link set peer master site")
+        self._ip(peer, f"addr add {PEER}/24 dev eth0", "route add default via 192.168.3.1")
+        self._ip(peer, f"addr add {PEER6}/64 dev eth0 nodad", "route add default via fd0e:3::1")
+        self._link(f"{whose}lan-a", "guest", guest, "eth0")
+        self._ip(f"{whose}lan-a", "link set guest master site")
+        self._ip(guest, f"link set eth0 address {GUEST_MAC}", f"addr add {GUEST}/24 dev eth0")
+        self._ip(guest, "route add default via 192.168.0.1")
+        self._ip(guest, f"addr add {GUEST6}/64 dev eth0 nodad", "route add default via fd0e::1")
+
+    @staticmethod
+    def _access(whose: str, number: int) -> str:
+        return f"10.{1 if whose else 0}.{number}"
+
+    @staticmethod
+    def _whose(node: str) -> str:
+        return OTHER if node.startswith(OTHER) else ""
 
     def _link(self, one: str, one_name: str, other: str, other_name: str) -> None:
         self._ip(
@@ -140,7 +164,7 @@ class Lab:
         self._ip(other, f"link set {other_name} up")
 
     def _remove_namespaces(self) -> None:
-        for node in (*NODES, "xtr-d"):
+        for node in self._nodes:
             subprocess.run(["ip", "netns", "del", self._ns(node)], check=False, stderr=subprocess.DEVNULL)
 
     def move_guest(self, source: str, destination: str) -> None:
@@ -170,7 +194,9 @@ class Lab:
         self.start_agent("ms")
         for wait in [self._launch(xtr) for xtr in self.xtrs]:
             wait()
-        wait_until(lambda: len(self.saw("map_notify_received", "xtr-c")) == 2, "site C is registered")
+        for whose in self._instances:
+            xtr = f"{whose}xtr-c"
+            wait_until(lambda xtr=xtr: len(self.saw("map_notify_received", xtr)) == 2, f"{xtr} is registered")
 
     def start_agent(self, node: str) -> None:
         """Start one agent and wait until it is ready."""
@@ -214,15 +240,16 @@ class Lab:
             "authentication": "hmac-sha-256-128+hkdf",
         }
 
-    def _site(self, site: str) -> dict[str, Any]:
-        key_file = self.folder / f"site-{site}.key"
+    def _site(self, whose: str, site: str) -> dict[str, Any]:
+        key_file = self.folder / f"{whose}site-{site}.key"
         if not key_file.exists():
             key_file.touch(mode=0o600)
-            key_file.write_text(f"secret of {site}\n")
+            key_file.write_text(f"secret of {whose}{site}\n")
         prefixes = [f"{SITES[site][0]}.0/24", f"{LAN6[site]}::/64"]
         return {
             "eid_prefixes": prefixes if site == "c" else [],
             "dynamic_eid_prefixes": [] if site == "c" else prefixes,
+            "instance_id": self._instances[whose],
             "key_id": 0,
             "key_file": str(key_file),
         }
@@ -230,7 +257,8 @@ class Lab:
     def _xtr(self, node: str) -> dict[str, Any]:
         site = self.xtrs[node]
         lan, number = SITES[site]
-        rloc, gateway_mac = f"10.0.{number}.2", GATEWAY_MAC
+        whose = self._whose(node)
+        rloc, gateway_mac = f"{self._access(whose, number)}.2", GATEWAY_MAC
         gateway = [f"{lan}.1/24", f"{LAN6[site]}::1/64"]
         if node == "xtr-d":
             rloc, gateway = "10.0.4.2", [f"{lan}.2/24", f"{LAN6[site]}::2/64"]
@@ -238,7 +266,7 @@ class Lab:
         locators = [{"rloc": "10.0.3.2", "priority": 1}, {"rloc": "10.0.4.2", "priority": 2}]
         return {
             **self._common(node),
-            **self._site(site),
+            **self._site(whose, site),
             "rloc": rloc,
             "locators": locators if site == "c" and "xtr-d" in self.xtrs else [],
             "core_interface": "core",
@@ -255,7 +283,9 @@ class Lab:
         return {
             **self._common("ms"),
             "rloc": "10.0.0.2",
-            "sites": [{"name": site, **self._site(site)} for site in SITES],
+            "sites": [
+                {"name": f"{whose}{site}", **self._site(whose, site)} for whose in self._instances for site in SITES
+            ],
             "options": self._map_server_options,
         }
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -117,10 +117,10 @@ def whole_packets_only(lab: Lab) -> None:
 
 
 @contextmanager
-def captured(lab: Lab, path: Path) -> Iterator[None]:
+def captured(lab: Lab, path: Path, links: Iterable[str] = LINKS) -> Iterator[None]:
     """Capture the core's links while the block runs."""
-    links = [word for link in LINKS for word in ("-i", link)]
-    command = ["ip", "netns", "exec", lab._ns("core"), "dumpcap", "-q", *links, "-w", str(path)]
+    words = [word for link in links for word in ("-i", link)]
+    command = ["ip", "netns", "exec", lab._ns("core"), "dumpcap", "-q", *words, "-w", str(path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: path.exists() and path.stat().st_size > 0, "dumpcap listens")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,22 +21,28 @@ pytestmark = [
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+@contextmanager
+def lab_up(folder: Path, *sets: str) -> Iterator[Run]:
     """The command line, with a lab of its own up."""
-    folder = tmp_path_factory.mktemp("lab")
     environment = {**os.environ, "TESTBED_RUNTIME": str(folder / "run"), "PYTHONPATH": str(ROOT)}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "testbed", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
-    up = run("up", "experiments/netns-quick.yaml", "--out", str(folder / "runs"))
+    overrides = [word for each in sets for word in ("--set", each)]
+    up = run("up", "experiments/netns-quick.yaml", "--out", str(folder / "runs"), *overrides)
     try:
         assert up.returncode == 0, up.stderr
         yield run
     finally:
         run("down", "--all")
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with lab_up(tmp_path_factory.mktemp("lab")) as run:
+        yield run
 
 
 def test_it_asks_from_the_correspondents_xtr(testbed: Run) -> None:
@@ -65,3 +72,25 @@ def test_what_goes_wrong_is_said(testbed: Run, arguments: list[str], complaint: 
     done = testbed("lig", *arguments)
     assert done.returncode != 0
     assert complaint in done.stderr
+
+
+def test_it_asks_in_the_instance_of_its_node_or_in_the_one_that_is_named(tmp_path: Path) -> None:
+    with lab_up(tmp_path, "topology=../topologies/two-instances.yaml") as testbed:
+
+        def answer(*options: str) -> tuple[int, list[tuple[str, int, list[str]]]]:
+            done = testbed("lig", "192.168.0.10", "--json", *options)
+            assert done.returncode == 0, done.stderr
+            shown = json.loads(done.stdout)
+            rows = [(r["eid"], r["instance_id"], [each["rloc"] for each in r["locators"]]) for r in shown["records"]]
+            return shown["instance_id"], rows
+
+        own = (7, [("192.168.0.10/32", 7, ["10.0.1.2"])])
+        other = (8, [("192.168.0.0/24", 8, ["10.0.4.2"])])
+        assert answer() == answer("--node", "xtr-b") == answer("--node", "xtr-e", "--instance-id", "7") == own
+        assert answer("--node", "xtr-e") == answer("--node", "ms", "--instance-id", "8") == other
+        assert answer("--instance-id", "0") == (0, [("0.0.0.0/0", 0, [])])
+        text = testbed("lig", "192.168.0.10", "--node", "xtr-e").stdout
+        assert "Mapping entry for EID [8]192.168.0.10:" in text
+        refused = testbed("lig", "192.168.0.10", "--instance-id", "16777216")
+        assert refused.returncode != 0
+        assert "16777215" in refused.stderr

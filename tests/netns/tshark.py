@@ -37,6 +37,9 @@ FIELDS = (
     "lisp.mapping.eid.ipv6",
     "lisp.mapping.eid.masklen",
     "lisp.loc.locator",
+    "lisp.lcaf.iid",
+    "lisp.lcaf.iid.ipv4",
+    "lisp.lcaf.iid.ipv6",
     "lisp.mreq.record.prefix.ipv4",
     "lisp.mreq.record.prefix.ipv6",
     "lisp.mreq.record.prefix.length",
@@ -97,7 +100,13 @@ def _expected(packet: LispPacket) -> Iterator[tuple[str, list[str]]]:
 
 
 def _records(message: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    source = message.get("source_eid")
+    in_lcafs = [(source["instance_id"], source["address"])] if isinstance(source, dict) else []
     prefixes = [record["eid_prefix"].split("/") for record in message["records"]]
+    instances = [record["instance_id"] for record in message["records"]]
+    in_lcafs += [(iid, eid) for iid, (eid, _) in zip(instances, prefixes, strict=True) if iid]
+    yield "lisp.lcaf.iid", [str(instance_id) for instance_id, _ in in_lcafs]
+    bare = [eid for iid, (eid, _) in zip(instances, prefixes, strict=True) if not iid]
     if message["type"] == "Map-Request":
         name, lengths = "lisp.mreq.record.prefix", "lisp.mreq.record.prefix.length"
         for version in (4, 6):
@@ -107,5 +116,6 @@ def _records(message: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         name, lengths = "lisp.mapping.eid", "lisp.mapping.eid.masklen"
         yield "lisp.loc.locator", [each["locator"] for record in message["records"] for each in record["locators"]]
     for version in (4, 6):
-        yield f"{name}.ipv{version}", [eid for eid, _ in prefixes if ip_address(eid).version == version]
+        yield f"{name}.ipv{version}", [eid for eid in bare if ip_address(eid).version == version]
+        yield f"lisp.lcaf.iid.ipv{version}", [eid for _, eid in in_lcafs if ip_address(eid).version == version]
     yield lengths, [length for _, length in prefixes]

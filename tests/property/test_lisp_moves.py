@@ -2,7 +2,7 @@
 
 A guest moves between two sites at random moments while control messages are lost, doubled and delayed
 at random. Then the network recovers, the guest goes on talking, and after some minutes every part must
-agree on where it is.
+agree on where it is. If there are sites of another instance, with a guest of the same EID, nothing of it reaches them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.lisp.actions import SECOND_NS, Address
-from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, RLOCS, Network, packet_to
+from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, OTHER_RLOCS, RLOCS, Network, packet_to
 
 MOVES = st.lists(
     st.tuples(
@@ -35,28 +35,39 @@ MOVES = st.lists(
 LOSSLESS = {"smr-map-server"}
 
 
+#: (of the guest, of the others or None): no instance-ID at all, one alone, and two at one Map-Server (RFC 8060 §4.1).
+INSTANCES: list[tuple[int, ...]] = [(0,), (7,), ((1 << 24) - 1, 7), (0, 7), (7, 0)]
+
+
 #: A Map-Server forgets with a restart whom it gave what, and so whom to solicit: an ITR then waits for the TTL.
 SURVIVES_RESTART = {"smr-old-xtr", "map-version"}
 
 
 @pytest.mark.parametrize("mechanism", ["smr-old-xtr", "pubsub", "smr-map-server", "map-version"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(moves=MOVES, seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.2, 0.5]))
+@given(
+    moves=MOVES,
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.2, 0.5]),
+    instances=st.sampled_from(INSTANCES),
+)
 def test_the_mapping_ends_where_the_guest_is(
-    mechanism: str, moves: list[tuple[str, int, bool, bool]], seed: int, loss: float
+    mechanism: str, moves: list[tuple[str, int, bool, bool]], seed: int, loss: float, instances: tuple[int, ...]
 ) -> None:
     random = Random(seed)
     loss = 0.0 if mechanism in LOSSLESS else loss
-    network = Network(mechanism)
+    network = Network(mechanism, instances=instances)
 
     def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
         copies = 0 if random.random() < loss else random.choice([1, 1, 1, 2])
         return [random.choice([1, 10, 30, 200, 2500]) * MS_NS for _ in range(copies)]
 
-    network.sight("xtr-a")
-    network.run_for(1 * SECOND_NS)
-    network.send("xtr-c", packet_to(EID))
-    network.run_for(1 * SECOND_NS)
+    for prefix in ("", "other-")[: len(instances)]:
+        network.sight(f"{prefix}xtr-a")
+        network.run_for(1 * SECOND_NS)
+        network.send(f"{prefix}xtr-c", packet_to(EID))
+        network.run_for(1 * SECOND_NS)
+    settled_ns = network.now
     network.faults = faults
     for site, wait_ms, announces, restarts in moves:
         network.really_at = site
@@ -80,6 +91,18 @@ def test_the_mapping_ends_where_the_guest_is(
     entries = network.nodes["xtr-c"].machine.inspect(network.now)["map_cache"]
     found = [row["locators"] for row in entries if row["eid"] == f"{EID}/32"]
     assert [ip_address(each[0]["rloc"]) for each in found] == [RLOCS[last]]
+    if len(instances) > 1:
+        assert_the_others_never_heard(network, settled_ns, instances[1])
+
+
+def assert_the_others_never_heard(network: Network, settled_ns: int, instance_id: int) -> None:
+    """The same EID in another instance stays where it was, and no packet comes to it or to its peer."""
+    assert network.owner(instance_id=instance_id) == "other-xtr-a"
+    assert network.host_state("other-xtr-a") == "local"
+    for name in OTHER_RLOCS:
+        told = ("smr_received", "publication_received", "eid_departed", "stale_packet", "map_cache_changed")
+        assert not [event.kind for kind in told for event in network.saw(kind, name, settled_ns)]
+        assert all(at_ns < settled_ns for at_ns, _ in network.nodes[name].delivered)
 
 
 def assert_every_return_was_seen(network: Network) -> None:

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Forwarding, ForwardingLocator
+from testbed.lisp.config import SiteConfig
 from testbed.lisp.map_cache import CacheEntry, MapCache
-from tests.unit.lisp_server import RLOC_A, RLOC_B, Server, events
+from testbed.lisp.sealing import Secret
+from tests.unit.lisp_server import MOBILE, RLOC_A, RLOC_B, RLOC_C, Server, events
+
+RLOC_D = IPv4Address("10.0.4.2")
 
 #: A few prefixes that overlap in every way.
 PREFIXES = [
@@ -89,74 +93,98 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 EIDS = ["192.168.0.10/32", "192.168.0.11/32", "192.168.0.12/32"]
-SITES = {"a": RLOC_A, "b": RLOC_B}
+RLOCS = {"a": RLOC_A, "b": RLOC_B, "c": RLOC_C, "d": RLOC_D}
+#: Sites A and B are in one instance, C and D in another; all have the same dynamic prefix.
+INSTANCES = {"a": 0, "b": 0, "c": 7, "d": 7}
+SITES = tuple(
+    SiteConfig(name, (), (MOBILE,), Secret(0, f"secret of {name}".encode()), instance_id)
+    for name, instance_id in INSTANCES.items()
+)
 LIFETIME_NS = 180 * SECOND_NS  # RFC 9301 §8.2
+#: An EID and its instance.
+Place = tuple[str, int]
 
 
 class RegistrationMachine(RuleBasedStateMachine):
-    """The model: EID → (site, end), and for each site the nonces that it still may use for an EID.
+    """The model: EID in an instance → (site, end), and for each site the nonces that it still may use for an EID.
 
-    The two xTRs never hear of their losses, so whoever has lost an EID must not get it back below its fence.
+    The xTRs never hear of their losses, so whoever has lost an EID must not get it back below its fence.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = Server()
-        self.nonces = {"a": 0, "b": 0}
-        self.model: dict[str, tuple[str, int]] = {}
-        self.lost: set[tuple[str, str]] = set()
+        self.server = Server(sites=SITES)
+        self.nonces = dict.fromkeys(INSTANCES, 0)
+        self.model: dict[Place, tuple[str, int]] = {}
+        self.lost: set[tuple[str, Place]] = set()
         #: Whose last claim was believed, whatever has become of the registration since.
-        self.claimed: dict[str, str] = {}
+        self.claimed: dict[Place, str] = {}
 
-    def _register(self, eid: str, site: str, nonce: int, *, ttl_minutes: int = 1440) -> list[str]:
-        actions = self.server.register(eid, nonce=nonce, site=site, source=SITES[site], ttl_minutes=ttl_minutes)
+    def _register(self, place: Place, site: str, nonce: int, *, ttl_minutes: int = 1440) -> list[str]:
+        actions = self.server.register(
+            place[0], nonce=nonce, site=site, source=RLOCS[site], ttl_minutes=ttl_minutes, instance_id=place[1],
+            secret=next(each.secret for each in SITES if each.name == site),
+        )  # fmt: skip
         return [event["reason"] for event in events(actions, "registration_refused")]
 
-    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(SITES)))
+    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(INSTANCES)))
     def register(self, eid: str, site: str) -> None:
         self.nonces[site] += 1
-        refused = self._register(eid, site, self.nonces[site])
-        if (site, eid) in self.lost:
+        place = (eid, INSTANCES[site])
+        refused = self._register(place, site, self.nonces[site])
+        if (site, place) in self.lost:
             assert refused == ["registered elsewhere since"]
             return
         assert refused == []
-        if self.claimed.get(eid, site) != site:
-            self.lost.add((self.claimed[eid], eid))
-        self.claimed[eid] = site
-        self.model[eid] = (site, self.server.now + LIFETIME_NS)
+        if self.claimed.get(place, site) != site:
+            self.lost.add((self.claimed[place], place))
+        self.claimed[place] = site
+        self.model[place] = (site, self.server.now + LIFETIME_NS)
 
-    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(SITES)), back=st.integers(0, 3))
+    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(INSTANCES)), ttl_minutes=st.sampled_from([0, 1440]))
+    def register_in_another_instance(self, eid: str, site: str, ttl_minutes: int) -> None:
+        self.nonces[site] += 1
+        place = (eid, 7 - INSTANCES[site])
+        assert self._register(place, site, self.nonces[site], ttl_minutes=ttl_minutes) == ["another instance"]
+
+    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(INSTANCES)), back=st.integers(0, 3))
     @precondition(lambda self: max(self.nonces.values()) > 0)
     def replay(self, eid: str, site: str, back: int) -> None:
         if self.nonces[site]:
-            assert self._register(eid, site, max(0, self.nonces[site] - back)) == ["replay"]
+            place = (eid, INSTANCES[site])
+            assert self._register(place, site, max(0, self.nonces[site] - back)) == ["replay"]
 
-    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(SITES)))
+    @rule(eid=st.sampled_from(EIDS), site=st.sampled_from(sorted(INSTANCES)))
     def withdraw(self, eid: str, site: str) -> None:
         self.nonces[site] += 1
-        refused = self._register(eid, site, self.nonces[site], ttl_minutes=0)
-        assert bool(refused) == ((site, eid) in self.lost)
-        if self.model.get(eid, ("", 0))[0] == site:
-            del self.model[eid]
+        place = (eid, INSTANCES[site])
+        refused = self._register(place, site, self.nonces[site], ttl_minutes=0)
+        assert bool(refused) == ((site, place) in self.lost)
+        if self.model.get(place, ("", 0))[0] == site:
+            del self.model[place]
 
     @rule(wait_ns=WAITS_NS)
     def time_passes(self, wait_ns: int) -> None:
         self.server.now += wait_ns
         actions = self.server.machine.handle_timer(self.server.now)
         ended = {
-            event["eid"] for event in events(actions, "mapping_changed") if event["reason"] == "registration expired"
+            (event["eid"], event.get("instance_id", 0))
+            for event in events(actions, "mapping_changed")
+            if event["reason"] == "registration expired"
         }
-        assert ended == {eid for eid, (_, end) in self.model.items() if end <= self.server.now}
-        self.model = {eid: held for eid, held in self.model.items() if eid not in ended}
+        assert ended == {place for place, (_, end) in self.model.items() if end <= self.server.now}
+        self.model = {place: held for place, held in self.model.items() if place not in ended}
 
     @invariant()
     def the_map_server_answers_what_the_model_says(self) -> None:
-        registered = {row["eid"]: row["site"] for row in self.server.machine.inspect(self.server.now)["registrations"]}
-        assert registered == {eid: site for eid, (site, _) in self.model.items()}
+        rows = self.server.machine.inspect(self.server.now)["registrations"]
+        registered = {(row["eid"], row.get("instance_id", 0)): row["site"] for row in rows}
+        assert registered == {place: site for place, (site, _) in self.model.items()}
         for eid in EIDS:
-            (record,) = self.server.records(eid)
-            rlocs = [locator.rloc for locator in record.locators]
-            assert rlocs == ([SITES[self.model[eid][0]]] if eid in self.model else [])
+            for instance_id in sorted(set(INSTANCES.values())):
+                (record,) = self.server.records(eid, instance_id)
+                held = self.model.get((eid, instance_id))
+                assert [locator.rloc for locator in record.locators] == ([RLOCS[held[0]]] if held else [])
 
 
 CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

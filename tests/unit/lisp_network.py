@@ -61,6 +61,8 @@ CORRESPONDENT = ip_address("192.168.3.10")
 MAC = "00:16:3e:00:00:0a"
 MAP_SERVER = ip_address("10.0.0.2")
 RLOCS = {"xtr-a": ip_address("10.0.1.2"), "xtr-b": ip_address("10.0.2.2"), "xtr-c": ip_address("10.0.3.2")}
+#: The same sites of somebody else, if there is a second instance.
+OTHER_RLOCS = {f"other-{name}": rloc + 0x10000 for name, rloc in RLOCS.items()}
 
 #: (source, destination, payload, how many datagrams went that way before) → delays of its copies, ns.
 Faults = Callable[[Address, Address, bytes, int], list[int]]
@@ -82,6 +84,7 @@ class Node:
 
     name: str
     machine: Xtr | MapServer
+    instance_id: int = 0
     entries: PrefixMap[SetForwarding] = field(default_factory=PrefixMap)
     neighbours: dict[Address, str] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
@@ -94,7 +97,10 @@ def site_secret(name: str) -> Secret:
 
 
 class Network:
-    """Three xTRs (A and B share a dynamic prefix, C has the correspondent) and a Map-Server."""
+    """Three xTRs (A and B share a dynamic prefix, C has the correspondent) and a Map-Server.
+
+    With a second instance there are three more, `other-xtr-a` and so on, with the same prefixes and hosts.
+    """
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class Network:
         map_server_options: MapServerOptions | None = None,
         start: bool = True,
         algorithm: AlgorithmId = AlgorithmId.HMAC_SHA_256_128,
+        instances: tuple[int, ...] = (0,),
     ) -> None:
         self.now = 1_000 * SECOND_NS
         self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
@@ -119,10 +126,14 @@ class Network:
         self.by_rloc: dict[Address, Node] = {}
         treatment = mechanism_named(mechanism)
         sites = []
-        for number, (name, rloc) in enumerate(RLOCS.items(), start=1):
-            fixed = (FIXED,) if name == "xtr-c" else ()
-            dynamic = () if name == "xtr-c" else (MOBILE,)
-            sites.append(SiteConfig(name, fixed, dynamic, replace(site_secret(name), algorithm=algorithm)))
+        homes = dict.fromkeys(RLOCS, instances[0])
+        homes |= {name: instances[1] for name in OTHER_RLOCS if len(instances) > 1}
+        for number, (name, instance_id) in enumerate(homes.items(), start=1):
+            rloc = (RLOCS | OTHER_RLOCS)[name]
+            fixed = (FIXED,) if name.endswith("xtr-c") else ()
+            dynamic = () if name.endswith("xtr-c") else (MOBILE,)
+            secret = replace(site_secret(name), algorithm=algorithm)
+            sites.append(SiteConfig(name, fixed, dynamic, secret, instance_id))
             config = XtrConfig(
                 rloc=rloc,
                 identity=XtrIdentity(number, 0),
@@ -135,17 +146,18 @@ class Network:
                 secret=sites[-1].secret,
                 mechanism=treatment,
                 options=xtr_options or XtrOptions(),
+                instance_id=instance_id,
             )
-            self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64))
+            self._add(name, rloc, Xtr(config, nonce=number * 1000, random64=self.random64), instance_id)
         self._server = MapServerConfig(MAP_SERVER, tuple(sites), treatment, map_server_options or MapServerOptions())
         self._add("ms", MAP_SERVER, MapServer(self._server, saved={}, random64=self.random64))
         if start:
-            for name in RLOCS:
+            for name in homes:
                 self.give(name, Started())
             self.run_for(1 * SECOND_NS)
 
-    def _add(self, name: str, rloc: Address, machine: Xtr | MapServer) -> None:
-        self.nodes[name] = self.by_rloc[rloc] = Node(name, machine)
+    def _add(self, name: str, rloc: Address, machine: Xtr | MapServer, instance_id: int = 0) -> None:
+        self.nodes[name] = self.by_rloc[rloc] = Node(name, machine, instance_id)
 
     def restart_map_server(self) -> None:
         """The Map-Server comes back with nothing but what it has stored."""
@@ -195,7 +207,8 @@ class Network:
 
     def send(self, name: str, packet: bytes, eid: Address = EID, source: Address | None = None) -> None:
         """A host behind an xTR sends a packet to an EID; the source counts for map-versions only."""
-        self._forward(self.nodes[name], eid, packet, peer=None, source=source)
+        node = self.nodes[name]
+        self._forward(node, eid, packet, peer=None, source=source, instance_id=node.instance_id)
 
     def saw(self, kind: str, node: str | None = None, since_ns: int = 0) -> list[Event]:
         return [
@@ -204,10 +217,11 @@ class Network:
             if event.kind == kind and node in (None, event.node) and event.at_ns >= since_ns
         ]
 
-    def owner(self, eid: Address = EID) -> str | None:
-        """Whose locator the Map-Server has for an EID."""
+    def owner(self, eid: Address = EID, instance_id: int | None = None) -> str | None:
+        """Whose locator the Map-Server has for an EID, in the first instance unless another is meant."""
+        wanted = self.nodes["xtr-a"].instance_id if instance_id is None else instance_id
         for row in self.nodes["ms"].machine.inspect(self.now)["registrations"]:
-            if row["eid"] == f"{eid}/32":
+            if (row["eid"], row.get("instance_id", 0)) == (f"{eid}/32", wanted):
                 return self.by_rloc[ip_address(row["locators"][0])].name
         return None
 
@@ -224,9 +238,9 @@ class Network:
             elif isinstance(action, SendControl):
                 self._transmit(node, action)
             elif isinstance(action, SetForwarding):
-                node.entries.set(action.eid, action)
+                node.entries.set(action.eid, action, action.instance_id)
             elif isinstance(action, ClearForwarding):
-                node.entries.pop(action.eid)
+                node.entries.pop(action.eid, action.instance_id)
             elif isinstance(action, BindNeighbour):
                 node.neighbours[action.eid] = action.mac
             elif isinstance(action, UnbindNeighbour):
@@ -238,7 +252,8 @@ class Network:
                 assert action.nonce >= node.saved.get(action.owner, 0)
                 node.saved[action.owner] = action.nonce
             elif isinstance(action, Inject):
-                self._forward(node, ip_address(action.packet[:4]), action.packet, peer=None)
+                destination = ip_address(action.packet[:4])
+                self._forward(node, destination, action.packet, peer=None, instance_id=node.instance_id)
 
     def _transmit(self, node: Node, action: SendControl) -> None:
         source = next(rloc for rloc, each in self.by_rloc.items() if each is node)
@@ -263,13 +278,13 @@ class Network:
         peer: Address | None,
         source: Address | None = None,
         versions: tuple[int, int] | None = None,
+        *,
+        instance_id: int,
     ) -> None:
         """Send on or deliver a packet that came from the LAN, or with its map-versions from a peer."""
         assert isinstance(node.machine, Xtr)
-        live = (
-            entry for _, entry in node.entries.matches(eid) if entry.expires_ns is None or entry.expires_ns > self.now
-        )
-        entry = next(live, None)
+        found = (entry for _, entry in node.entries.matches(eid, instance_id))
+        entry = next((each for each in found if each.expires_ns is None or each.expires_ns > self.now), None)
         if entry is None or entry.forwarding in (Forwarding.DROP, Forwarding.NATIVE):
             return
         if versions and peer is not None and not self._versions_admit(node, eid, source, peer, versions):
@@ -294,12 +309,12 @@ class Network:
         carried = (self._version(node, source, Forwarding.LOCAL), entry.map_version) if entry.map_version else None
         self.at(
             self.now + 5 * MS_NS,
-            lambda: self._forward(self.by_rloc[rloc], eid, packet, sender, source, carried),
+            lambda: self._forward(self.by_rloc[rloc], eid, packet, sender, source, carried, instance_id=instance_id),
         )
 
     @staticmethod
     def _version(node: Node, eid: Address | None, *kinds: Forwarding) -> int:
-        found = next((entry for _, entry in node.entries.matches(eid)), None) if eid else None
+        found = next((entry for _, entry in node.entries.matches(eid, node.instance_id)), None) if eid else None
         return found.map_version if found and found.forwarding in kinds else 0
 
     def _versions_admit(

@@ -73,11 +73,12 @@ class Server:
         rlocs: tuple[str, ...] = (),
         secret: Secret | None = None,
         record_flags: EidRecordFlag = EidRecordFlag.NONE,
+        instance_id: int = 0,
     ) -> list[Action]:
         locators = tuple(RlocRecord(ip_address(each)) for each in rlocs) or (
             RlocRecord(source, flags=LocatorFlag.REACHABLE | LocatorFlag.LOCAL),
         )
-        record = EidRecord(EidPrefix(ip_network(eid)), ttl_minutes, locators, flags=record_flags)
+        record = EidRecord(EidPrefix(ip_network(eid), instance_id), ttl_minutes, locators, flags=record_flags)
         if proxy:
             flags |= MapRegisterFlag.PROXY_REPLY
         message = MapRegister(nonce, (record,), flags=flags, xtr=XtrIdentity(int(source)))
@@ -92,15 +93,16 @@ class Server:
         subscribe: bool = False,
         itr_rlocs: tuple[Address, ...] = (RLOC_C,),
         xtr: XtrIdentity | None = None,
+        instance_id: int = 0,
     ) -> list[Action]:
-        asked = (RequestedEid(EidPrefix(ip_network(eid)), notify=subscribe),)
+        asked = (RequestedEid(EidPrefix(ip_network(eid), instance_id), notify=subscribe),)
         request = MapRequest(nonce, itr_rlocs, asked, flags=flags, xtr=xtr)
         destination = ip_network(eid).network_address
         return self.receive(EncapsulatedControl(RLOC_C, destination, PORT, request.encode()).encode(), RLOC_C)
 
-    def records(self, eid: str) -> tuple[EidRecord, ...]:
+    def records(self, eid: str, instance_id: int = 0) -> tuple[EidRecord, ...]:
         """The records of the one Map-Reply to a request."""
-        (sent,) = sends(self.request(eid))
+        (sent,) = sends(self.request(eid, instance_id=instance_id))
         reply = decode_control(sent.payload)
         assert isinstance(reply, MapReply)
         assert (reply.nonce, sent.destination, sent.port) == (99, RLOC_C, PORT)

@@ -15,7 +15,8 @@ from testbed.lisp.tolerances import Tolerance
 from testbed.lisp.wire import AlgorithmId
 from testbed.plan import build_plan
 from testbed.spec import experiment as spec
-from tests.unit.plan.test_build import first_migration, two_sites
+from testbed.spec import load_topology
+from tests.unit.plan.test_build import ROOT, first_migration, two_sites
 
 
 def configs_of(folder: Path, *overrides: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -61,3 +62,18 @@ def test_every_rate_limit_has_a_switch_of_its_own(tmp_path: Path) -> None:
         for config, off in zip(found, expected, strict=True):
             assert {option for option, value in config["options"].items() if option.endswith("_interval_s")} == off
             assert all(config["options"][option] == 0 for option in off)
+
+
+def test_each_agent_is_told_the_instances_and_an_xtr_the_eid_space_of_its_own(tmp_path: Path) -> None:
+    path = ROOT / "topologies/two-instances.yaml"
+    text = path.read_text().replace("[192.168.3.0/24]", "[192.168.4.0/24]", 1)  # of site C, in instance 7
+    experiment = first_migration()
+    plan = build_plan(load_topology(text, path.name), experiment)
+    configs = Configs(plan, experiment, tmp_path / "events.jsonl", tmp_path)
+    assert [site.instance_id for site in mapserver.config_from(configs.map_server().config).sites] == [7, 7, 7, 8, 8]
+    told = {site.name: xtr.config_from(configs.xtr(site).config) for site in plan.sites}
+    assert {name: config.instance_id for name, config in told.items()} == {
+        "site-a": 7, "site-b": 7, "site-c": 7, "site-d": 8, "site-e": 8,
+    }  # fmt: skip
+    assert [str(each) for each in told["site-a"].eid_space] == ["192.168.0.0/24", "192.168.4.0/24"]
+    assert [str(each) for each in told["site-e"].eid_space] == ["192.168.0.0/24", "192.168.3.0/24"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
-from testbed.lab.agents.lig import Answer, Groper, to_json, to_text
+from testbed.lab.agents.lig import Answer, Groper, main, to_json, to_text
 from testbed.lisp.wire import (
     Action,
     EidPrefix,
     EidRecord,
     EidRecordFlag,
     EncapsulatedControl,
+    InstanceId,
     LocatorFlag,
     MapReply,
     MapRequest,
@@ -65,6 +67,7 @@ def test_a_mapping_as_text_and_json() -> None:
     assert plain["records"] == [
         {
             "eid": "192.168.0.10/32",
+            "instance_id": 0,
             "ttl_minutes": 1440,
             "authoritative": False,
             "map_version": 7,
@@ -86,3 +89,27 @@ def test_a_negative_answer_says_what_it_does() -> None:
     record = EidRecord(hole, 15, action=Action.NATIVELY_FORWARD, flags=EidRecordFlag.AUTHORITATIVE)
     lines = to_text(shown(record)).splitlines()
     assert lines[2:] == ["192.168.0.0/24, via map-reply, auth, TTL 15 min", "  negative: natively-forward"]
+
+
+def test_in_an_instance_the_eids_of_the_request_are_in_an_lcaf_and_the_answer_names_it() -> None:
+    source = ip_address("192.168.3.10")
+    outer = decode_control(Groper(EID, RLOC, 50123, source, 7).request(5, 0))
+    assert isinstance(outer, EncapsulatedControl)
+    assert isinstance(outer.message, MapRequest)
+    assert str(outer.message.requests[0].eid) == "[7]192.168.0.10/32"
+    assert outer.message.source_eid == InstanceId(7, source)
+    assert (outer.source, outer.destination) == (RLOC, EID)
+    record = replace(RECORD, eid=EidPrefix(ip_network("192.168.0.10/32"), 7))
+    plain = to_json(EID, RESOLVER, Answer(MapReply(5, (record,)), RESOLVER, 21.5, 1), 7)
+    assert (plain["eid"], plain["instance_id"]) == ("192.168.0.10", 7)
+    assert (plain["records"][0]["eid"], plain["records"][0]["instance_id"]) == ("192.168.0.10/32", 7)
+    lines = to_text(plain).splitlines()
+    assert lines[1] == "Mapping entry for EID [7]192.168.0.10:"
+    assert lines[2].startswith("[7]192.168.0.10/32, via map-reply")
+
+
+@pytest.mark.parametrize("given", ["-1", "16777216"])
+def test_an_instance_id_that_does_not_fit_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["10.0.0.2", "192.168.0.10", f"--instance-id={given}"])
+    assert f"{given} is out of range; allowed: 0 to 16777215" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from testbed.lisp.wire import (
     MapNotify,
     MapNotifyAck,
     MapRegister,
+    MapReply,
     MapRequest,
     MapRequestFlag,
     decode_control,
@@ -125,6 +126,24 @@ def test_an_smr_of_the_map_server_is_repeated_until_the_itr_has_asked_or_four_ha
     assert sent == [10 * MS_NS + number * 3 * SECOND_NS for number in range(min(lost + 1, 4))]
     changed = network.saw("map_cache_changed", "xtr-c", since_ns=moved)
     assert [event.fields["rloc"] for event in changed] == (["10.0.2.2"] if lost < 4 else [])
+
+
+def test_what_an_itr_asks_while_an_smr_is_held_back_does_not_take_its_place() -> None:
+    """There and back within the SMRs' 3 s; the answer of the way there is late, so the ITR asks again meanwhile."""
+    network = settled(Network("smr-map-server"))
+
+    def faults(source: Address, destination: Address, payload: bytes, count: int) -> list[int]:
+        to_itr = (source, destination) == (MAP_SERVER, RLOCS["xtr-c"])
+        return [2500 * MS_NS if to_itr and isinstance(decode_control(payload), MapReply) else 10 * MS_NS]
+
+    network.faults = faults
+    network.sight("xtr-b")
+    network.run_for(900 * MS_NS)
+    back = network.now
+    network.sight("xtr-a")
+    network.run_for(60 * SECOND_NS)
+    changed = network.saw("map_cache_changed", "xtr-c", since_ns=back)
+    assert [event.fields["rloc"] for event in changed] == ["10.0.2.2", "10.0.1.2"]
 
 
 SECOND_EID = EID + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from testbed.lisp.actions import Action, SaveNonce
 from testbed.lisp.nonces import HIGHEST_NONCE, NONCE_STEP
 from testbed.lisp.ownership import Claimant, Ownership
-from testbed.lisp.wire import EidPrefix, EidRecord, XtrIdentity
+from testbed.lisp.wire import EidPrefix, EidRecord, XtrIdentity, host_eid
 
 A, B = (Claimant(name, XtrIdentity(number)) for number, name in enumerate("ab"))
-EID, OTHER = IPv4Network("192.168.0.10/32"), IPv4Network("192.168.0.11/32")
+EID, OTHER = (host_eid(ip_address(text)) for text in ("192.168.0.10", "192.168.0.11"))
 
 
-def record(eid: IPv4Network) -> EidRecord:
-    return EidRecord(EidPrefix(eid), 1440)
+def record(eid: EidPrefix) -> EidRecord:
+    return EidRecord(eid, 1440)
 
 
 def test_rule_1_a_first_claim_is_believed_whatever_its_nonce() -> None:
@@ -66,7 +66,7 @@ def test_rule_5_a_notification_carries_every_loss_that_was_not_acknowledged() ->
 
 def test_rule_5_losses_that_a_message_does_not_hold_are_told_in_the_order_of_their_fences() -> None:
     ownership = Ownership({})
-    eids = [IPv4Network((EID.network_address + number, 32)) for number in range(300)]
+    eids = [host_eid(EID.prefix.network_address + number) for number in range(300)]
     fences = [ownership.depart(A, record(eid), eid)[0] for eid in eids]
     notice = ownership.notice(A)
     assert notice == (fences[254], tuple(record(eid) for eid in eids[:255]))
@@ -102,7 +102,7 @@ class Persistent:
             assert isinstance(action, SaveNonce)
             self.saved[action.owner] = max(action.nonce, self.saved.get(action.owner, 0))
 
-    def depart(self, eid: IPv4Network) -> int:
+    def depart(self, eid: EidPrefix) -> int:
         fence, actions = self.ownership.depart(A, record(eid), eid)
         self.keep(actions)
         return fence
@@ -145,6 +145,20 @@ def test_rule_5_after_a_restart_what_was_acknowledged_or_claimed_back_is_so_stil
     assert not server.ownership.ignorant_of(OTHER)
 
 
+def test_a_loss_in_one_instance_is_none_in_another_also_after_a_restart() -> None:
+    server = Persistent()
+    here, there = (host_eid(EID.prefix.network_address, instance_id) for instance_id in (7, 8))
+    server.keep(server.ownership.claim(B, there, 5))
+    fence = server.depart(here)
+    for _ in range(2):
+        assert not server.ownership.admits(A, here, fence)
+        assert server.ownership.admits(A, there, 1)
+        assert server.ownership.admits(A, EID, 1)
+        assert (server.ownership.ignorant_of(here), server.ownership.ignorant_of(there)) == ([A], [])
+        assert (server.ownership.owner_of(here), server.ownership.owner_of(there)) == (None, B)
+        server.restart()
+
+
 def test_who_a_claimant_is_can_be_read_back() -> None:
     for claimant in (A, Claimant("a/b", ip_address("10.0.1.2")), Claimant("c", ip_address("2001:db8::1"))):
         assert Claimant.parse(str(claimant)) == claimant
@@ -161,14 +175,14 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.randoms())
-def test_no_message_sent_in_ignorance_is_ever_admitted(steps: list[tuple[str, IPv4Network]], random: object) -> None:
+def test_no_message_sent_in_ignorance_is_ever_admitted(steps: list[tuple[str, EidPrefix]], random: object) -> None:
     """One xTR, two EIDs; messages of both directions are delivered in any order, or never; the Map-Server restarts."""
     server = Persistent()
     clock = 1
     knows_of = {EID: 0, OTHER: 0}  # losses that the xTR has heard of
     losses = {EID: 0, OTHER: 0}
-    to_server: list[tuple[int, IPv4Network, int]] = []  # (nonce, EID, losses of it known when sent)
-    to_xtr: list[tuple[int, dict[IPv4Network, int]]] = []  # (nonce, losses it tells of)
+    to_server: list[tuple[int, EidPrefix, int]] = []  # (nonce, EID, losses of it known when sent)
+    to_xtr: list[tuple[int, dict[EidPrefix, int]]] = []  # (nonce, losses it tells of)
     heard: list[int] = []  # nonces to be acknowledged
     for step, eid in steps:
         if step == "register":

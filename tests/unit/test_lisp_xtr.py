@@ -55,7 +55,9 @@ SECRET = Secret(0, b"secret of a")
 class Site:
     """An xTR and its clock."""
 
-    def __init__(self, mechanism: str = "smr-old-xtr", *, nonce: int = 1000, **options: Any) -> None:
+    def __init__(
+        self, mechanism: str = "smr-old-xtr", *, nonce: int = 1000, instance_id: int = 0, **options: Any
+    ) -> None:
         self.now = 0
         config = XtrConfig(
             rloc=RLOC,
@@ -69,6 +71,7 @@ class Site:
             secret=SECRET,
             mechanism=mechanism_named(mechanism),
             options=XtrOptions(**options),
+            instance_id=instance_id,
         )
         self.xtr = Xtr(config, nonce=nonce, random64=lambda: 7)
 

@@ -19,12 +19,14 @@ from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.lisp.actions import CONTROL_PORT, Address
+from testbed.lisp.config import MAX_INSTANCE_ID
 from testbed.lisp.wire import (
     Action,
     EidPrefix,
     EidRecord,
     EidRecordFlag,
     EncapsulatedControl,
+    InstanceId,
     LocatorFlag,
     MapReply,
     MapRequest,
@@ -70,16 +72,23 @@ class Groper:
         rloc: ours, where the answer is to come.
         port: our UDP port.
         source_eid: of the request, or None.
+        instance_id: of both EIDs (RFC 8060 §4.1).
     """
 
-    def __init__(self, eid: Address, rloc: Address, port: int, source_eid: Address | None = None) -> None:
+    def __init__(
+        self, eid: Address, rloc: Address, port: int, source_eid: Address | None = None, instance_id: int = 0
+    ) -> None:
         self._eid, self._rloc, self._port, self._source_eid = eid, rloc, port, source_eid
+        self._instance_id = instance_id
         self._sent_ns: dict[int, int] = {}
 
     def request(self, nonce: int, now_ns: int) -> bytes:
         """A Map-Request to send at `now_ns`, under a random nonce."""
         self._sent_ns[nonce] = now_ns
-        message = MapRequest(nonce, (self._rloc,), (RequestedEid(host_eid(self._eid)),), source_eid=self._source_eid)
+        requested = RequestedEid(host_eid(self._eid, self._instance_id))
+        in_instance = self._source_eid is not None and self._instance_id
+        source = InstanceId(self._instance_id, self._source_eid) if in_instance else self._source_eid
+        message = MapRequest(nonce, (self._rloc,), (requested,), source_eid=source)
         # The inner header is of the EID's family, whatever ours is.
         inner = next(
             (each for each in (self._rloc, self._source_eid) if each and each.version == self._eid.version), self._eid
@@ -102,6 +111,7 @@ def ask(
     eid: Address,
     *,
     source_eid: Address | None = None,
+    instance_id: int = 0,
     transmissions: int = TRANSMISSIONS,
     interval_s: float = INTERVAL_S,
 ) -> Answer:
@@ -111,6 +121,7 @@ def ask(
         resolver: its address.
         eid: the question.
         source_eid: an EID of ours for the request, or None.
+        instance_id: of both EIDs.
         transmissions: how often, if nothing comes.
         interval_s: between two.
 
@@ -126,7 +137,7 @@ def ask(
     # Not connected to the Map-Resolver: an ETR's answer comes from elsewhere.
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.bind((str(rloc), 0))
-        groper = Groper(eid, rloc, client.getsockname()[1], source_eid)
+        groper = Groper(eid, rloc, client.getsockname()[1], source_eid, instance_id)
         for _ in range(transmissions):
             now_ns = time.monotonic_ns()
             client.sendto(groper.request(secrets.randbits(64), now_ns), (str(resolver), CONTROL_PORT))
@@ -138,15 +149,20 @@ def ask(
                     return answer
     raise NoAnswerError(
         "no-map-reply",
-        f"{resolver} did not answer {transmissions} Map-Requests for {eid}",
+        f"{resolver} did not answer {transmissions} Map-Requests for {_named(eid, instance_id)}",
         next_command="testbed inspect",
     )
 
 
-def to_json(eid: Address, resolver: Address, answer: Answer) -> dict[str, Any]:
+def _named(eid: object, instance_id: int) -> str:
+    return f"[{instance_id}]{eid}" if instance_id else str(eid)
+
+
+def to_json(eid: Address, resolver: Address, answer: Answer, instance_id: int = 0) -> dict[str, Any]:
     """An answer as plain data."""
     return {
         "eid": str(eid),
+        "instance_id": instance_id,
         "map_resolver": str(resolver),
         "replier": str(answer.replier),
         "rtt_ms": round(answer.rtt_ms, 3),
@@ -159,6 +175,7 @@ def _record(record: EidRecord) -> dict[str, Any]:
     action = record.action.name if isinstance(record.action, Action) else str(record.action)
     return {
         "eid": str(record.eid.prefix) if isinstance(record.eid, EidPrefix) else str(record.eid),
+        "instance_id": record.eid.instance_id if isinstance(record.eid, EidPrefix) else 0,
         "ttl_minutes": record.ttl_minutes,
         "authoritative": bool(record.flags & EidRecordFlag.AUTHORITATIVE),
         "map_version": record.map_version,
@@ -181,12 +198,12 @@ def to_text(shown: dict[str, Any]) -> str:
     lines = [f"Received map-reply from {shown['replier']} with rtt {shown['rtt_ms']:.3f} ms"]
     if shown["transmissions"] > 1:
         lines[0] += f" after {shown['transmissions']} map-requests"
-    lines.append(f"Mapping entry for EID {shown['eid']}:")
+    lines.append(f"Mapping entry for EID {_named(shown['eid'], shown['instance_id'])}:")
     for record in shown["records"]:
         about = ["auth" if record["authoritative"] else "proxied", f"TTL {record['ttl_minutes']} min"]
         if record["map_version"]:
             about.append(f"map-version {record['map_version']}")
-        lines.append(f"{record['eid']}, via map-reply, {', '.join(about)}")
+        lines.append(f"{_named(record['eid'], record['instance_id'])}, via map-reply, {', '.join(about)}")
         if record["action"] is not None:
             lines.append(f"  negative: {record['action']}")
             continue
@@ -202,18 +219,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("map_resolver", type=ip_address)
     parser.add_argument("eid", type=ip_address)
     parser.add_argument("--source", type=ip_address, help="an EID of this site for the request")
+    parser.add_argument("--instance-id", type=int, default=0, help="of the EIDs; 24 bits")
     parser.add_argument("--count", type=int, choices=range(1, 6), default=TRANSMISSIONS, help="Map-Requests at most")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
+    if not 0 <= given.instance_id <= MAX_INSTANCE_ID:
+        parser.error(f"argument --instance-id: {given.instance_id} is out of range; allowed: 0 to {MAX_INSTANCE_ID}")
+    about = {"source_eid": given.source, "instance_id": given.instance_id}
     try:
-        answer = ask(given.map_resolver, given.eid, source_eid=given.source, transmissions=given.count)
+        answer = ask(given.map_resolver, given.eid, **about, transmissions=given.count)
     except NoAnswerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 10
     except TestbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    shown = to_json(given.eid, given.map_resolver, answer)
+    shown = to_json(given.eid, given.map_resolver, answer, given.instance_id)
     print(json.dumps(shown, indent=2) if given.json else to_text(shown))
     return 0
 

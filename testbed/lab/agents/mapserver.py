@@ -34,6 +34,7 @@ def config_from(raw: Mapping[str, Any]) -> MapServerConfig:
                 eid_prefixes=tuple(ip_network(prefix) for prefix in site["eid_prefixes"]),
                 dynamic_eid_prefixes=tuple(ip_network(prefix) for prefix in site["dynamic_eid_prefixes"]),
                 secret=Secret.configured(int(site["key_id"]), read_key(Path(site["key_file"])), raw["authentication"]),
+                instance_id=int(site.get("instance_id", 0)),
             )
             for site in raw["sites"]
         ),

@@ -95,6 +95,7 @@ def config_from(raw: Mapping[str, Any]) -> XtrConfig:
         mechanism=_mechanism(raw),
         options=options_from(XtrOptions, raw.get("options", {})),
         locators=tuple(_site_locator(each) for each in raw.get("locators", ())),
+        instance_id=int(raw.get("instance_id", 0)),
     )
 
 
@@ -223,7 +224,7 @@ class XtrAgent:
     def _inspect(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         state = self._machine.inspect(time.monotonic_ns())
         for row in state["map_cache"]:
-            packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]))
+            packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]), state["instance_id"])
             row.update(packets=packets, bytes=octets, last_used_ns=last_used_ns)
         drops = {reason: count for reason, count in self._plane.drops().items() if count}
         return {**state, "drops": drops, "mtu": self._plane.mtus()}
@@ -342,6 +343,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             core_interface=runtime.config["core_interface"],
             eid_interface=runtime.config["eid_interface"],
             dynamic_eid_prefixes=config.dynamic_eid_prefixes,
+            instance_id=config.instance_id,
             map_versioning=config.mechanism.map_versions,
             on_path_mtu=lambda rloc, mtu: runtime.log.emit("path_mtu_changed", rloc=str(rloc), mtu=mtu),
             locator_status_bits=None if config.options.locator_status_bits == "none" else 0,

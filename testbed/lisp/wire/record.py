@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from testbed.lisp.wire.address import Address, InstanceId, decode_address, encode_address
 from testbed.lisp.wire.codes import (
@@ -31,6 +31,17 @@ class EidPrefix:
 
     def __str__(self) -> str:
         return f"[{self.instance_id}]{self.prefix}" if self.instance_id else str(self.prefix)
+
+    def is_within(self, other: EidPrefix) -> bool:
+        """Whether this is all of another prefix of the same instance, or a part of it."""
+        same = self.instance_id == other.instance_id and self.prefix.version == other.prefix.version
+        return same and self.prefix.prefixlen >= other.prefix.prefixlen and self.prefix.overlaps(other.prefix)
+
+    @classmethod
+    def parse(cls, text: str) -> EidPrefix:
+        """Whose text this is; ValueError if it is nobody's."""
+        instance_id, bracket, prefix = text.removeprefix("[").rpartition("]")
+        return cls(ip_network(prefix), int(instance_id) if bracket else 0)
 
 
 @dataclass(frozen=True, slots=True)

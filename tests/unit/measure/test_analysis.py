@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.events import TIMELINE
+from testbed.events import TIMELINE, Event
 from testbed.measure.analysis import MigrationResult, Run, analyse
 from testbed.measure.model import Interval
 from testbed.measure.phases import PHASES, uncovered
@@ -65,6 +65,30 @@ def test_whole_migration() -> None:
     assert entry["origin"]["label"] == "t2"
     assert (entry["gaps"][0]["start_ms"], entry["gaps"][0]["lost"]) == (-6.0, 80)
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(0, 8), (7, 0), (7, 8)])
+def test_the_same_eid_in_another_instance_is_somebody_elses(ours: int, theirs: int) -> None:
+    def within(each: Event, instance_id: int, later_ms: int = 0) -> Event:
+        named = {"instance_id": instance_id} if instance_id and "eid" in each.fields else {}
+        return replace(each, mono_ns=each.mono_ns + later_ms * MS, fields={**each.fields, **named})
+
+    story = events(Story())
+    expected = build_timeline(migration(Story()), story).marks
+    own = [within(each, ours) for each in story]
+    # A moment before and after: whichever of two candidates a mark prefers, it would be one of these.
+    others = [
+        within(replace(each, fields={**each.fields, "limiter": "smr_interval_s"}), theirs, by_ms)
+        for each in story
+        if "eid" in each.fields
+        for by_ms in (-1, 1)
+    ]
+    moved = migration(Story(), instance_id=ours)
+    both = sorted([*own, *others], key=lambda each: each.mono_ns)
+    assert build_timeline(moved, both).marks == expected
+    assert build_timeline(migration(Story(), instance_id=9), both).at("t13") is None
+    found = run(Story(), probes(LOST))
+    assert one(replace(found, events=both, migrations=[moved])).limiters == ()
 
 
 def test_parts_and_remainders_add_up() -> None:

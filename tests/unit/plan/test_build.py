@@ -150,3 +150,14 @@ def test_a_site_says_what_its_locator_is_worth() -> None:
     assert (site.rloc_priority, site.rloc_weight) == (7, 30)
     with pytest.raises(SpecError, match="255 is out of range; allowed: at most 254"):
         load_topology(given.replace("rloc_priority: 7", "rloc_priority: 255"), "given.yaml")
+
+
+def test_an_instance_belongs_to_a_site_and_to_every_node_of_it() -> None:
+    path = ROOT / "topologies/two-instances.yaml"
+    plan = build_plan(load_topology(path.read_text(), path.name))
+    assert {site.name: site.instance_id for site in plan.sites} == {
+        "site-a": 7, "site-b": 7, "site-c": 7, "site-d": 8, "site-e": 8,
+    }  # fmt: skip
+    assert plan.site("site-c").eid_prefixes == plan.site("site-e").eid_prefixes
+    nodes = ("xtr-a", "vm1", "correspondent", "xtr-e", "core", "ms")
+    assert [plan.instance_of(node) for node in nodes] == [7, 7, 7, 8, 7, 7]

@@ -41,7 +41,7 @@ A_NAME = (
     "allowed: lower-case letters, digits, single hyphens, a letter first, "
     "at most 11 characters (beside a leading 'site-')"
 )
-PREFIXES = "allowed: distinct prefixes, or the same dynamic prefix at several sites"
+PREFIXES = "allowed: distinct prefixes, the same dynamic prefix at several sites, or another instance_id"
 
 #: (what to replace, by what, every problem that follows).
 TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
@@ -146,6 +146,21 @@ TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
     ]),
     ("name: vm1", "name: ms", [
         "t.yaml:15:12: 'ms' is already the name of another node; allowed: a name of its own"
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    instance_id: 16777216\n", [
+        "t.yaml:12:18: 16777216 is out of range; allowed: at most 16777215"
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    instance_id: red\n", [
+        "t.yaml:12:18: 'red' is of the wrong type; allowed: a whole number"
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    instance_id: 7\n", [
+        "t.yaml:16:23: site-a is in instance 0, the correspondent in 7; allowed: a site in the correspondent's instance"
+    ]),
+    ("    eid_prefixes: [192.168.3.0/24]\n", (
+        "    eid_prefixes: [192.168.3.0/24]\n  - name: site-d\n    instance_id: 7\n"
+        "    eid_prefixes: [192.168.0.0/24]\n    dynamic_eid_prefixes: [192.168.0.128/25]\n"
+    ), [
+        f"t.yaml:16:28: 192.168.0.128/25 overlaps 192.168.0.0/24 of site-d; {PREFIXES}"
     ]),
     ("site: site-a, eid", "site: site-a, vcpus: 0, eid", [
         "t.yaml:15:38: 0 is out of range; allowed: at least 1"
@@ -279,6 +294,16 @@ def test_every_problem_of_a_file_is_said_at_once_in_its_order() -> None:
         load_topology(text, "t.yaml")
     assert [problem.line for problem in caught.value.problems] == [3, 6, 15]
     assert caught.value.exit_code == 11
+
+
+def test_a_guest_moves_within_its_instance_only() -> None:
+    other = "  - {name: site-d, instance_id: 8, dynamic_eid_prefixes: [192.168.0.0/24], xen_host: {}}\n"
+    topology = load_topology(TOPOLOGY.replace("correspondent", f"{other}correspondent"), "t.yaml")
+    with pytest.raises(SpecError) as caught:
+        load_experiment(EXPERIMENT.replace("to: site-b", "to: site-d"), "e.yaml", topology=topology)
+    assert problems_of(caught.value) == [
+        "e.yaml:7:9: site-d is in instance 8, vm1 in 0; allowed: a site in the guest's instance"
+    ]
 
 
 def test_the_texts_above_are_right_as_they_are() -> None:
