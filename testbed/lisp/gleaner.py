@@ -46,6 +46,8 @@ class Gleaner:
         # §9: no priority is known, so all have the best one, and weight 0.
         locators = (ForwardingLocator(event.peer, priority=0, weight=0),)
         eid = host_prefix(event.eid)
-        entry = CacheEntry(eid, Forwarding.REMOTE, locators, now + LIFETIME_NS, installed_ns=now, gleaned=True)
+        end = now + LIFETIME_NS
+        instance_id = self._config.instance_id
+        entry = CacheEntry(eid, Forwarding.REMOTE, locators, end, instance_id, installed_ns=now, gleaned=True)
         actions = self._itr.glean(entry, now)
         return [*actions, emit("mapping_gleaned", eid=event.eid, rloc=event.peer)] if actions else []

@@ -54,7 +54,7 @@ class Itr:
     ) -> None:
         self._config = config
         self._override = override
-        self.cache = MapCache()
+        self.cache = MapCache(config.instance_id)
         self.reachability = Reachability(self.cache, self._reprogram, self._ask, config.fellows)
         options = config.options
         self.subscriptions = Subscriptions(random64, ns(options.resubscribe_s), subscription_nonce)

@@ -23,6 +23,7 @@ class CacheEntry:
         forwarding: REMOTE, or what a negative entry says: DROP, NATIVE or RESOLVE.
         locators: of REMOTE, usable ones only, sorted by address.
         expires_ns: absolute; fixed when the entry is installed.
+        instance_id: of the prefix.
         map_version: of the mapping, 0 = none (RFC 9302).
         installed_ns: when.
         gleaned: guessed from a packet, not said by the mapping system (RFC 9300 §9).
@@ -33,6 +34,7 @@ class CacheEntry:
     forwarding: Forwarding
     locators: tuple[ForwardingLocator, ...]
     expires_ns: int
+    instance_id: int = 0
     map_version: int = 0
     installed_ns: int = 0
     listed: tuple[Address | None, ...] = ()
@@ -46,9 +48,14 @@ class CacheEntry:
 
 
 class MapCache:
-    """The mappings of one instance by prefix; entries end at their time and nowhere else."""
+    """Mappings by instance-ID and prefix; entries end at their time and nowhere else.
 
-    def __init__(self) -> None:
+    Args:
+        instance_id: the instance that is meant where none is named.
+    """
+
+    def __init__(self, instance_id: int = 0) -> None:
+        self._instance_id = instance_id
         self._entries: PrefixMap[CacheEntry] = PrefixMap()
         #: (expires_ns, serial, entry); rows of replaced entries stay until they come up.
         self._expiries: list[tuple[int, int, CacheEntry]] = []
@@ -60,46 +67,51 @@ class MapCache:
         A prefix that comes after more-specific ones lives no longer than the first of these to
         end, so that the set falls apart together (RFC 9301 §5.5).
         """
-        inside = [value.expires_ns for _, value in self._entries.inside(entry.eid)]
+        inside = [value.expires_ns for _, value in self._entries.inside(entry.eid, entry.instance_id)]
         entry = replace(entry, expires_ns=min([entry.expires_ns, *inside]))
-        self._entries.set(entry.eid, entry)
+        self._entries.set(entry.eid, entry, entry.instance_id)
         self._serial += 1
         heapq.heappush(self._expiries, (entry.expires_ns, self._serial, entry))
         return entry
 
-    def remove_gleaned(self, eid: Prefix) -> list[Prefix]:
+    def _meant(self, instance_id: int | None) -> int:
+        return self._instance_id if instance_id is None else instance_id
+
+    def remove_gleaned(self, eid: Prefix, instance_id: int | None = None) -> list[Prefix]:
         """Remove what was guessed of longer prefixes within one that is known now; returns these."""
-        inside = [(prefix, entry) for prefix, entry in self._entries.inside(eid) if entry.gleaned]
+        inside = [
+            (prefix, entry) for prefix, entry in self._entries.inside(eid, self._meant(instance_id)) if entry.gleaned
+        ]
         for prefix, _ in inside:
-            self._entries.pop(prefix)
+            self._entries.pop(prefix, self._meant(instance_id))
         return [prefix for prefix, _ in inside]
 
-    def lookup(self, eid: Address, now: int) -> CacheEntry | None:
+    def lookup(self, eid: Address, now: int, instance_id: int | None = None) -> CacheEntry | None:
         """The longest live mapping that holds an EID, or None."""
-        for _, entry in self._entries.matches(eid):
+        for _, entry in self._entries.matches(eid, self._meant(instance_id)):
             if entry.expires_ns > now:
                 return entry
         return None
 
-    def exact(self, eid: Prefix) -> CacheEntry | None:
+    def exact(self, eid: Prefix, instance_id: int | None = None) -> CacheEntry | None:
         """The mapping of exactly this prefix, or None."""
-        return self._entries.get(eid)
+        return self._entries.get(eid, self._meant(instance_id))
 
-    def inside(self, eid: Prefix) -> list[CacheEntry]:
+    def inside(self, eid: Prefix, instance_id: int | None = None) -> list[CacheEntry]:
         """The mappings of more-specific prefixes within one."""
-        return [entry for _, entry in self._entries.inside(eid)]
+        return [entry for _, entry in self._entries.inside(eid, self._meant(instance_id))]
 
-    def remove(self, eid: Prefix) -> CacheEntry | None:
+    def remove(self, eid: Prefix, instance_id: int | None = None) -> CacheEntry | None:
         """Remove the mapping of exactly this prefix and return it."""
-        return self._entries.pop(eid)
+        return self._entries.pop(eid, self._meant(instance_id))
 
     def expire(self, now: int) -> list[CacheEntry]:
         """Remove and return what has ended by `now`, in order of its end."""
         ended = []
         while self._expiries and self._expiries[0][0] <= now:
             _, _, entry = heapq.heappop(self._expiries)
-            if self._entries.get(entry.eid) is entry:
-                self._entries.pop(entry.eid)
+            if self._entries.get(entry.eid, entry.instance_id) is entry:
+                self._entries.pop(entry.eid, entry.instance_id)
                 ended.append(entry)
         return ended
 
@@ -107,7 +119,7 @@ class MapCache:
         """When the next entry ends, or None."""
         while self._expiries:
             expires_ns, _, entry = self._expiries[0]
-            if self._entries.get(entry.eid) is entry:
+            if self._entries.get(entry.eid, entry.instance_id) is entry:
                 return expires_ns
             heapq.heappop(self._expiries)
         return None

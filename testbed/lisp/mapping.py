@@ -37,7 +37,8 @@ def cache_entry(record: EidRecord, eid: Prefix, now: int, local_ttl_ns: int) -> 
     else:
         forwarding = NEGATIVE.get(record.action, Forwarding.DROP)
     listed = tuple(each.rloc if isinstance(each.rloc, Address) else None for each in record.locators)
-    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, record.map_version, now, listed)
+    instance_id = record.eid.instance_id if isinstance(record.eid, EidPrefix) else 0
+    return CacheEntry(eid, forwarding, locators, now + lifetime_ns, instance_id, record.map_version, now, listed)
 
 
 def usable_locators(record: EidRecord) -> tuple[ForwardingLocator, ...]:

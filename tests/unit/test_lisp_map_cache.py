@@ -12,12 +12,13 @@ from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.prefix_map import PrefixMap, uncovered_prefix
 
 
-def entry(prefix: str, expires_ns: int, rloc: str = "10.0.1.2") -> CacheEntry:
+def entry(prefix: str, expires_ns: int, rloc: str = "10.0.1.2", instance_id: int = 0) -> CacheEntry:
     return CacheEntry(
         ip_network(prefix),
         Forwarding.REMOTE,
         (ForwardingLocator(ip_address(rloc), 1, 100),),
         expires_ns,
+        instance_id,
     )
 
 
@@ -73,6 +74,29 @@ def test_rfc9301_5_5_less_specific_received_later_ends_with_its_more_specifics()
     cache.insert(entry("192.168.0.11/32", 70))
     assert cache.insert(entry("192.168.0.0/24", 500)).expires_ns == 50
     assert cache.insert(entry("192.168.0.12/32", 500)).expires_ns == 500
+
+
+def test_rfc9300_5_5_instances_do_not_see_each_other() -> None:
+    cache = MapCache()
+    cache.insert(entry("192.168.0.0/24", 100, instance_id=7))
+    assert cache.lookup(ip_address("192.168.0.1"), 0) is None
+    assert cache.lookup(ip_address("192.168.0.1"), 0, instance_id=7) is not None
+    cache.remove(IPv4Network("192.168.0.0/24"), 7)
+    assert cache.lookup(ip_address("192.168.0.1"), 0, instance_id=7) is None
+
+
+def test_the_instance_of_a_cache_is_meant_where_none_is_named() -> None:
+    cache = MapCache(7)
+    cache.insert(entry("192.168.0.0/24", 100, instance_id=7))
+    cache.insert(entry("192.168.0.0/24", 100, rloc="10.0.2.2"))
+    for instance_id, rloc in ((None, "10.0.1.2"), (7, "10.0.1.2"), (0, "10.0.2.2")):
+        found = cache.lookup(ip_address("192.168.0.1"), 0, instance_id)
+        assert found is not None
+        assert str(found.locators[0].rloc) == rloc
+    assert len(cache.inside(IPv4Network("192.168.0.0/16"))) == 1
+    assert cache.remove(IPv4Network("192.168.0.0/24")) is not None
+    assert cache.exact(IPv4Network("192.168.0.0/24")) is None
+    assert cache.exact(IPv4Network("192.168.0.0/24"), 0) is not None
 
 
 def test_rfc9301_8_4_hole_is_the_least_specific_that_touches_nothing_known() -> None:
