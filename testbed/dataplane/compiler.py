@@ -33,12 +33,12 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def compiled_object() -> Path:
-    """Return the compiled programs, compiling them if this version of the sources never was.
+def compiled_object(name: str = "lisp") -> Path:
+    """Return the compiled programs of a `.bpf.c`, compiling them if this version of the sources never was.
 
     Raises PrerequisiteMissingError without clang, TestbedError if it fails.
     """
-    target = cache_directory() / "bpf" / f"lisp-{platform.machine()}-{source_digest()[:16]}.o"
+    target = cache_directory() / "bpf" / f"{name}-{platform.machine()}-{source_digest()[:16]}.o"
     if target.exists():
         return target
     clang = shutil.which("clang")
@@ -50,8 +50,8 @@ def compiled_object() -> Path:
     # Debian keeps <asm/types.h> in a folder that the bpf target does not search by itself.
     multiarch = f"/usr/include/{platform.machine()}-linux-gnu"
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / "lisp.o"
-        command = [clang, *FLAGS, "-I", multiarch, "-c", str(SOURCES / "lisp.bpf.c"), "-o", str(made)]
+        made = Path(folder) / f"{name}.o"
+        command = [clang, *FLAGS, "-I", multiarch, "-c", str(SOURCES / f"{name}.bpf.c"), "-o", str(made)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise TestbedError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from testbed.dataplane import interface, layout
 from testbed.dataplane.compiler import compiled_object
+from testbed.dataplane.kerneldrops import KernelDrops, sum_of
 from testbed.dataplane.libbpf import BpfObject, RingBuffer
 from testbed.dataplane.model import (
     Address,
@@ -61,11 +62,12 @@ class EbpfDataPlane:
         slow_path: SlowPath,
         path_mtus: PathMtus,
         refused: interface.RefusedFrames,
+        kernel_drops: KernelDrops,
         config: layout.KernelConfig,
         on_path_mtu: Callable[[Address, int], object],
     ) -> None:
         self._reports, self._slow_path, self._path_mtus = reports, slow_path, path_mtus
-        self._refused, self._on_path_mtu = refused, on_path_mtu
+        self._refused, self._kernel_drops, self._on_path_mtu = refused, kernel_drops, on_path_mtu
         slow_path.on_too_big, slow_path.on_too_long = self._learn_path_mtu, self._age_out_path_mtus
         self._families = frozenset(rloc.version for rloc in config.rlocs)
         self._echo_requests = program.map("echo_requests", layout.ECHO_REQUEST_SIZE)
@@ -195,9 +197,13 @@ class EbpfDataPlane:
         """Packets dropped since start, by reason; reasons that never came about are 0."""
         counted = {}
         for number, reason in enumerate(layout.DROP_REASONS):
-            value = self._drops[struct.pack("=I", number)]
-            counted[reason] = sum(struct.unpack(f"={len(value) // 8}Q", value))
-        return counted | self._slow_path.drops() | self._refused.by_reason()
+            counted[reason] = sum_of(self._drops[struct.pack("=I", number)])
+        kernels = self._refused.by_reason() | self._kernel_drops.by_reason()
+        return counted | self._slow_path.drops() | kernels
+
+    def drops_not_counted(self) -> str | None:
+        """Why what the kernel drops of what it was handed is not in `drops`; None: it is."""
+        return self._kernel_drops.why_not
 
     def icmp_errors_withheld(self) -> int:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""
@@ -358,9 +364,11 @@ def open_ebpf(
             hints |= layout.Hint.ECHO_NONCE
         if hear_sources:
             hints |= layout.Hint.SOURCE
+        kernel_drops = KernelDrops()
+        stack.callback(kernel_drops.close)
         config = layout.KernelConfig(
             core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning,
-            hints, round((echo_timeout_ms or 0) * 1000),
+            hints, round((echo_timeout_ms or 0) * 1000), kernel_drops.mark,
         )  # fmt: skip
         program.map("cable", 4)[bytes(4)] = struct.pack("=I", interface.is_cable_to_elsewhere(eid_interface))
         for prefix in dynamic_eid_prefixes:
@@ -372,7 +380,7 @@ def open_ebpf(
             {tap.name: "slow-path-full", core_interface: "core-refused", eid_interface: "eid-refused"}
         )
         stack.callback(refused.close)
-        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, config, on_path_mtu)
+        plane = EbpfDataPlane(program, reports, slow_path, path_mtus, refused, kernel_drops, config, on_path_mtu)
         plane.set_own_addresses((address for _, address in own), instance_id)
         for name, ifindex in (
             ("encapsulate_injected", tap.ifindex),

@@ -25,7 +25,7 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIBBBB16s16sII")
+_CONFIG = struct.Struct("=IIIIIBBBB16s16sIII")
 _ECHO_REQUEST = struct.Struct("=QIHH")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sHHI")
@@ -79,6 +79,8 @@ def _reasons(table: str) -> tuple[str, ...]:
 
 #: Why packets are dropped, in the order of the kernel's counters.
 DROP_REASONS = _reasons("DROP_REASONS")
+#: Why the kernel drops what it was handed, in the order of its counters.
+KERNEL_DROP_REASONS = _reasons("KERNEL_DROP_REASONS")
 #: Why packets are handed to the slow path, by the number in the frame's destination MAC.
 HOLD_REASONS = _reasons("HOLD_REASONS")
 
@@ -96,6 +98,7 @@ class KernelConfig:
     map_versioning: bool = False
     hints: Hint = NO_HINTS
     echo_timeout_us: int = 0
+    mark: int = 0
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -115,6 +118,7 @@ class KernelConfig:
             by_family[6].packed if 6 in by_family else bytes(16),
             self.hints,
             self.echo_timeout_us,
+            self.mark,
         )
 
 

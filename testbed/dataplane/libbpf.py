@@ -68,6 +68,8 @@ class Library:
             ("bpf_object__find_map_fd_by_name", integer, (pointer, ctypes.c_char_p)),
             ("bpf_object__find_program_by_name", pointer, (pointer, ctypes.c_char_p)),
             ("bpf_program__fd", integer, (pointer,)),
+            ("bpf_program__attach", pointer, (pointer,)),
+            ("bpf_link__destroy", integer, (pointer,)),
             ("bpf_map_lookup_elem", integer, (integer, pointer, pointer)),
             ("bpf_map_update_elem", integer, (integer, pointer, pointer, ctypes.c_uint64)),
             ("bpf_map_delete_elem", integer, (integer, pointer)),
@@ -164,8 +166,7 @@ class BpfObject:
     def __init__(self, path: Path) -> None:
         self._library = library = Library()
         handle = library.bpf_object__open_file(os.fsencode(path), None)
-        # libbpf 0.x returns an errno as a pointer in the last page.
-        if not handle or handle > (1 << (8 * ctypes.sizeof(ctypes.c_void_p))) - MAX_ERRNO - 1:
+        if _is_error(handle):
             raise library.error(f"Opening {path.name}")
         self._handle = handle
         result = library.bpf_object__load(handle)
@@ -191,15 +192,31 @@ class BpfObject:
         """A reader of the ring buffer of that name."""
         return RingBuffer(self._library, self._map_fd(name))
 
+    def _program(self, name: str) -> int:
+        found = self._library.bpf_object__find_program_by_name(self._handle, name.encode())
+        if not found:
+            raise self._library.error(f"Finding program {name}")
+        return found
+
+    def attach(self, program: str) -> Callable[[], None]:
+        """Attach a program where its section says; returns what detaches it again."""
+        library = self._library
+        link = library.bpf_program__attach(self._program(program))
+        if _is_error(link):
+            raise library.error(f"Attaching {program}")
+
+        def detach() -> None:
+            library.bpf_link__destroy(link)
+
+        return detach
+
     def attach_ingress(self, program: str, ifindex: int) -> Callable[[], None]:
         """Attach a program at an interface's clsact ingress, in place of an earlier one of ours.
 
         Returns what detaches it again; both must be called in the interface's network namespace.
         """
         library = self._library
-        found = library.bpf_object__find_program_by_name(self._handle, program.encode())
-        if not found:
-            raise library.error(f"Finding program {program}")
+        found = self._program(program)
         hook = _TcHook(ctypes.sizeof(_TcHook), ifindex, INGRESS, 0)
         result = library.bpf_tc_hook_create(ctypes.byref(hook))
         if result not in (0, -errno.EEXIST):
@@ -223,6 +240,11 @@ class BpfObject:
     def close(self) -> None:
         """Free maps and programs that nothing else holds."""
         self._library.bpf_object__close(self._handle)
+
+
+def _is_error(handle: int | None) -> bool:
+    """Whether libbpf gave no object: NULL, or (0.x) an errno as a pointer in the last page."""
+    return not handle or handle > (1 << (8 * ctypes.sizeof(ctypes.c_void_p))) - MAX_ERRNO - 1
 
 
 @contextlib.contextmanager

@@ -110,6 +110,9 @@ class DataPlane(Protocol):
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason."""
 
+    def drops_not_counted(self) -> str | None:
+        """Why what the kernel drops of what it was handed is not in `drops`; None: it is."""
+
     def set_locator_status(self, bits: int) -> None:
         """Say from now on which of the site's locators are up; only where they are said at all."""
 

@@ -222,3 +222,4 @@ def test_sigterm_ends_every_agent_cleanly(lab: Lab) -> None:
     for node in list(lab.processes):
         assert lab.stop_agent(node) == 0
         assert lab.saw("agent_stopped", node)
+        assert [set(event["drops"]) for event in lab.saw("packets_dropped", node)] == [set()] * (node in lab.xtrs)

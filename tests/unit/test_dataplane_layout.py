@@ -97,8 +97,13 @@ def test_kinds_have_the_kernels_numbers() -> None:
 def test_every_reason_is_used_and_named_once() -> None:
     code = "".join(path.read_text() for path in SOURCES.iterdir() if path.name != "reasons.h")
     table = (SOURCES / "reasons.h").read_text()
-    drops, holds = table.split("#define HOLD_REASONS")
-    for prefix, text, names in (("DROP", drops, layout.DROP_REASONS), ("HOLD", holds, layout.HOLD_REASONS)):
+    drops, rest = table.split("#define KERNEL_DROP_REASONS")
+    kernels, holds = rest.split("#define HOLD_REASONS")
+    for prefix, text, names in (
+        ("DROP", drops, layout.DROP_REASONS),
+        ("KERNEL_DROP", kernels, layout.KERNEL_DROP_REASONS),
+        ("HOLD", holds, layout.HOLD_REASONS),
+    ):
         declared = re.findall(r"X\(([A-Z_]+), ", text)
         assert len(declared) == len(names) == len(set(names))
         for constant in declared:

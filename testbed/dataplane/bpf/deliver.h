@@ -52,7 +52,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct config *c
 	if (write_inner(skb, ETH_HLEN, inner, inner->ttl - 1, inner->tos))
 		return drop(DROP_TRUNCATED);
 	verdict = hand_over(skb, config, inner);
-	return verdict >= 0 ? verdict : bpf_redirect_neigh(config->eid_ifindex, 0, 0, 0);
+	return verdict >= 0 ? verdict : hand_to_neighbour(skb, config, config->eid_ifindex);
 }
 
 #endif

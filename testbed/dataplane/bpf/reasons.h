@@ -22,6 +22,11 @@
 	X(TTL, "ttl")                                     /* expired while being re-encapsulated */      \
 	X(ADJUST_ROOM, "adjust-room")                     /* the kernel refused to make or take room */
 
+/* Of what the programs handed to the kernel and no interface counts (dropped.bpf.c). */
+#define KERNEL_DROP_REASONS(X)                                                                       \
+	X(CORE_UNRESOLVED, "core-unresolved")             /* the next hop's MAC was not found out */     \
+	X(EID_UNRESOLVED, "eid-unresolved")               /* the same, of a host of the site */
+
 #define HOLD_REASONS(X)                                                                              \
 	X(RESOLVE, "resolve")                             /* EID space without a mapping */              \
 	X(EXCEEDS_MTU, "exceeds-mtu")                     /* RFC 9300 §7: ICMP is due to the site */     \
@@ -34,6 +39,9 @@
 
 #define AS_DROP(name, text) DROP_##name,
 enum drop_reason { DROP_REASONS(AS_DROP) DROP_COUNT };
+
+#define AS_KERNEL_DROP(name, text) KERNEL_DROP_##name,
+enum kernel_drop_reason { KERNEL_DROP_REASONS(AS_KERNEL_DROP) KERNEL_DROP_COUNT };
 
 #define AS_HOLD(name, text) HOLD_##name,
 enum hold_reason { HOLD_REASONS(AS_HOLD) HOLD_COUNT };

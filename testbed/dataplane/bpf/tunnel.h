@@ -75,6 +75,17 @@ static __always_inline int hold(struct __sk_buff *skb, const struct config *conf
 	return bpf_redirect(config->slow_path_ifindex, 0);
 }
 
+/*
+ * Leave the next hop's MAC to the kernel, and its queue while the MAC is not known. The mark tells
+ * dropped.bpf.c whose packet it was, if it is never sent; another network namespace does not see it.
+ */
+static __always_inline int hand_to_neighbour(struct __sk_buff *skb, const struct config *config, __u32 ifindex)
+{
+	if (config->mark)
+		skb->mark = config->mark | (ifindex == config->core_ifindex);
+	return bpf_redirect_neigh(ifindex, 0, 0, 0);
+}
+
 static __always_inline struct entry *entry_for(__u32 instance_id, __u32 family,
 					       const union address *address)
 {
@@ -247,7 +258,7 @@ static __always_inline int send_outer(struct __sk_buff *skb, const struct config
 					sizeof(frame.protocol) + sizeof(frame.outer), 0))
 			return drop(DROP_ADJUST_ROOM);
 	}
-	return bpf_redirect_neigh(config->core_ifindex, 0, 0, 0);
+	return hand_to_neighbour(skb, config, config->core_ifindex);
 }
 
 /* The flow's locator among those of the best priority, by weight (RFC 9300 §9, §12). */

@@ -142,7 +142,7 @@ class XtrAgent:
         control: ControlSocket,
         nonces: NonceStore,
     ) -> None:
-        self._plane, self._lan, self._gateways = plane, lan, config.gateways
+        self._log, self._plane, self._lan, self._gateways = runtime.log, plane, lan, config.gateways
         self._rlocs = (config.rloc, *config.fellows)
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
@@ -192,6 +192,7 @@ class XtrAgent:
         for descriptor in self._readers:
             asyncio.get_running_loop().remove_reader(descriptor)
         self.driver.stop()
+        self._log.emit("packets_dropped", **self._drops())
 
     # --- inputs ------------------------------------------------------------------------------------
 
@@ -226,8 +227,13 @@ class XtrAgent:
         for row in state["map_cache"]:
             packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]), state["instance_id"])
             row.update(packets=packets, bytes=octets, last_used_ns=last_used_ns)
+        return {**state, **self._drops(), "mtu": self._plane.mtus()}
+
+    def _drops(self) -> dict[str, Any]:
+        """What the data plane dropped, by reason; and why the kernel's part of it is missing, if it is."""
         drops = {reason: count for reason, count in self._plane.drops().items() if count}
-        return {**state, "drops": drops, "mtu": self._plane.mtus()}
+        why = self._plane.drops_not_counted()
+        return {"drops": drops} if why is None else {"drops": drops, "drops_not_counted": why}
 
     def _hint(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The orchestrator says that a guest runs here now."""
