@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,23 @@ def core_wire(network: Network) -> Iterator[Wire]:
     wire = Wire(network, "router", "to1", "xtr1", "core")
     yield wire
     wire.close()
+
+
+@pytest.fixture
+def impatient(network: Network) -> Iterator[None]:
+    """The kernel of xTR 1 gives up asking in a third of a second, and keeps few packets meanwhile."""
+    settings = {"retrans_time_ms": "100", "unres_qlen_bytes": "4096"}
+    with inside(network.names["xtr1"]):
+        paths = [
+            Path(f"/proc/sys/net/ipv{v}/neigh/{at}/{key}") for v in (4, 6) for at in ("core", "eid") for key in settings
+        ]
+        before = [path.read_text() for path in paths]
+        for path in paths:
+            path.write_text(settings[path.name])
+    yield
+    with inside(network.names["xtr1"]):
+        for path, value in zip(paths, before, strict=True):
+            path.write_text(value)
 
 
 @contextmanager

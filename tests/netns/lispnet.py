@@ -163,6 +163,14 @@ class Wire:
                 return frame
         raise AssertionError("no such frame")
 
+    def pending(self) -> Iterator[bytes]:
+        """The frames that have come in so far."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, address = self._socket.recvfrom(65600)
+                if address[2] != socket.PACKET_OUTGOING:
+                    yield frame
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()

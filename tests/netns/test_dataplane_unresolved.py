@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
@@ -14,30 +13,11 @@ from testbed.dataplane.ebpf import EbpfDataPlane
 from testbed.dataplane.model import EntryKind
 from testbed.errors import TestbedError
 from tests.netns.conftest import OpenPlane
-from tests.netns.lispnet import Network, Wire, inside, wait_until
+from tests.netns.lispnet import Network, Wire, wait_until
 from tests.netns.packets import ETHERNET, Ip, ipv4, ipv6, is_lisp, udp
 from tests.netns.test_dataplane_state import EID, OLD_RLOC, PEER, arriving, entry
 
-pytestmark = pytest.mark.netns
-
-QUEUE_OCTETS = 4096
-
-
-@pytest.fixture(autouse=True)
-def impatient(network: Network) -> Iterator[None]:
-    """The kernel of xTR 1 gives up asking in a third of a second, and keeps few packets meanwhile."""
-    settings = {"retrans_time_ms": "100", "unres_qlen_bytes": str(QUEUE_OCTETS)}
-    with inside(network.names["xtr1"]):
-        paths = [
-            Path(f"/proc/sys/net/ipv{v}/neigh/{at}/{key}") for v in (4, 6) for at in ("core", "eid") for key in settings
-        ]
-        before = [path.read_text() for path in paths]
-        for path in paths:
-            path.write_text(settings[path.name])
-    yield
-    with inside(network.names["xtr1"]):
-        for path, value in zip(paths, before, strict=True):
-            path.write_text(value)
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("impatient")]
 
 
 @contextmanager

@@ -46,6 +46,19 @@ def test_the_first_ping_is_held_not_lost(lab: Lab) -> None:
     assert (detected["eid"], detected["mac"]) == (GUEST, GUEST_MAC)
 
 
+def test_what_is_held_beyond_its_queue_is_counted(lab: Lab) -> None:
+    """While nobody answers: each packet of a flow is held, or has made room for a younger one and is in a counter."""
+    lab.stop_agent("ms")
+    ping(lab, "peer", "192.168.77.7", count=50)
+
+    def accounted() -> tuple[int, int]:
+        said = lab.ask("xtr-c", op="inspect")
+        assert said["drops"] == {}
+        return sum(said["held_packets"].values()), said["counters"].get("held_packets_overflowed", 0)
+
+    wait_until(lambda: accounted() == (32, 18), "50 packets are accounted for")
+
+
 CHAIN = [
     ("eid_detected", "xtr-b"),
     ("map_register_sent", "xtr-b"),
