@@ -131,10 +131,15 @@ class AnswerNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNeighbour:
-    """Ask a host on the LAN, at the MAC it had, whether it is there; its answer will be a sighting."""
+    """Ask a host on the LAN whether it is there; its answer will be a sighting.
+
+    Attributes:
+        eid: whom.
+        mac: where it was; None: at any.
+    """
 
     eid: Address
-    mac: str
+    mac: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ class XtrOptions:
         local_cache_ttl_s: of a mapping whose TTL leaves it to us (0xffffffff, RFC 9301 §5.4).
         departure_probe_interval_s: shortest time between two questions to one EID on the LAN whether it
             has really left, when the Map-Server says so.
+        neighbour_wait_s: how long a host that is asked for on the LAN has to answer by itself, before the
+            gateway answers for one that is elsewhere.
         rloc_probe_interval_s: between two RLOC-probes of a locator beside a mechanism that does not probe by
             itself (RFC 9301 §7.1); 0 = it is not probed. The answers are no news of mappings then.
         rloc_probe_timeout_s: a probe without an answer after this is lost, and the next one goes at once.
@@ -83,6 +85,7 @@ class XtrOptions:
     resubscribe_s: float = 60.0
     local_cache_ttl_s: float = 86400.0
     departure_probe_interval_s: float = 3.0
+    neighbour_wait_s: float = 0.2
     rloc_probe_interval_s: float = 0.0
     rloc_probe_timeout_s: float = 1.0
     rloc_probe_losses: int = 3

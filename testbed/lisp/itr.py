@@ -82,7 +82,9 @@ class Itr:
         return actions + self._ask(eid, now)
 
     def want(self, eid: Address, now: int) -> list[Action]:
-        """Somebody will need the mapping of an EID soon: ask, unless that has been done."""
+        """Somebody will need the mapping of an EID soon: ask, unless that has been done or too much is being asked."""
+        if len(self._questions) >= self._config.options.open_questions:
+            return []
         return self._ask(host_prefix(eid), now)
 
     def solicited(self, eid: Prefix, peer: Address, now: int) -> list[Action]:

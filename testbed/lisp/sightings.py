@@ -22,6 +22,8 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 _SOLICITED, _OVERRIDE = 0x40000000, 0x20000000
+_BROADCAST = b"\xff" * 6
+_SOLICITED_NODE = IPv6Address("ff02::1:ff00:0").packed[:13]
 
 
 class SightingKind(Enum):
@@ -125,17 +127,21 @@ def arp_reply(*, mac: str, address: IPv4Address, to_mac: str, to_address: IPv4Ad
     )
 
 
-def arp_request(*, mac: str, address: IPv4Address, to_mac: str, asked: IPv4Address) -> bytes:
-    """An Ethernet frame that asks one host whether `asked` is its address."""
-    ethernet = _ETHERNET.pack(mac_octets(to_mac), mac_octets(mac), ETHERTYPE_ARP)
+def arp_request(*, mac: str, address: IPv4Address, to_mac: str | None, asked: IPv4Address) -> bytes:
+    """An Ethernet frame that asks one host whether `asked` is its address; None: it asks all."""
+    ethernet = _ETHERNET.pack(_BROADCAST if to_mac is None else mac_octets(to_mac), mac_octets(mac), ETHERTYPE_ARP)
     return ethernet + _ARP.pack(1, 0x0800, 6, 4, 1, mac_octets(mac), address.packed, bytes(6), asked.packed)
 
 
-def neighbour_solicitation(*, mac: str, address: IPv6Address, to_mac: str, asked: IPv6Address) -> bytes:
-    """An Ethernet frame that asks one host whether `asked` is its address (RFC 4861 §4.3)."""
+def neighbour_solicitation(*, mac: str, address: IPv6Address, to_mac: str | None, asked: IPv6Address) -> bytes:
+    """An Ethernet frame that asks one host whether `asked` is its address (RFC 4861 §4.3); None: all that it may be."""
+    target = asked
+    if to_mac is None:  # the solicited-node multicast address (RFC 4291 §2.7.1), and its MAC (RFC 2464 §7)
+        target = IPv6Address(_SOLICITED_NODE + asked.packed[-3:])
+        to_mac = mac_text(b"\x33\x33" + target.packed[-4:])
     body = struct.pack("!BBHI", _NEIGHBOUR_SOLICITATION, 0, 0, 0) + asked.packed
     body += bytes((1, 1)) + mac_octets(mac)
-    return _neighbour_frame(body, mac, address, to_mac, asked)
+    return _neighbour_frame(body, mac, address, to_mac, target)
 
 
 def neighbour_advertisement(
@@ -143,9 +149,10 @@ def neighbour_advertisement(
 ) -> bytes:
     """An Ethernet frame that says that `address` is at `mac` (RFC 4861 §4.4).
 
-    Override is set, router is not: the gateway speaks for a host. `solicited` if it answers a solicitation.
+    `solicited` if it answers a solicitation, of a proxy: what the host itself says must count more, so it does
+    not override (§7.2.8). What is said unasked does. The router flag is not set: the gateway speaks for a host.
     """
-    flags = (_SOLICITED if solicited else 0) | _OVERRIDE
+    flags = _SOLICITED if solicited else _OVERRIDE
     body = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, flags) + address.packed
     body += bytes((2, 1)) + mac_octets(mac)
     return _neighbour_frame(body, mac, address, to_mac, to_address)

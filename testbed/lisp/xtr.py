@@ -11,7 +11,6 @@ from testbed.lisp.actions import (
     MINUTE_NS,
     Action,
     Address,
-    AnswerNeighbour,
     BindNeighbour,
     ClearForwarding,
     Emit,
@@ -37,6 +36,7 @@ from testbed.lisp.inputs import (
 from testbed.lisp.itr import Itr
 from testbed.lisp.locators import Locators
 from testbed.lisp.map_notifies import MapNotifies
+from testbed.lisp.neighbour_proxy import NeighbourProxy
 from testbed.lisp.presence import Presence, PresenceState
 from testbed.lisp.refusals import dropped
 from testbed.lisp.registrar import Registrar
@@ -85,6 +85,7 @@ class Xtr:
         self._presence = Presence(config)
         self._registrar = Registrar(config, nonce)
         self._itr = Itr(config, random64, self._presence.override, subscription_nonce)
+        self._proxy = NeighbourProxy(config, self._presence, self._itr)
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         capable = MapReplyFlag.ECHO_NONCE_CAPABLE if config.options.echo_nonce else MapReplyFlag.NONE
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s), capable)
@@ -113,13 +114,14 @@ class Xtr:
 
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
-        parts = (self._registrar, self._itr, self._locators, self._solicitor)
+        parts = (self._registrar, self._itr, self._locators, self._solicitor, self._proxy)
         return earliest(part.next_deadline() for part in parts)
 
     def handle_timer(self, now: int) -> list[Action]:
         """Do what is due: retransmissions, refreshes, expiry."""
         actions = self._registrar.handle_timer(now) + self._itr.handle_timer(now)
         actions += self._locators.handle_timer(now) + self._solicitor.handle_timer(now)
+        actions += self._proxy.settle(now)
         for eid in self._presence.in_state(PresenceState.AWAY):
             if self._itr.cache.exact(host_prefix(eid)) is None:
                 actions += self._presence.forget(eid)
@@ -177,9 +179,10 @@ class Xtr:
         actions: list[Action] = []
         sighting = event.sighting
         if sighting.asked is not None and sighting.eid is not None:
-            actions += self._asked_for(sighting.asked, sighting.eid, sighting.mac, now)
+            actions += self._proxy.asked(sighting.asked, sighting.eid, sighting.mac, now)
         for eid in self._presence.eids_of(sighting):
             arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
+            self._proxy.sighted(eid)
             # The kernel can be told its MAC when the Map-Register has left: nothing comes because of it before.
             binding = [action for action in local if isinstance(action, BindNeighbour)]
             actions += [action for action in local if action not in binding]
@@ -193,19 +196,6 @@ class Xtr:
                         actions += self._solicit(eid, peer, now, defer=True)
             actions += binding
         return actions
-
-    def _asked_for(self, eid: Address, asker: Address, asker_mac: str, now: int) -> list[Action]:
-        """A host asks who has an EID of the dynamic prefix: the gateway, if the EID is elsewhere.
-
-        Whether it is elsewhere is the mapping system's to say. Until it has, nobody answers here: the
-        EID may be a silent neighbour on this LAN. The host asks again within a second.
-        """
-        if not self._config.is_dynamic(eid) or self._presence.state_of(eid) is PresenceState.LOCAL:
-            return []
-        entry = self._itr.cache.lookup(eid, now)
-        if entry is not None and entry.forwarding is Forwarding.REMOTE:
-            return [AnswerNeighbour(eid, asker, asker_mac)]
-        return self._itr.want(eid, now) if entry is None else []
 
     def _peers(self) -> list[Address]:
         """The locators of every mapping that is cached: whom this site has been sending to."""
@@ -256,6 +246,10 @@ class Xtr:
     # --- the control plane -------------------------------------------------------------------------
 
     def _control(self, event: ControlReceived, now: int) -> list[Action]:
+        actions = self._message(event, now)
+        return actions + self._proxy.settle(now)  # what was asked on the LAN may be known now
+
+    def _message(self, event: ControlReceived, now: int) -> list[Action]:
         try:
             message = decode_control(event.payload)
             if isinstance(message, EncapsulatedControl):

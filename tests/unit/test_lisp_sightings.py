@@ -10,8 +10,10 @@ from testbed.lisp.sightings import (
     Sighting,
     SightingKind,
     arp_reply,
+    arp_request,
     mac_octets,
     neighbour_advertisement,
+    neighbour_solicitation,
     read_frame,
 )
 
@@ -88,6 +90,32 @@ def test_neighbour_advertisement_reads_back_as_one_and_its_checksum_is_right() -
     words = [int.from_bytes((pseudo + body)[i : i + 2], "big") for i in range(0, len(pseudo + body), 2)]
     total = sum(words)
     assert (total & 0xFFFF) + (total >> 16) == 0xFFFF
+
+
+def test_what_a_proxy_answers_does_not_override_the_host_itself_and_news_does() -> None:
+    """RFC 4861 §7.2.8."""
+    address = IPv6Address("2001:db8::10")
+    ends = {"mac": GUEST, "address": address, "to_mac": "02:00:00:00:00:01", "to_address": IPv6Address("fe80::1")}
+    flags = [neighbour_advertisement(**ends, solicited=solicited)[58] for solicited in (True, False)]  # type: ignore[arg-type]
+    assert flags == [0x40, 0x20]
+
+
+def test_questions_to_one_host_and_to_whoever_it_is() -> None:
+    """RFC 4291 §2.7.1, RFC 2464 §7: IPv6 asks a multicast group of three octets of the address."""
+    ours, theirs = IPv4Address("192.168.0.1"), IPv4Address("192.168.0.10")
+    for to_mac, mac in ((GUEST, mac_octets(GUEST)), (None, b"\xff" * 6)):
+        frame = arp_request(mac="00:00:5e:00:01:01", address=ours, to_mac=to_mac, asked=theirs)
+        assert frame[:6] == mac
+        assert read_frame(frame) == Sighting(SightingKind.ARP_REQUEST, "00:00:5e:00:01:01", ours, theirs)
+    ours6, theirs6 = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::12:3456")
+    for to_mac, mac, target in (
+        (GUEST, mac_octets(GUEST), theirs6),
+        (None, bytes.fromhex("3333ff123456"), IPv6Address("ff02::1:ff12:3456")),
+    ):
+        frame = neighbour_solicitation(mac="00:00:5e:00:01:01", address=ours6, to_mac=to_mac, asked=theirs6)
+        assert (frame[:6], frame[38:54]) == (mac, target.packed)
+        seen = Sighting(SightingKind.NEIGHBOUR_SOLICITATION, "00:00:5e:00:01:01", ours6, theirs6)
+        assert read_frame(frame) == seen
 
 
 def test_solicitation_shows_its_source_unless_it_checks_for_duplicates() -> None:

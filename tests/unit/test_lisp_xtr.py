@@ -1,4 +1,4 @@
-"""The ETR's and the site's rules: registration, sightings, proxy ARP, answers (RFC 9301 §5.5-5.7, §8.2)."""
+"""The ETR's and the site's rules: registration, sightings, answers (RFC 9301 §5.5-5.7, §8.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from testbed.lisp.actions import (
     SECOND_NS,
     Action,
-    AnswerNeighbour,
     BindNeighbour,
     Emit,
     Forwarding,
@@ -370,29 +369,3 @@ def test_rfc9301_5_8_a_probe_inside_an_ecm_is_dropped() -> None:
     site.sight()
     ecm = EncapsulatedControl(PEER, EID, 1, asked(EID, MapRequestFlag.PROBE).encode())
     assert sent(site.receive(ecm.encode()), MapReply) == []
-
-
-# --- proxy ARP -------------------------------------------------------------------------------------
-
-
-def answered(site: Site, question: MapRequest, rloc: Any) -> None:
-    record = EidRecord(EidPrefix(ip_network(OTHER)), 1440, (RlocRecord(rloc),))
-    site.receive(MapReply(question.nonce, (record,)).encode())
-
-
-def test_an_eid_elsewhere_is_answered_for_once_the_mapping_system_has_said_so() -> None:
-    site = Site()
-    site.sight()
-    first = site.sight(SightingKind.ARP_REQUEST, asked=OTHER)
-    assert AnswerNeighbour not in kinds(first)
-    (ecm,) = sent(first, EncapsulatedControl)
-    answered(site, ecm.message, ELSEWHERE)
-    assert AnswerNeighbour(OTHER, EID, MAC) in site.sight(SightingKind.ARP_REQUEST, asked=OTHER)
-
-
-def test_an_eid_that_is_here_or_the_gateway_speaks_for_itself() -> None:
-    site = Site()
-    site.sight()
-    site.sight(eid=OTHER, mac="00:16:3e:00:00:0b")
-    for eid in (OTHER, GATEWAY):
-        assert site.sight(SightingKind.ARP_REQUEST, asked=eid) == []
