@@ -162,6 +162,19 @@ class SaveNonce:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepRegistration:
+    """Store what is registered of a prefix, before its xTR is told that it is registered.
+
+    Attributes:
+        eid: the prefix.
+        text: makes what is stored, one line; None: nothing is registered any more.
+    """
+
+    eid: EidPrefix
+    text: Callable[[], str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Something happened that the timeline should say; `emit` makes one.
 
@@ -216,6 +229,7 @@ Action: TypeAlias = (
     | ProbeNeighbour
     | Inject
     | SaveNonce
+    | KeepRegistration
     | Emit
 )
 

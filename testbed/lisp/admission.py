@@ -12,7 +12,7 @@ from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.sealing import Opened, Secret
 from testbed.lisp.tolerances import Tolerance, Tolerances, refusal
-from testbed.lisp.wire import LocatorFlag, MapRegister
+from testbed.lisp.wire import LocatorFlag, MapRegister, XtrIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,28 @@ class Correspondent:
     port: int
     site: SiteConfig
     secret: Secret
+
+
+class Correspondents:
+    """Every xTR that has registered something, as it was last heard."""
+
+    def __init__(self) -> None:
+        self._heard: dict[Claimant, Correspondent] = {}
+        self._claimant_of: dict[XtrIdentity, Claimant] = {}
+
+    def heard(self, claimant: Claimant, correspondent: Correspondent) -> None:
+        """An xTR is written to like this from now on."""
+        self._heard[claimant] = correspondent
+        if isinstance(claimant.identity, XtrIdentity):
+            self._claimant_of.setdefault(claimant.identity, claimant)
+
+    def get(self, claimant: Claimant) -> Correspondent | None:
+        """How an xTR is written to, if it was heard."""
+        return self._heard.get(claimant)
+
+    def named(self, xtr: XtrIdentity | None) -> Claimant | None:
+        """The xTR that an xTR-ID is, if it was heard."""
+        return self._claimant_of.get(xtr) if xtr is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from testbed.lisp.actions import MINUTE_NS, Action, Address, SendControl, eid_fields, emit
-from testbed.lisp.admission import Admission, Correspondent, Refused
+from testbed.lisp.admission import Admission, Correspondents, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
+from testbed.lisp.kept import keep, restored
 from testbed.lisp.map_version import MapVersions
 from testbed.lisp.mapping import agree
 from testbed.lisp.notifier import Notifier
@@ -32,7 +33,6 @@ from testbed.lisp.wire import (
     MapRegisterFlag,
     MapRequest,
     WireError,
-    XtrIdentity,
     decode_control,
     host_eid,
     in_wire_order,
@@ -59,11 +59,20 @@ class MapServer:
         self._solicitor = Solicitor(config.rloc, random64, ns(config.options.smr_interval_s))
         self._counters: Counter[str] = Counter()
         self._admission = Admission(config, self._ownership)
-        #: Every xTR that has registered something, as it was last heard.
-        self._heard: dict[Claimant, Correspondent] = {}
-        self._claimant_of: dict[XtrIdentity, Claimant] = {}
+        self._correspondents = Correspondents()
         #: Whoever was registered before a restart has refreshed that by then, or is gone.
         self._settled_ns = 0
+
+    def restore(self, texts: Iterable[str], now: int) -> list[Action]:
+        """Take up what was registered before a restart, as it was stored (`KeepRegistration`)."""
+        found, refused = restored(texts, self._config, self._ownership, now)
+        for each in found:
+            self._registry.put(each.registration)
+            self._correspondents.heard(each.registration.owner, each.correspondent)
+            self._versions.restore(each.registration.record, each.registration.eid)
+        if not found and not refused:
+            return []
+        return [emit("registrations_restored", restored=len(found), left_out=len(refused), reasons=sorted({*refused}))]
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
@@ -98,6 +107,7 @@ class MapServer:
                 actions += self._publisher.abandoned(key, now)
         actions += self._solicitor.handle_timer(now)
         for registration in self._registry.expire(now):
+            actions.append(self._keep(registration.eid))
             actions.append(
                 emit(
                     "mapping_changed", eid=registration.eid, old_rloc=_rloc(registration.record),
@@ -164,9 +174,7 @@ class MapServer:
         actions = used(judged.needs, event.source, self._counters)
         for sender in judged.senders:
             actions += self._ownership.register(sender, message.nonce)
-        self._heard[claimant] = judged.correspondent
-        if message.xtr is not None:
-            self._claimant_of.setdefault(message.xtr, claimant)
+        self._correspondents.heard(claimant, judged.correspondent)
         accepted: list[EidRecord] = []
         lost: list[Action] = []
         refused = False
@@ -206,6 +214,8 @@ class MapServer:
                     actions += counted
             actions += self._accept(record, message, claimant, site, event, now)
             accepted.append(record)
+        # Nobody else waits for this; who registered is told when it is stored.
+        actions += [self._keep(record.eid) for record in accepted if isinstance(record.eid, EidPrefix)]
         if refused:
             # It has not heard yet, or its acknowledgement crossed this: tell it (again) what it lost.
             actions += lost + self._tell_losses(claimant, now)
@@ -223,6 +233,9 @@ class MapServer:
                 for record in accepted
             ]  # fmt: skip
         return actions
+
+    def _keep(self, eid: EidPrefix) -> Action:
+        return keep(eid, self._registry.get(eid), self._correspondents)
 
     def _accept(
         self, record: EidRecord, message: MapRegister, claimant: Claimant, site: SiteConfig,
@@ -322,10 +335,10 @@ class MapServer:
 
     def _tell_losses(self, claimant: Claimant, now: int) -> list[Action]:
         notice = self._ownership.notice(claimant)
-        if notice is None or claimant not in self._heard:
+        peer = self._correspondents.get(claimant)
+        if notice is None or peer is None:
             return []
         nonce, records = notice
-        peer = self._heard[claimant]
         return self._notifier.notify(
             claimant, nonce, records,
             secret=peer.secret, destination=peer.rloc, port=peer.port, reason="departure", now=now,
@@ -356,10 +369,10 @@ class MapServer:
 
     def _subscriber_of(self, request: MapRequest) -> Subscriber | None:
         """The xTR that an xTR-ID is, if it has registered with us."""
-        claimant = self._claimant_of.get(request.xtr) if request.xtr is not None else None
-        if claimant is None:
+        claimant = self._correspondents.named(request.xtr)
+        peer = self._correspondents.get(claimant) if claimant is not None else None
+        if claimant is None or peer is None:
             return None
-        peer = self._heard[claimant]
         return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
 
     def _records_of(self, eid: EidPrefix) -> tuple[EidRecord, ...]:

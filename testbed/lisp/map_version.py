@@ -45,6 +45,10 @@ class MapVersions:
         self._random64 = random64
         self._locators: dict[EidPrefix, tuple[RlocRecord, ...]] = {}
 
+    def restore(self, record: EidRecord, eid: EidPrefix) -> None:
+        """Know what a prefix's locators were before a restart."""
+        self._locators[eid] = shared(record)
+
     def number(self, record: EidRecord, eid: EidPrefix) -> tuple[EidRecord, list[Action]]:
         """Give a registered mapping its version.
 
@@ -57,7 +61,7 @@ class MapVersions:
         """
         owner = f"{COUNT_OWNER} {eid}"
         count = self._saved.get(owner)
-        # After a restart the locators before are unknown, so they may have changed.
+        # After a restart the locators before may be unknown, and so may have changed.
         locators = shared(record)
         same = count is not None and self._locators.get(eid) == locators
         self._locators[eid] = locators

@@ -21,6 +21,7 @@ from testbed.lisp.actions import (
     Emit,
     Forwarding,
     Inject,
+    KeepRegistration,
     ProbeNeighbour,
     SaveNonce,
     SendControl,
@@ -50,7 +51,7 @@ from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import Sighting, SightingKind
-from testbed.lisp.wire import AlgorithmId, XtrIdentity
+from testbed.lisp.wire import AlgorithmId, EidPrefix, XtrIdentity
 from testbed.lisp.xtr import Xtr
 
 MS_NS = 1_000_000
@@ -88,6 +89,7 @@ class Node:
     entries: PrefixMap[SetForwarding] = field(default_factory=PrefixMap)
     neighbours: dict[Address, str] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
+    kept: dict[EidPrefix, str] = field(default_factory=dict)
     last_rloc: dict[Address, Address] = field(default_factory=dict)
     delivered: list[tuple[int, bytes]] = field(default_factory=list)
 
@@ -159,10 +161,12 @@ class Network:
     def _add(self, name: str, rloc: Address, machine: Xtr | MapServer, instance_id: int = 0) -> None:
         self.nodes[name] = self.by_rloc[rloc] = Node(name, machine, instance_id)
 
-    def restart_map_server(self) -> None:
-        """The Map-Server comes back with nothing but what it has stored."""
+    def restart_map_server(self, *, keeps: bool = False) -> None:
+        """The Map-Server comes back with nothing but what it has stored: nonces, and registrations if it keeps them."""
         node = self.nodes["ms"]
         node.machine = MapServer(self._server, saved=dict(node.saved), random64=self.random64)
+        if keeps:
+            self._carry_out(node, node.machine.restore(list(node.kept.values()), self.now))
 
     def random64(self) -> int:
         self._random = (self._random * 6364136223846793005 + 1442695040888963407) % 2**64
@@ -251,6 +255,10 @@ class Network:
             elif isinstance(action, SaveNonce):
                 assert action.nonce >= node.saved.get(action.owner, 0)
                 node.saved[action.owner] = action.nonce
+            elif isinstance(action, KeepRegistration):
+                node.kept.pop(action.eid, None)
+                if action.text is not None:
+                    node.kept[action.eid] = action.text()
             elif isinstance(action, Inject):
                 destination = ip_address(action.packet[:4])
                 self._forward(node, destination, action.packet, peer=None, instance_id=node.instance_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,9 +85,10 @@ class Driver:
         self.last_input_ns = 0
         self._performers: dict[type, Callable[[Any], object]] = {SendControl: self._send, **performers}
 
-    def start(self, machine: Machine) -> None:
-        """Begin to read the control port."""
+    def start(self, machine: Machine, actions: Iterable[Action] = ()) -> None:
+        """Carry out what the machine wants from the start, and begin to read the control port."""
         self._machine = machine
+        self._perform(list(actions))
         self._loop.add_reader(self._control.fileno(), self._receive)
         self._schedule()
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from testbed.lab.agents.driver import Driver, NonceStore
 from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
+from testbed.lab.agents.registrations import RegistrationStore
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lab.agents.understudy import rehearse
-from testbed.lisp.actions import SaveNonce
+from testbed.lisp.actions import KeepRegistration, SaveNonce
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig, options_from
 from testbed.lisp.map_server import MapServer
 from testbed.lisp.mechanisms import mechanism_named
@@ -50,10 +51,12 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
     with ExitStack() as stack:
         nonces = NonceStore(Path(runtime.config["state"]))
         stack.callback(nonces.close)
+        registrations = RegistrationStore(Path(f"{runtime.config['state']}.registrations"))
+        stack.callback(registrations.close)
         control = ControlSocket(config.rloc)
         stack.callback(control.close)
         machine = MapServer(config, saved=nonces.saved, random64=lambda: secrets.randbits(64))
-        driver = Driver(runtime.log, control, {SaveNonce: nonces.save})
+        driver = Driver(runtime.log, control, {SaveNonce: nonces.save, KeepRegistration: registrations.save})
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
@@ -66,7 +69,7 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
             stack.enter_context(rehearse(rehearsal, every_ms / 1000, agent=driver, log=runtime.log, control=control))
         take_priority(AGENT_PRIORITY)
         settle_memory()
-        driver.start(machine)
+        driver.start(machine, machine.restore(registrations.texts, time.monotonic_ns()))
         yield
 
 
