@@ -15,7 +15,7 @@ import pytest
 
 from testbed.lisp.sightings import read_frame
 from tests.netns.lispnet import ETH_P_ALL, inside
-from tests.netns.sites import GATEWAY_MAC, GUEST, GUEST6, GUEST_MAC, Lab
+from tests.netns.sites import GATEWAY_MAC, GUEST, GUEST6, GUEST_MAC, PEER, Lab
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
@@ -115,3 +115,25 @@ def is_registered(lab: Lab, eid: str) -> bool:
     """Whether the Map-Server has a mapping of just this host."""
     rows = lab.ask("ms", op="inspect")["registrations"]
     return any(row["eid"].split("/")[0] == eid for row in rows)
+
+
+def test_a_host_that_is_gone_is_noticed_and_what_is_sent_to_it_is_counted(lab: Lab) -> None:
+    """What leaves a tunnel goes past the interface, where the kernel does not see that its neighbour is used."""
+    patience = {"base_reachable_time_ms": "1000", "delay_first_probe_time": "1", "retrans_time_ms": "100"}
+    for key, value in patience.items():
+        lab.run("xtr-c", "sysctl", "-qw", f"net.ipv4.neigh.eid.{key}={value}")
+    lab.run("xtr-c", "ip", "neighbour", "flush", "dev", "eid")  # what is known already keeps its time
+    assert ping(lab, "guest", PEER) >= 4
+
+    def stale() -> bool:
+        return "STALE" in lab.run("xtr-c", "ip", "neighbour", "show", PEER).stdout
+
+    wait_until(stale, "the peer's answer is old", deadline_s=60)
+    assert ping(lab, "guest", PEER) == 5
+    lab._ip("peer", f"addr del {PEER}/24 dev eth0")
+
+    def counted() -> int:
+        ping(lab, "guest", PEER, count=1)
+        return int(lab.ask("xtr-c", op="inspect")["drops"].get("eid-unresolved", 0))
+
+    wait_until(lambda: counted() > 0, "it is noticed", deadline_s=60)

@@ -75,6 +75,8 @@ from testbed.lisp.xtr import Xtr
 
 #: Datagrams, frames or packets taken from one source before the others get their turn.
 BATCH = 64
+#: Between two looks at which neighbours have to be asked whether they are still there.
+NEIGHBOUR_CHECK_S = 5.0
 
 
 def config_from(raw: Mapping[str, Any]) -> XtrConfig:
@@ -144,6 +146,8 @@ class XtrAgent:
     ) -> None:
         self._log, self._plane, self._lan, self._gateways = runtime.log, plane, lan, config.gateways
         self._rlocs = (config.rloc, *config.fellows)
+        self._neighbours = neighbours
+        self._check: asyncio.TimerHandle | None = None
         self._gateway_mac: str = runtime.config["gateway_mac"].lower()
         # Without a saved nonce the time is one that an earlier life of this xTR cannot have reached.
         nonce = nonces.saved.get(NONCE_OWNER, time.time_ns())
@@ -186,13 +190,20 @@ class XtrAgent:
         self.driver.feed(Started(), time.monotonic_ns())
         for descriptor, reader in self._readers.items():
             asyncio.get_running_loop().add_reader(descriptor, reader)
+        self._check_neighbours()
 
     def stop(self) -> None:
         """Take no input any more."""
+        if self._check is not None:
+            self._check.cancel()
         for descriptor in self._readers:
             asyncio.get_running_loop().remove_reader(descriptor)
         self.driver.stop()
         self._log.emit("packets_dropped", **self._drops())
+
+    def _check_neighbours(self) -> None:
+        self._neighbours.check()
+        self._check = asyncio.get_running_loop().call_later(NEIGHBOUR_CHECK_S, self._check_neighbours)
 
     # --- inputs ------------------------------------------------------------------------------------
 
