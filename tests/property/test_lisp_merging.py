@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from testbed.lisp.actions import SECOND_NS, Address
 from testbed.lisp.config import XtrOptions
-from testbed.lisp.wire import LocatorFlag, MapRegisterFlag, RlocRecord, host_eid
+from testbed.lisp.ownership import Claimant
+from testbed.lisp.wire import LocatorFlag, MapRegisterFlag, RlocRecord, XtrIdentity
 from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, SECOND_AT_A, Network, packet_to
 from tests.unit.lisp_server import Server, events
 
@@ -144,12 +145,13 @@ def assert_whoever_registers_has_seen_it(network: Network) -> None:
     """Safety: an xTR gets into the mapping only if it has seen the guest since its site lost it."""
     names = list(network.nodes)
     lost_ns: dict[str, int] = {}
-    of_guest = [each for each in network.saw("mapping_changed", "ms") if each.fields["eid"] == host_eid(EID)]
+    of_guest = [each for each in network.saw("mapping_changed", "ms") if each.fields["eid"] == f"{EID}/32"]
     assert of_guest
     for change in of_guest:
-        owner, before = change.fields["owner"], change.fields.get("old_owner")
         if change.fields["reason"] not in ("moved", "changed"):
             continue
+        owner, before = (Claimant.parse(str(change.fields[key])) for key in ("owner", "old_owner"))
+        assert isinstance(owner.identity, XtrIdentity)
         node = names[owner.identity.xtr_id - 1]
         since_ns = lost_ns.get(owner.site, 0)
         assert any(since_ns < seen.at_ns < change.at_ns for seen in network.saw("eid_detected", node))
