@@ -100,7 +100,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(moves=MOVES, seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.2, 0.5]))
 def test_a_moving_eid_ends_at_one_site_with_all_of_its_xtrs(
     moves: list[tuple[str, int, bool, bool]], seed: int, loss: float
