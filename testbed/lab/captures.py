@@ -47,7 +47,7 @@ def capture_points(plan: Plan, guest_side: Sequence[CapturePoint]) -> list[Captu
         plan: of the lab.
         guest_side: those that the substrate adds: where the guest's own frames are seen.
     """
-    points = [CapturePoint(site.xtr, site.core_interface, LISP, inside=site.xtr) for site in plan.sites]
+    points = [CapturePoint(xtr, site.core_interface, LISP, inside=xtr) for site in plan.sites for xtr in site.xtrs]
     for link in plan.links:
         for end in link.ends:
             if end.node == plan.mapping_system.node:

@@ -95,8 +95,24 @@ class Configs:
             },
         )
 
-    def xtr(self, site: Site) -> AgentSpec:
-        """A site's xTR."""
+    def xtrs(self, site: Site) -> list[AgentSpec]:
+        """A site's xTRs; of several each registers its own locator, and the Map-Server merges them."""
+        priorities = [site.rloc_priority, *(each.rloc_priority for each in site.further_xtrs)]
+        weights = [site.rloc_weight, *(each.rloc_weight for each in site.further_xtrs)]
+        locators = [
+            {"rloc": rloc, "priority": priority, "weight": weight}
+            for rloc, priority, weight in zip(site.rlocs, priorities, weights, strict=True)
+        ]
+        first = self._xtr(site, site.xtr, site.rloc, site.gateway, site.gateway_mac, locators)
+        others = [
+            self._xtr(site, each.node, each.rloc, each.addresses, each.mac, locators) for each in site.further_xtrs
+        ]
+        return [first, *others]
+
+    def _xtr(
+        self, site: Site, node: str, rloc: str, gateway: tuple[str, ...], mac: str, locators: list[dict[str, Any]]
+    ) -> AgentSpec:
+        """One of them: its locator, its addresses and MAC on the LAN; all locators of the site."""
         lisp = self._experiment.lisp
         options: dict[str, Any] = {
             "registration_ttl_minutes": lisp.registration_ttl_minutes,
@@ -110,29 +126,31 @@ class Configs:
         }
         if lisp.rloc_probing:
             options["rloc_probe_interval_s"] = lisp.rloc_probe_interval_s
+        if site.further_xtrs:
+            options["merge_registrations"] = True
         options |= self._limits(XtrOptions)
         instance = [each for each in self._plan.sites if each.instance_id == site.instance_id]
         space = {prefix for each in instance for prefix in (*each.eid_prefixes, *each.dynamic_eid_prefixes)}
         return self._agent(
-            site.xtr,
+            node,
             "xtr",
-            site.xtr,
-            rloc=site.rloc,
-            locators=[{"rloc": site.rloc, "priority": site.rloc_priority, "weight": site.rloc_weight}],
+            node,
+            rloc=rloc,
+            locators=locators,
             core_interface=site.core_interface,
             eid_interface=site.eid_interface,
             eid_prefixes=list(site.eid_prefixes),
             dynamic_eid_prefixes=list(site.dynamic_eid_prefixes),
             eid_space=sorted(space),
             instance_id=site.instance_id,
-            gateway=list(site.gateway),
-            gateway_mac=site.gateway_mac,
+            gateway=list(gateway),
+            gateway_mac=mac,
             authentication=lisp.authentication,
             map_servers=[self._plan.mapping_system.rloc],
             map_resolvers=[self._plan.mapping_system.rloc],
             key_id=site.key_id,
             key_file=str(self._keys[site.name]),
-            state=str(self._folder / f"{site.xtr}.state"),
+            state=str(self._folder / f"{node}.state"),
             mechanism=self._experiment.mechanism,
             rloc_probe_interval_s=lisp.rloc_probe_interval_s,
             rehearse_every_ms=lisp.rehearse_every_ms,

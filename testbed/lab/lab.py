@@ -123,7 +123,7 @@ class Lab:
             self.captures = self._capturing.stop()
 
     def _start_agents(self) -> None:
-        specs = [self._configs.map_server(), *(self._configs.xtr(site) for site in self.plan.sites)]
+        specs = [self._configs.map_server(), *(xtr for site in self.plan.sites for xtr in self._configs.xtrs(site))]
         if "from-guest" in self.experiment.probes.directions:
             specs.append(self._configs.correspondent_services())
         for spec in specs:
@@ -209,22 +209,24 @@ class Lab:
 
     def wait_mapping(self, site: str, deadline_s: float) -> None:
         """Wait until the guest's EID is registered at this site's RLOC and nowhere else."""
-        self._wait_registered(self.guest.eid, self.mapping, self.plan.site(site).rloc, deadline_s)
+        self._wait_registered(self.guest.eid, self.mapping, self.plan.site(site).rlocs, deadline_s)
 
     def _wait_sites(self) -> None:
         """Wait until every site's own prefixes are registered: see `up` for who asks too early."""
         for site in self.plan.sites:
             for prefix in site.eid_prefixes:
                 found = partial(self._registered, prefix, site.instance_id)
-                self._wait_registered(prefix, found, site.rloc, self.experiment.timeouts_s.agents)
+                self._wait_registered(prefix, found, site.rlocs, self.experiment.timeouts_s.agents)
 
-    def _wait_registered(self, eid: str, found_at: Callable[[], list[str]], rloc: str, deadline_s: float) -> None:
+    def _wait_registered(
+        self, eid: str, found_at: Callable[[], list[str]], rlocs: tuple[str, ...], deadline_s: float
+    ) -> None:
         end = time.monotonic() + deadline_s
-        while (found := found_at()) != [rloc]:
+        while sorted(found := found_at()) != sorted(rlocs):
             if time.monotonic() > end:
                 raise TestbedError(
                     "eid-unregistered",
-                    f"{eid} is not registered at {rloc} after {deadline_s:.0f} s",
+                    f"{eid} is not registered at {', '.join(rlocs)} after {deadline_s:.0f} s",
                     why=f"the Map-Server has {found or 'nothing'}",
                 )
             self.check_agents()

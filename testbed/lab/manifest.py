@@ -118,7 +118,7 @@ def first(
         },
         "baseline_s": experiment.baseline_s,
         "settle_s": experiment.settle_s,
-        "sites": {site.name: site.rloc for site in plan.sites},
+        "sites": {site.name: ", ".join(site.rlocs) for site in plan.sites},
         "instance_ids": {site.name: site.instance_id for site in plan.sites if site.instance_id},
         "guests": [guest.name for guest in plan.guests],
         "captures": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,9 @@ class Correspondents:
         self._heard[claimant] = correspondent
         if isinstance(claimant.identity, XtrIdentity):
             self._claimant_of.setdefault(claimant.identity, claimant)
+
+    def __iter__(self) -> Iterator[Claimant]:
+        return iter(self._heard)
 
     def get(self, claimant: Claimant) -> Correspondent | None:
         """How an xTR is written to, if it was heard."""

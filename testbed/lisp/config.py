@@ -66,6 +66,8 @@ class XtrOptions:
             mapping system is asked (RFC 9300 §9). Only where all xTRs are trusted (§4.1).
         ordered_notifies: the Map-Server's unsolicited nonces are ordered with our own, as ours are
             (docs/adr/0003-who-owns-a-moving-eid.md); off for a Map-Server that draws them at random.
+        merge_registrations: register our own locator only, and ask for it to be merged with those of the site's other
+            xTRs (RFC 9301 §5.6, merge-request bit).
         tolerate: deviations of peers that are accepted (`testbed.lisp.tolerances`); none by default, each logged.
     """
 
@@ -96,6 +98,7 @@ class XtrOptions:
     gleaning: bool = False
     locator_status_bits: Literal["none", "verify", "trust"] = "none"
     ordered_notifies: bool = True
+    merge_registrations: bool = False
     tolerate: Tolerances = frozenset()
 
 
@@ -158,7 +161,8 @@ class XtrConfig:
         mechanism: of the experiment.
         options: the knobs.
         locators: of every mapping that it registers: all of the site's, its own among them; none given is
-            its own alone. Nobody merges what several xTRs register: each must be told all of them.
+            its own alone. With `merge_registrations` it registers its own of them only, the Map-Server says which
+            the mapping has, and the others are those that it probes for its locator-status-bits.
         instance_id: of every EID that it has to do with (RFC 8060 §4.1), 24 bits. It serves one instance.
     """
 
@@ -184,6 +188,13 @@ class XtrConfig:
                 "echo-nonce-and-map-versions",
                 "Nonces cannot be echoed under the mechanism map-version",
                 why="map-versions take the nonce's place in the header (RFC 9300 §5.3)",
+            )
+        bits = self.options.locator_status_bits != "none"
+        if self.options.merge_registrations and bits and self.dynamic_eid_prefixes:
+            raise OptionError(
+                "merged-registrations-and-locator-status-bits",
+                "No locator-status-bits from a site that merges registrations of dynamic EIDs",
+                why="a packet's bits count the locators of one set, and each EID has the set of who has seen it",
             )
         rlocs = [each.rloc for each in self.locators]
         if rlocs and (self.rloc not in rlocs or len(set(rlocs)) < len(rlocs)):

@@ -49,6 +49,10 @@ class Locators:
         self._echo.start(now)
         return self._status.update()
 
+    def update(self) -> list[Action]:
+        """Our mapping may have other locators now: say which of them are up."""
+        return self._status.update()
+
     def next_deadline(self) -> int | None:
         """When `handle_timer` has something to do, or None."""
         return earliest([self._prober.next_deadline(), self._echo.next_deadline()])

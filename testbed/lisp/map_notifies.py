@@ -80,7 +80,7 @@ class MapNotifies:
         """A genuine Map-Notify; `secret` is how its sender uses ours."""
         acknowledged, actions = self._registrar.acknowledge(notify, event.source, now)
         if acknowledged:
-            return actions + [each for record in notify.records for each in self._numbered(record, now)]
+            return actions + [each for record in notify.records for each in self._told_of_ours(record, now)]
         # Unsolicited: acknowledged whatever comes of it, or it is sent again (RFC 9301 §5.7). What we
         # send after this is newer than what the Map-Server just said.
         published = None if self._is_of_a_loss(notify) else self._itr.notified(notify, event.source, now)
@@ -103,6 +103,14 @@ class MapNotifies:
         ours = any(self._presence.override(prefix) is not None for prefix in prefixes)
         return ours and self._config.options.ordered_notifies and self._registrar.is_of_our_clock(notify.nonce)
 
+    def _told_of_ours(self, record: EidRecord, now: int) -> list[Action]:
+        """What a Map-Server says of a mapping of ours: its version, and which locators it has of the site's xTRs."""
+        actions = self._numbered(record, now)
+        if self._registrar.merged(record):
+            rlocs = [str(each.rloc) for each in record.locators]
+            actions.append(emit("registration_merged", eid=record.eid, locators=rlocs, mono_ns=now))
+        return actions
+
     def _numbered(self, record: EidRecord, now: int) -> list[Action]:
         """Put the map-version that a Map-Server gave our mapping into the data plane."""
         if not self._config.mechanism.map_versions or not self._registrar.numbered(record):
@@ -122,9 +130,11 @@ class MapNotifies:
                 self._counters, "map-notify-record", "unknown AFI or another instance", map_server, eid=record.eid
             )
         locators = usable_locators(record)
-        ours = any(locator.rloc == self._config.rloc for locator in locators)
+        # Also one of ours that is down leads here: that is no loss.
+        if any(locator.rloc == self._config.rloc for locator in record.locators):
+            return self._told_of_ours(record, now) if self._config.options.merge_registrations else []
         override = self._presence.override(prefix)
-        if override is Forwarding.LOCAL and not ours and (locators or record.ttl_minutes == 0):
+        if override is Forwarding.LOCAL and (locators or record.ttl_minutes == 0):
             claim = self._registrar.claim_of(prefix, map_server)
             older = self._config.options.ordered_notifies and claim is not None and nonce < claim
             if prefix in self._config.eid_prefixes or older:
@@ -132,10 +142,10 @@ class MapNotifies:
                 self._counters["notifies_older_than_claim"] += 1
                 return []
             return self._depart(record, prefix, nonce, map_server, now)
-        if override is None and locators and not ours and self._is_one_of_ours(prefix):
+        if override is None and locators and self._is_one_of_ours(prefix):
             self._presence.left(prefix.network_address, now)
             override = Forwarding.AWAY
-        if override is Forwarding.AWAY and not ours:
+        if override is Forwarding.AWAY:
             return self._itr.install(record, now)
         return []
 

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from testbed.lisp.actions import MINUTE_NS, Action, Address, SendControl, eid_fields, emit
+from testbed.lisp.actions import Action, Address, SendControl, emit
 from testbed.lisp.admission import Admission, Correspondents, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.kept import keep, restored
 from testbed.lisp.map_version import MapVersions
 from testbed.lisp.mapping import agree
+from testbed.lisp.merging import MergeKey, as_told_to, conflicts, is_too_large, registered, tell_fellows, united
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
 from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
 from testbed.lisp.refusals import dropped
-from testbed.lisp.registry import Registration, Registry
+from testbed.lisp.registry import Part, Registration, Registry
 from testbed.lisp.resolver import Resolver
 from testbed.lisp.solicitor import SMR_TRANSMISSIONS, Solicitor
 from testbed.lisp.timing import earliest
@@ -35,7 +36,6 @@ from testbed.lisp.wire import (
     WireError,
     decode_control,
     host_eid,
-    in_wire_order,
 )
 
 
@@ -50,6 +50,7 @@ class MapServer:
 
     def __init__(self, config: MapServerConfig, *, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._config = config
+        self._lifetime_ns = ns(config.options.registration_lifetime_s)
         self._ownership = Ownership(dict(saved))
         self._versions = MapVersions(dict(saved), random64)
         self._registry = Registry()
@@ -68,7 +69,8 @@ class MapServer:
         found, refused = restored(texts, self._config, self._ownership, now)
         for each in found:
             self._registry.put(each.registration)
-            self._correspondents.heard(each.registration.owner, each.correspondent)
+            for owner, correspondent in zip(each.registration.owners, each.correspondents, strict=True):
+                self._correspondents.heard(owner, correspondent)
             self._versions.restore(each.registration.record, each.registration.eid)
         if not found and not refused:
             return []
@@ -76,7 +78,7 @@ class MapServer:
 
     def handle(self, event: ControlReceived, now: int) -> list[Action]:
         """Take one datagram and return what is to be done, in this order."""
-        self._settled_ns = self._settled_ns or now + ns(self._config.options.registration_lifetime_s)
+        self._settled_ns = self._settled_ns or now + self._lifetime_ns
         try:
             message = decode_control(event.payload)
             if isinstance(message, EncapsulatedControl):
@@ -107,14 +109,9 @@ class MapServer:
                 actions += self._publisher.abandoned(key, now)
         actions += self._solicitor.handle_timer(now)
         for registration in self._registry.expire(now):
+            left = tuple(part for part in registration.parts if part.expires_ns > now)
+            actions += self._diminish(registration, left, "expired", now)
             actions.append(self._keep(registration.eid))
-            actions.append(
-                emit(
-                    "mapping_changed", eid=registration.eid, old_rloc=_rloc(registration.record),
-                    owner=registration.owner, reason="registration expired",
-                )
-            )  # fmt: skip
-            actions += self._tell_of_withdrawal(registration, now)
         return actions
 
     def inspect(self, now: int) -> dict[str, Any]:
@@ -122,21 +119,7 @@ class MapServer:
         return {
             "rloc": str(self._config.rloc),
             "mechanism": self._config.mechanism.name,
-            "registrations": [
-                {
-                    **eid_fields(each.eid),
-                    "site": each.site.name,
-                    "owner": str(each.owner),
-                    "locators": [str(locator.rloc) for locator in each.record.locators],
-                    "ttl_minutes": each.record.ttl_minutes,
-                    "map_version": each.record.map_version,
-                    "proxy": each.proxy,
-                    "nonce": hex(each.nonce),
-                    "registered_s_ago": round((now - each.registered_ns) / 1e9, 3),
-                    "remaining_s": round((each.expires_ns - now) / 1e9, 3),
-                }
-                for each in self._registry
-            ],
+            "registrations": [each.inspect(now) for each in self._registry],
             "subscriptions": self._publisher.inspect(),
             "unacknowledged": self._notifier.inspect(now),
             "counters": dict(sorted((self._counters + self._resolver.counters).items())),
@@ -207,13 +190,19 @@ class MapServer:
                 lost += self._remind(claimant, eid, now)
                 refused = True
                 continue
-            if record.ttl_minutes:
-                record = replace(record, locators=in_wire_order(record.locators))
-                if self._config.mechanism.map_versions:
-                    record, counted = self._versions.number(record, eid)
-                    actions += counted
-            actions += self._accept(record, message, claimant, site, event, now)
-            accepted.append(record)
+            if record.ttl_minutes == 0:  # RFC 9301 §5.4: withdrawn; only what is its own
+                actions += self._withdraw(eid, claimant, message.nonce, now)
+                accepted.append(record)
+                continue
+            merges = MapRegisterFlag.MERGE in message.flags
+            part = Part.of(record, message, claimant, event.source, now, self._lifetime_ns)
+            registration = registered(self._registry.get(eid), eid, site, part, merges=merges, now=now)
+            if is_too_large(registration):
+                actions += self._refused_record(record, message, event, "too many to merge", site=site)
+                continue
+            registration, counted = self._numbered(registration, record.map_version)
+            actions += counted + self._accept(registration, message.nonce, now)
+            accepted.append(as_told_to(claimant, registration))
         # Nobody else waits for this; who registered is told when it is stored.
         actions += [self._keep(record.eid) for record in accepted if isinstance(record.eid, EidPrefix)]
         if refused:
@@ -235,68 +224,90 @@ class MapServer:
         return actions
 
     def _keep(self, eid: EidPrefix) -> Action:
-        return keep(eid, self._registry.get(eid), self._correspondents)
+        return keep(self._registry.get(eid) or eid, self._correspondents)
 
-    def _accept(
-        self, record: EidRecord, message: MapRegister, claimant: Claimant, site: SiteConfig,
-        event: ControlReceived, now: int,
-    ) -> list[Action]:  # fmt: skip
-        assert isinstance(record.eid, EidPrefix)
-        eid = record.eid
+    def _numbered(self, registration: Registration, brought: int) -> tuple[Registration, list[Action]]:
+        """Give a mapping its map-version, if the mechanism has any; `brought` is what an ETR calls it."""
+        if not self._config.mechanism.map_versions:
+            return registration, []
+        record, counted = self._versions.number(replace(registration.record, map_version=brought), registration.eid)
+        return replace(registration, record=record), counted
+
+    def _accept(self, new: Registration, nonce: int, now: int) -> list[Action]:
+        eid, site, claimant, record = new.eid, new.site, new.owner, new.record
         old = self._registry.get(eid)
-        if record.ttl_minutes == 0:  # RFC 9301 §5.4: withdrawn; only what is its own
-            if old is None or old.owner != claimant:
-                return []
-            self._registry.remove(eid)
-            changed = emit(
-                "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=claimant, reason="withdrawn",
-                nonce=hex(message.nonce),
-            )  # fmt: skip
-            return [changed, *self._tell_of_withdrawal(old, now)]
-        same_owner = old is not None and old.owner == claimant
-        if old is not None and old.site.name == site.name and not site.is_dynamic(eid) and agree(old.record, record):
+        gone = set(old.owners) - {*new.owners} if old is not None else set()
+        for each in (claimant, *gone):  # the answer to this says the same, and is newer; others share it no more
+            self._notifier.cancel(MergeKey(each, eid))
+        same_owner = old is not None and (claimant in old.owners or (new.merged and old.site.name == site.name))
+        takes_turns = old is not None and old.site.name == site.name and not (old.merged or new.merged)
+        if old is not None and takes_turns and not site.is_dynamic(eid) and agree(old.record, record):
             # The xTRs of a site take turns to refresh its prefixes; that is no change.
             same_owner, record = True, old.record
-        lifetime_ns = ns(self._config.options.registration_lifetime_s)
-        if MapRegisterFlag.USE_TTL in message.flags:
-            lifetime_ns = record.ttl_minutes * MINUTE_NS
-        self._registry.put(
-            Registration(
-                eid, claimant, site, event.source, record,
-                proxy=MapRegisterFlag.PROXY_REPLY in message.flags,
-                nonce=message.nonce,
-                registered_ns=old.registered_ns if old is not None and same_owner else now,
-                expires_ns=now + lifetime_ns,
-            )
-        )  # fmt: skip
-        claimed_last = self._ownership.owner_of(eid)
-        actions: list[Action] = []
+            new = replace(new, record=record, registered_ns=old.registered_ns)
+        self._registry.put(new)
+        claimed_last = set(self._ownership.owners_of(eid))
+        actions = conflicts(old, new)
         if site.is_dynamic(eid):
-            actions += self._ownership.claim(claimant, eid, message.nonce)
+            actions += self._ownership.claim(claimant, eid, nonce, shares=new.merged)
         if old is not None and same_owner and old.record == record:
             return actions
         actions.append(
             emit(
                 "mapping_changed", eid=eid, rloc=_rloc(record), old_rloc=old and _rloc(old.record),
-                owner=claimant, old_owner=old and old.owner, nonce=hex(message.nonce),
+                owner=claimant, old_owner=old and old.owner, nonce=hex(nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
                 ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
+                locators=len(record.locators),
             )
         )  # fmt: skip
         # A static prefix may have several xTRs of one site, which agree; only single EIDs move.
         losers = self._outside_of(eid, site.name)
-        if claimed_last is not None:
-            losers.add(claimed_last)
+        losers |= {each for each in claimed_last if not (new.merged and each.site == site.name)}
         if old is not None and old.site.name != site.name:
-            losers.add(old.owner)
-        return actions + self._tell(eid, record, losers, claimant, now)
+            losers.update(old.owners)
+            if old.merged:  # what its fellows have yet to register of it, on its way perhaps, is as old
+                losers |= {each for each in self._correspondents if each.site == old.site.name}
+        actions += self._tell(new, losers, now)
+        return actions + tell_fellows(new, self._notifier, self._correspondents, now, but=claimant)
 
-    def _tell(
-        self, eid: EidPrefix, record: EidRecord, losers: set[Claimant], owner: Claimant, now: int
-    ) -> list[Action]:
+    def _withdraw(self, eid: EidPrefix, claimant: Claimant, nonce: int, now: int) -> list[Action]:
+        old = self._registry.get(eid)
+        if old is None or claimant not in old.owners:
+            return []
+        self._registry.remove(eid)
+        left = tuple(part for part in old.parts if part.owner != claimant)
+        return self._diminish(old, left, "withdrawn", now, nonce=hex(nonce))
+
+    def _diminish(self, old: Registration, left: tuple[Part, ...], how: str, now: int, **fields: Any) -> list[Action]:
+        """A registration, or parts of it, has ended and is out of the registry; `left` are the other parts."""
+        eid, gone = old.eid, [each for each in old.owners if each not in {part.owner for part in left}]
+        for owner in gone:
+            self._notifier.cancel(MergeKey(owner, eid))
+        if not left:
+            reason = "registration expired" if how == "expired" else how
+            changed = emit(
+                "mapping_changed", eid=eid, old_rloc=_rloc(old.record), owner=old.owner, reason=reason, **fields
+            )
+            return [changed, *self._tell_of_withdrawal(old, now)]
+        new, actions = self._numbered(replace(old, parts=left, record=united(left)), 0)
+        self._registry.put(new)
+        if new.record == old.record:
+            return actions
+        actions.append(
+            emit(
+                "mapping_changed", eid=eid, rloc=_rloc(new.record), old_rloc=_rloc(old.record), owner=gone[0],
+                reason=f"part {how}", ttl_minutes=new.record.ttl_minutes, map_version=new.record.map_version or None,
+                locators=len(new.record.locators), **fields,
+            )
+        )  # fmt: skip
+        return actions + self._tell(new, set(), now) + tell_fellows(new, self._notifier, self._correspondents, now)
+
+    def _tell(self, registration: Registration, losers: set[Claimant], now: int) -> list[Action]:
         """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
-        actions = self._tell_losers({*losers, *self._ownership.ignorant_of(eid)} - {owner}, eid, record, now)
-        actions += self._publisher.publish(self._resolver.proxied(record), eid, owner, now)
+        eid, record, owners = registration.eid, registration.record, registration.owners
+        actions = self._tell_losers({*losers, *self._ownership.ignorant_of(eid)} - {*owners}, eid, record, now)
+        actions += self._publisher.publish(self._resolver.proxied(record), eid, owners, now)
         if self._config.mechanism.smr_from_map_server:
             host = host_eid(eid.prefix.network_address, eid.instance_id)
             for itr_rloc in self._resolver.askers(eid, now):
@@ -314,15 +325,15 @@ class MapServer:
 
     def _tell_of_withdrawal(self, registration: Registration, now: int) -> list[Action]:
         """RFC 9437 §5: a prefix that is withdrawn or times out is published with a TTL of 0."""
-        eid, owner = registration.eid, registration.owner
+        eid, owners = registration.eid, registration.owners
         gone = EidRecord(eid, 0)
-        losers = {*self._ownership.ignorant_of(eid), *self._outside_of(eid, owner.site)} - {owner}
-        return self._tell_losers(losers, eid, gone, now) + self._publisher.publish(gone, eid, owner, now)
+        losers = {*self._ownership.ignorant_of(eid), *self._outside_of(eid, registration.site.name)} - {*owners}
+        return self._tell_losers(losers, eid, gone, now) + self._publisher.publish(gone, eid, owners, now)
 
     def _outside_of(self, eid: EidPrefix, site: str) -> set[Claimant]:
         """Whose prefix a single EID of another site is taken out of: it must send on what still comes for it."""
         around = self._registry.around(eid)
-        return {around.owner} if around is not None and around.owner.site != site else set()
+        return set(around.owners) if around is not None and around.site.name != site else set()
 
     def _remind(self, claimant: Claimant, eid: EidPrefix, now: int) -> list[Action]:
         """An xTR registers what it has lost: there is something to tell it (again)."""

@@ -76,8 +76,9 @@ class Ownership:
         self._ignorant: dict[EidPrefix, dict[Claimant, None]] = {}
         #: The first fence under which an xTR was told of something in this life of the Map-Server.
         self._first_told: dict[Claimant, int] = {}
-        #: Who claimed an EID last, also before a restart: it must be told when somebody else does.
-        self._owner: dict[EidPrefix, Claimant] = {}
+        #: Who claimed an EID last, also before a restart: they must be told when somebody else does. Several xTRs of
+        #: one site that share it own it together.
+        self._owners: dict[EidPrefix, dict[Claimant, None]] = {}
         self._restore()
 
     def _restore(self) -> None:
@@ -90,7 +91,7 @@ class Ownership:
             claimant, eid = Claimant.parse(who), EidPrefix.parse(prefix)
             if kind == _CLAIM:
                 if fence > self._saved.get(f"{_FENCE} {place}", -1):
-                    self._owner[eid] = claimant
+                    self._owners.setdefault(eid, {})[claimant] = None
                 continue
             self._clock[claimant] = max(self._clock.get(claimant, 0), fence)
             if self._saved.get(f"{_KNOWN} {claimant} {eid}", -1) < fence:
@@ -139,17 +140,22 @@ class Ownership:
         departure = self._departures.get(claimant, {}).get(eid)
         return departure is not None and departure.record is None
 
-    def claim(self, claimant: Claimant, eid: EidPrefix, nonce: int) -> list[Action]:
-        """An xTR owns an EID that others may claim; it knows, so there is nothing left to tell it."""
+    def claim(self, claimant: Claimant, eid: EidPrefix, nonce: int, *, shares: bool = False) -> list[Action]:
+        """An xTR owns an EID that others may claim; it knows, so there is nothing left to tell it.
+
+        `shares`: those of its own site that own it keep it.
+        """
         known = self._knows(claimant, eid) if eid in self._departures.get(claimant, {}) else []
-        if self._owner.get(eid) == claimant:
+        before = self._owners.get(eid, {})
+        kept = {each: None for each in before if shares and each.site == claimant.site}
+        self._owners[eid] = {**kept, claimant: None}
+        if claimant in before:
             return known
-        self._owner[eid] = claimant
         return [*known, self._save(f"{_CLAIM} {claimant} {eid}", nonce)]
 
-    def owner_of(self, eid: EidPrefix) -> Claimant | None:
-        """Who claimed an EID last, or None."""
-        return self._owner.get(eid)
+    def owners_of(self, eid: EidPrefix) -> tuple[Claimant, ...]:
+        """Who claimed an EID last; several if they share it."""
+        return tuple(self._owners.get(eid, ()))
 
     def depart(self, claimant: Claimant, record: EidRecord, eid: EidPrefix) -> tuple[int, list[Action]]:
         """An xTR has lost an EID, or what it was told of one is out of date.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,12 +139,12 @@ class Publisher:
         )  # fmt: skip
         return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
 
-    def publish(self, record: EidRecord, eid: EidPrefix, owner: Claimant, now: int) -> list[Action]:
-        """Tell every subscriber of an overlapping prefix that a mapping changed (RFC 9437 §6)."""
+    def publish(self, record: EidRecord, eid: EidPrefix, owners: Collection[Claimant], now: int) -> list[Action]:
+        """Tell every subscriber of an overlapping prefix, its owners apart, that a mapping changed (RFC 9437 §6)."""
         actions: list[Action] = []
         overlapping = [row for _, same in self._active.overlapping(eid.prefix, eid.instance_id) for row in same.items()]
         for key, subscription in overlapping:
-            if key.subscriber == owner:
+            if key.subscriber in owners:
                 # It has the EID itself now and subscribed while that was elsewhere.
                 if key.eid == eid:
                     self._end(key)

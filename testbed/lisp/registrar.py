@@ -9,7 +9,7 @@ hearing from the Map-Server is always greater than what the Map-Server had said
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -105,11 +105,14 @@ class Registrar:
         self._unreachable: set[Address] = set()
         #: Of our mappings, as the Map-Servers number them (docs/adr/0004-map-versions.md).
         self._versions: dict[Prefix, int] = {}
+        #: The locators of our mappings, as a Map-Server has merged them; the one learnt last at the end.
+        self._merged: dict[Prefix, tuple[RlocRecord, ...]] = {}
 
     def register(self, eid: Prefix, now: int) -> list[Action]:
         """Start to register a prefix at every Map-Server, at once; a registration that exists starts anew."""
         actions: list[Action] = []
         self._versions.pop(eid, None)
+        self._merged.pop(eid, None)
         for map_server in self._config.map_servers:
             machine = Machine(TRANSITIONS, RegistrationState.REGISTERING)
             registration = Registration(eid, map_server, self._nonce + 1, machine, now)
@@ -130,6 +133,7 @@ class Registrar:
     def lose(self, eid: Prefix) -> None:
         """Forget a prefix that is registered by somebody else now; nothing is sent for it any more."""
         self._versions.pop(eid, None)
+        self._merged.pop(eid, None)
         for registration in self._of(eid):
             registration.machine.feed(RegistrationInput.LOST)
             del self._registrations[eid, registration.map_server]
@@ -149,6 +153,17 @@ class Registrar:
             return False
         self._versions[eid] = record.map_version
         return record.map_version != known
+
+    def merged(self, record: EidRecord) -> bool:
+        """Take the locators that a Map-Server says our mapping has now; whether they are news."""
+        eid = self._config.prefix_of(record.eid)
+        if not self._config.options.merge_registrations or eid is None or not self._of(eid):
+            return False
+        if self._config.rloc not in {each.rloc for each in record.locators}:
+            return False
+        before = self._merged.pop(eid, None)
+        self._merged[eid] = in_wire_order(record.locators)
+        return self._merged[eid] != before
 
     def claim_of(self, eid: Prefix, map_server: Address) -> int | None:
         """The nonce with which the present stay of a prefix was first registered, or None."""
@@ -188,6 +203,7 @@ class Registrar:
             )  # fmt: skip
             if registration.machine.state is RegistrationState.GONE:
                 del self._registrations[key]
+                self._merged.pop(registration.eid, None)
             return True, [event]
         return False, []
 
@@ -226,15 +242,32 @@ class Registrar:
         return EidRecord(
             self._config.in_instance(eid),
             options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
-            self.locators(),
+            self._locators_of(self._merged.get(eid)),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
             map_version=self.version_of(eid),
         )
 
     def locators(self) -> tuple[RlocRecord, ...]:
-        """The site's locators, in the order of every mapping of it."""
+        """The site's locators, in the order of every mapping of it; of merged ones, of what was learnt last."""
+        return self._locators_of(next(reversed(self._merged.values()), None))
+
+    def _locators_of(self, merged: tuple[RlocRecord, ...] | None) -> tuple[RlocRecord, ...]:
+        own = {each.rloc: each for each in self._own()}
+        if merged is None:
+            return tuple(own.values())
+        return tuple(own.get(each.rloc) or self._as_heard(each) for each in merged)
+
+    def _own(self) -> tuple[RlocRecord, ...]:
+        """The locators that we register."""
         given = self._config.locators or (SiteLocator(self._config.rloc),)
+        if self._config.options.merge_registrations:
+            given = tuple(each for each in given if each.rloc == self._config.rloc)
         return in_wire_order(self._locator(each) for each in given)
+
+    def _as_heard(self, locator: RlocRecord) -> RlocRecord:
+        """Another xTR's locator, of which it says itself whether it is up; the operator may know better."""
+        down = locator.rloc in self._unreachable
+        return replace(locator, flags=LocatorFlag.NONE if down else locator.flags & LocatorFlag.REACHABLE)
 
     def set_reachable(self, rloc: Address, up: bool, now: int) -> list[Action]:
         """A locator of the site is up or down (R-bit, RFC 9301 §5.4): register anew what is registered."""
@@ -269,7 +302,10 @@ class Registrar:
         self._nonce += 1
         withdrawing = registration.machine.state is RegistrationState.WITHDRAWING
         record = self.record(registration.eid, ttl_minutes=0 if withdrawing else None)
+        record = replace(record, locators=self._own())
         flags = MapRegisterFlag.WANT_MAP_NOTIFY
+        if self._config.options.merge_registrations:
+            flags |= MapRegisterFlag.MERGE
         if self._config.options.proxy_reply:
             flags |= MapRegisterFlag.PROXY_REPLY
         message = MapRegister(self._nonce, (record,), flags=flags, xtr=self._config.identity)

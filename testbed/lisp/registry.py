@@ -4,40 +4,122 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from testbed.lisp.actions import Address
+from testbed.lisp.actions import MINUTE_NS, Address, eid_fields
 from testbed.lisp.config import SiteConfig
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
-from testbed.lisp.wire import EidPrefix, EidRecord
+from testbed.lisp.wire import EidPrefix, EidRecord, MapRegister, MapRegisterFlag, in_wire_order
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one xTR registered of a prefix.
+
+    Attributes:
+        owner: the xTR.
+        rloc: where its Map-Registers come from, and Map-Notifies go.
+        record: its mapping, locators sorted.
+        proxy: it wants us to answer for it (P-bit).
+        notify: it wants Map-Notifies (M-bit).
+        nonce: of its last Map-Register.
+        expires_ns: when it ends without a refresh.
+    """
+
+    owner: Claimant
+    rloc: Address
+    record: EidRecord
+    proxy: bool
+    notify: bool
+    nonce: int
+    expires_ns: int
+
+    @classmethod
+    def of(
+        cls, record: EidRecord, message: MapRegister, owner: Claimant, rloc: Address, now: int, lifetime_ns: int
+    ) -> Part:
+        """A record of a Map-Register as its sender's part; `lifetime_ns` unless it wants its TTL to count (T-bit)."""
+        flags = message.flags
+        if MapRegisterFlag.USE_TTL in flags:
+            lifetime_ns = record.ttl_minutes * MINUTE_NS
+        return cls(
+            owner,
+            rloc,
+            replace(record, locators=in_wire_order(record.locators)),
+            proxy=MapRegisterFlag.PROXY_REPLY in flags,
+            notify=MapRegisterFlag.WANT_MAP_NOTIFY in flags,
+            nonce=message.nonce,
+            expires_ns=now + lifetime_ns,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A mapping that an ETR registered.
+    """A mapping that ETRs of a site registered.
 
     Attributes:
         eid: the prefix.
-        owner: the xTR.
-        site: whose xTR it is.
-        rloc: where its Map-Registers come from, and Map-Notifies go.
+        site: whose it is.
+        parts: one an xTR, the one heard last at the end; several only if `merged`.
         record: the mapping, locators sorted.
-        proxy: the ETR wants us to answer for it (P-bit).
-        nonce: of the last Map-Register.
+        merged: the xTRs ask for their parts to be merged (RFC 9301 §5.6, merge-request bit).
         registered_ns: when this owner's stay began.
-        expires_ns: when it ends without a refresh.
     """
 
     eid: EidPrefix
-    owner: Claimant
     site: SiteConfig
-    rloc: Address
+    parts: tuple[Part, ...]
     record: EidRecord
-    proxy: bool
-    nonce: int
+    merged: bool
     registered_ns: int
-    expires_ns: int
+
+    @property
+    def owner(self) -> Claimant:
+        """The xTR that was heard last."""
+        return self.parts[-1].owner
+
+    @property
+    def owners(self) -> tuple[Claimant, ...]:
+        """All xTRs that have registered it."""
+        return tuple(part.owner for part in self.parts)
+
+    @property
+    def rloc(self) -> Address:
+        """Where requests are forwarded to: whoever was heard last is the likeliest to be there."""
+        return self.parts[-1].rloc
+
+    @property
+    def proxy(self) -> bool:
+        """Whether any of the ETRs wants us to answer (RFC 9301 §8.3)."""
+        return any(part.proxy for part in self.parts)
+
+    @property
+    def nonce(self) -> int:
+        """Of the last Map-Register."""
+        return self.parts[-1].nonce
+
+    @property
+    def expires_ns(self) -> int:
+        """When the first part of it ends without a refresh."""
+        return min(part.expires_ns for part in self.parts)
+
+    def inspect(self, now: int) -> dict[str, Any]:
+        """It, for people."""
+        return {
+            **eid_fields(self.eid),
+            "site": self.site.name,
+            "owner": str(self.owner),
+            "locators": [str(locator.rloc) for locator in self.record.locators],
+            "ttl_minutes": self.record.ttl_minutes,
+            "map_version": self.record.map_version,
+            "merged": [str(owner) for owner in sorted(self.owners, key=str)] if self.merged else [],
+            "proxy": self.proxy,
+            "nonce": hex(self.nonce),
+            "registered_s_ago": round((now - self.registered_ns) / 1e9, 3),
+            "remaining_s": round((self.expires_ns - now) / 1e9, 3),
+        }
 
 
 class Registry:
@@ -82,7 +164,7 @@ class Registry:
         return EidPrefix(found, within.instance_id)
 
     def expire(self, now: int) -> list[Registration]:
-        """Remove and return what was not refreshed in time."""
+        """Remove and return what was not refreshed in time, whole if only a part of it was not."""
         ended = []
         while self._expiries and self._expiries[0][0] <= now:
             _, _, registration = heapq.heappop(self._expiries)

@@ -269,7 +269,7 @@ class Xtr:
         if isinstance(message, MapReply):
             return self._itr.reply(message, event.source, now)
         if isinstance(message, MapNotify):
-            return self._notifies.receive(message, event, now)
+            return self._notifies.receive(message, event, now) + self._locators.update()
         return self._dropped("control", f"not for an xTR: {type(message).__name__}", event.source)
 
     def _dropped(self, message: str, reason: str, peer: Address) -> list[Action]:

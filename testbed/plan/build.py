@@ -4,6 +4,7 @@ The scheme, for site number n (its place in the file, from 1) in the RLOC space 
 
     core - mapping system   S.0.0.0/24   core .1, mapping system .2
     core - xTR              S.0.n.0/24   core .1, xTR .2 (its RLOC)
+    core - further xTRs     S.0.m.0/24   the same, m from 201 on, over all sites
     infrastructure LAN      S.1.n.0/24   xTR .1, Xen host .2
     out of band             172.31.255.0/24   lab .1, Xen hosts .11, .12, ...
 
@@ -13,12 +14,13 @@ sites that have one, are then as in 10.0.0.0/8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_address, ip_network
 
 from testbed.plan.model import (
     Bridge,
     Correspondent,
+    FurtherXtr,
     Guest,
     Impairment,
     Interface,
@@ -34,16 +36,33 @@ from testbed.spec.checks import dynamic_prefix_of, experiment_findings
 from testbed.spec.experiment import Experiment
 from testbed.spec.problems import Problem, SpecError
 from testbed.spec.scalars import short_name
-from testbed.spec.topology import GuestSpec, LinkSpec, SiteSpec, Topology, xen_host_name, xtr_name
-from testbed.spec.underlay import Network, access_network, infrastructure_network, migration_space
+from testbed.spec.topology import (
+    CORRESPONDENT_HOST,
+    GuestSpec,
+    LinkSpec,
+    SiteSpec,
+    Topology,
+    further_xtr_names,
+    short_names,
+    xen_host_name,
+    xtr_name,
+)
+from testbed.spec.underlay import (
+    FIRST_FURTHER_LINK,
+    Network,
+    access_network,
+    infrastructure_network,
+    lan_address,
+    migration_space,
+)
 
 #: The orchestrator's own network to the Xen hosts, outside Mininet.
 OUT_OF_BAND = IPv4Network("172.31.255.0/24")
 FIRST_XEN_HOST = 11
-#: The host number of a correspondent whose EID is left out.
-CORRESPONDENT_HOST = 10
 #: The Xen project's OUI; the guest's place in the file follows.
 GUEST_MAC = "00:16:3e:00:00:{:02x}"
+#: A site's xTRs from the second on, on its EID LAN; locally administered.
+FURTHER_MAC = "02:00:5e:00:01:{:02x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,7 @@ class _Resolved:
 
     site: Site
     nodes: tuple[Node, ...]
-    link: Link
+    links: tuple[Link, ...]
     bridges: tuple[Bridge, ...]
     core_route: Route | None
     xen_host: XenHost | None
@@ -89,7 +108,7 @@ def build_plan(topology: Topology, experiment: Experiment | None = None) -> Plan
     return Plan(
         name=topology.name,
         nodes=(core_node, mapping_node, *site_nodes, correspondent_node),
-        links=(mapping_link, *(part.link for part in parts)),
+        links=(mapping_link, *(link for part in parts for link in part.links)),
         bridges=tuple(bridge for part in parts for bridge in part.bridges),
         sites=tuple(part.site for part in parts),
         mapping_system=MappingSystem(mapping_node.name, mapping_rloc),
@@ -136,9 +155,10 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
     link = _link(topology.core.name, xtr, short, spec.link, addresses)
     core_addresses, far_addresses = ([_bare(address) for address in end.addresses] for end in link.ends)
     gateway = _gateway(spec)
-    eid_bridge = Bridge(
-        f"eid-{short}", spec.name, "eid", (Interface(xtr, "eid0", gateway, spec.gateway.mac),), spec.eid_mtu
-    )
+    further, further_links = _further_xtrs(number, spec, topology)
+    ports = [Interface(xtr, "eid0", gateway, spec.gateway.mac)]
+    ports += [Interface(each.node, "eid0", each.addresses, each.mac) for each in further]
+    eid_bridge = Bridge(f"eid-{short}", spec.name, "eid", tuple(ports), spec.eid_mtu)
     bridges, core_route, xen_host = [eid_bridge], None, None
     if spec.xen_host is not None:
         network = infrastructure_network(space, number)
@@ -173,10 +193,32 @@ def _resolve(number: int, spec: SiteSpec, topology: Topology, with_hosts: bool) 
         rloc_priority=spec.rloc_priority,
         rloc_weight=spec.rloc_weight,
         instance_id=spec.instance_id,
+        further_xtrs=further,
     )
     routes = [Route(str(each), via) for each, via in zip(spaces, core_addresses, strict=True)]
-    node = Node(xtr, "xtr", tuple(routes))
-    return _Resolved(site, (node,), link, tuple(bridges), core_route, xen_host if with_hosts else None)
+    nodes = [Node(xtr, "xtr", tuple(routes))]
+    for each, its_link in zip(further, further_links, strict=True):
+        nodes.append(Node(each.node, "xtr", (Route(str(space), _bare(its_link.ends[0].addresses[0])),)))
+    links = (link, *further_links)
+    return _Resolved(site, tuple(nodes), links, tuple(bridges), core_route, xen_host if with_hosts else None)
+
+
+def _further_xtrs(
+    site_number: int, spec: SiteSpec, topology: Topology
+) -> tuple[tuple[FurtherXtr, ...], tuple[Link, ...]]:
+    """Return a site's xTRs beside the first, and their links to the core."""
+    before = sum(len(site.further_xtrs) for site in topology.sites[: site_number - 1])
+    networks = [ip_network(prefix) for prefix in (*spec.eid_prefixes, *spec.dynamic_eid_prefixes)]
+    xtrs, links = [], []
+    named = zip(spec.further_xtrs, further_xtr_names(spec), short_names(spec)[1:], strict=True)
+    for number, (each, name, short) in enumerate(named, 2):
+        link_number = FIRST_FURTHER_LINK + before + number - 2
+        ends = _ends(access_network(ip_network(topology.rloc_space), link_number, each.rloc), each.rloc)
+        links.append(_link(topology.core.name, name, short, each.link, [ends]))
+        addresses = tuple(f"{lan_address(network, number)}/{network.prefixlen}" for network in networks)
+        mac = FURTHER_MAC.format(number)
+        xtrs.append(FurtherXtr(name, _bare(ends[1]), each.rloc_priority, each.rloc_weight, addresses, mac))
+    return tuple(xtrs), tuple(links)
 
 
 def _gateway(spec: SiteSpec) -> tuple[str, ...]:
@@ -210,7 +252,7 @@ def _correspondent(topology: Topology, parts: list[_Resolved]) -> tuple[Correspo
     port = Interface(spec.name, "eid0", (f"{eid}/{length}",))
     lan = home.bridges[0]
     lan = Bridge(lan.name, lan.site, lan.purpose, (*lan.ports, port), lan.mtu)
-    with_port = _Resolved(home.site, home.nodes, home.link, (lan, *home.bridges[1:]), home.core_route, home.xen_host)
+    with_port = replace(home, bridges=(lan, *home.bridges[1:]))
     moved = [with_port if part is home else part for part in parts]
     return Correspondent(spec.name, spec.site, eid), node, moved
 

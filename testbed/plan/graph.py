@@ -31,10 +31,9 @@ def _core(plan: Plan) -> str:
 
 def _members(plan: Plan, site: Site) -> list[tuple[str, str, list[str], str]]:
     """Return what stands at a site: (identifier, kind, lines, the identifier that it hangs on)."""
-    found = [
-        (site.xtr, "xtr", xtr_lines(site), ""),
-        (site.eid_bridge, "lan", lan_lines(site), site.xtr),
-    ]
+    first, *further = xtr_lines(site)
+    found = [(site.xtr, "xtr", first, ""), (site.eid_bridge, "lan", lan_lines(site), site.xtr)]
+    found += [(lines[0], "xtr", lines, site.eid_bridge) for lines in further]
     home = site.eid_bridge
     for host in plan.xen_hosts:
         if host.site == site.name:
@@ -71,8 +70,8 @@ def render_mermaid(plan: Plan) -> str:
             if hangs_on:
                 out.append(f"    {identifier(hangs_on)} --- {identifier(name)}")
         out.append("  end")
-        label = link_label(link_to(plan, site.xtr))
-        out.append(f'  {identifier(core)} ---|"{label}"| {identifier(site.xtr)}')
+        for xtr in site.xtrs:
+            out.append(f'  {identifier(core)} ---|"{link_label(link_to(plan, xtr))}"| {identifier(xtr)}')
     return "\n".join(out) + "\n"
 
 
@@ -98,5 +97,6 @@ def render_dot(plan: Plan) -> str:
             if hangs_on:
                 out.append(f'    "{hangs_on}" -- "{name}";')
         out.append("  }")
-        out.append(f'  "{core}" -- "{site.xtr}" [label="{link_label(link_to(plan, site.xtr))}"];')
+        for xtr in site.xtrs:
+            out.append(f'  "{core}" -- "{xtr}" [label="{link_label(link_to(plan, xtr))}"];')
     return "\n".join([*out, "}"]) + "\n"

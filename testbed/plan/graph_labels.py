@@ -31,9 +31,15 @@ def mapping_lines(mapping: MappingSystem) -> list[str]:
     return [mapping.node, "Map-Server, Map-Resolver", f"RLOC {mapping.rloc}"]
 
 
-def xtr_lines(site: Site) -> list[str]:
-    """Return an xTR's name and locator."""
-    return [site.xtr, f"RLOC {site.rloc}"]
+def xtr_lines(site: Site) -> list[list[str]]:
+    """Return each xTR's name and locator, and what the locator is worth if there are several."""
+    if not site.further_xtrs:
+        return [[site.xtr, f"RLOC {site.rloc}"]]
+    worth = [(site.rloc_priority, site.rloc_weight), *((x.rloc_priority, x.rloc_weight) for x in site.further_xtrs)]
+    return [
+        [node, f"RLOC {rloc}", f"priority {priority}, weight {weight}"]
+        for node, rloc, (priority, weight) in zip(site.xtrs, site.rlocs, worth, strict=True)
+    ]
 
 
 def lan_lines(site: Site) -> list[str]:

@@ -35,6 +35,7 @@ COLOURS = {
     "core": ("#555555", "#eeeeee"),
     "mapping": ("#a3507c", "#f9eaf2"),
     "xtr": ("#0072b2", "#e3f1fa"),
+    "xtrs": ("#0072b2", "#ffffff"),
     "lan": ("#56768a", "#ffffff"),
     "host": ("#00795a", "#e4f5ef"),
     "guest": ("#a86f00", "#fdf1d8"),
@@ -114,7 +115,10 @@ def render_svg(plan: Plan) -> str:
 
 
 def _description(plan: Plan) -> str:
-    sites = "; ".join(f"{site.name} behind {site.xtr}, RLOC {site.rloc}" for site in plan.sites)
+    sites = "; ".join(
+        f"{site.name} behind " + " and ".join(f"{lines[0]}, {lines[1]}" for lines in xtr_lines(site))
+        for site in plan.sites
+    )
     return f"Sites around the core router: {sites}. Mapping system at {plan.mapping_system.rloc}."
 
 
@@ -131,7 +135,15 @@ def _rows(plan: Plan) -> tuple[list[_Card], list[_Card]]:
 
 
 def _make_card(plan: Plan, site: Site) -> _Card:
-    boxes = [_Box("xtr", xtr_lines(site)), _Box("lan", lan_lines(site))]
+    labels = [link_label(link_to(plan, xtr)) for xtr in site.xtrs]
+    xtrs = [_Box("xtr", lines) for lines in xtr_lines(site)]
+    label = labels[0]
+    if len(xtrs) > 1:
+        # One line leads to the card, and to each xTR in it; what each link is like stands in its box.
+        label = f"{len(xtrs)} links"
+        each = tuple(_Box("xtr", [*box.lines, link]) for box, link in zip(xtrs, labels, strict=True))
+        xtrs = [_Box("xtrs", [f"{len(each)} xTRs"], each)]
+    boxes = [*xtrs, _Box("lan", lan_lines(site))]
     guests = tuple(_Box("guest", guest_lines(guest)) for guest in plan.guests if guest.site == site.name)
     hosts = [host for host in plan.xen_hosts if host.site == site.name]
     boxes += [_Box("host", host_lines(host), guests) for host in hosts]
@@ -139,7 +151,7 @@ def _make_card(plan: Plan, site: Site) -> _Card:
         boxes += guests
     if plan.correspondent.site == site.name:
         boxes.append(_Box("correspondent", correspondent_lines(plan.correspondent)))
-    return _Card(site, link_label(link_to(plan, site.xtr)), tuple(boxes))
+    return _Card(site, label, tuple(boxes))
 
 
 def _card(card: _Card, left: int, top: int, upwards: bool) -> str:

@@ -87,6 +87,26 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherXtr:
+    """An xTR of a site beside the first: packets come in through it, and leave by the first.
+
+    Attributes:
+        node: that is it.
+        rloc: its locator.
+        rloc_priority, rloc_weight: of the locator in the site's mappings.
+        addresses: its own interface addresses on the EID LAN.
+        mac: of its interface there.
+    """
+
+    node: str
+    rloc: str
+    rloc_priority: int
+    rloc_weight: int
+    addresses: tuple[str, ...]
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """A LISP site.
 
@@ -105,6 +125,7 @@ class Site:
         rloc_priority: of the locator in the site's mappings.
         rloc_weight: of the locator in the site's mappings.
         instance_id: of its EID prefixes (RFC 8060 §4.1).
+        further_xtrs: beside `xtr`, with the same names of interfaces.
     """
 
     name: str
@@ -121,6 +142,17 @@ class Site:
     rloc_priority: int = 1
     rloc_weight: int = 100
     instance_id: int = 0
+    further_xtrs: tuple[FurtherXtr, ...] = ()
+
+    @property
+    def xtrs(self) -> tuple[str, ...]:
+        """The nodes of all its xTRs, the first one first."""
+        return (self.xtr, *(each.node for each in self.further_xtrs))
+
+    @property
+    def rlocs(self) -> tuple[str, ...]:
+        """Their locators, in the same order."""
+        return (self.rloc, *(each.rloc for each in self.further_xtrs))
 
 
 @dataclass(frozen=True, slots=True)

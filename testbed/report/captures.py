@@ -23,7 +23,7 @@ from testbed.measure.frames import (
 from testbed.measure.losses import Fate, LossFinder
 from testbed.measure.model import Migration, ProbeSeries, same_address
 from testbed.measure.probepackets import ProbeKey
-from testbed.report.context import capture_sites, captured_directions, migration_addresses
+from testbed.report.context import capture_sites, captured_directions, migration_addresses, xtrs_of
 from testbed.report.messages import ETHERNET, ControlFrames
 
 
@@ -141,12 +141,12 @@ def look(
     ]
     lans = capture_sites(plan, manifest)
     guests = GuestFrames(passages, lans)
-    speakers = SenderMacs(passages, lans, (site["gateway_mac"] for site in plan["sites"]))
-    core = {(site["xtr"], site["core_interface"]): site["xtr"] for site in plan["sites"]}
+    speakers = SenderMacs(passages, lans, (mac for _, _, _, mac in xtrs_of(plan)))
+    core = {(xtr, site["core_interface"]): xtr for site, xtr, _, _ in xtrs_of(plan)}
     encapsulated = NewRlocFrames(migrations, core)
     hosts = {host["site"]: host["name"] for host in plan["xen_hosts"]}
     streams = StreamFrames(passages, migration_addresses(plan), hosts)
-    messages = ControlFrames(migrations, core, {site["xtr"]: site["rloc"] for site in plan["sites"]})
+    messages = ControlFrames(migrations, core, {xtr: rloc for _, xtr, rloc, _ in xtrs_of(plan)})
     eids, macs = {migration.eid for migration in migrations}, {migration.mac for migration in migrations}
     taps = [(entry["node"], entry["interface"]) for entry in manifest.get("captures") or () if entry.get("site")]
     captured = CapturedProbes(eids, macs, taps)

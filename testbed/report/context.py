@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -185,12 +185,14 @@ def _from(links: Mapping[str, Sequence[tuple[str, float]]], start: str) -> dict[
 
 def expected_loss(plan: Plan, migration: Migration) -> float:
     """The probability that a probe or its reply is lost to the impairments between the two sites."""
-    kept = 1.0
-    for link in plan["links"]:
-        nodes = {end["node"] for end in link["ends"]}
-        if nodes & {migration.correspondent_itr, migration.source_xtr}:
-            kept *= (1 - float(link["impairment"]["loss_percent"]) / 100) ** 2
-    return 1 - kept
+    loss = {
+        end["node"]: float(link["impairment"]["loss_percent"]) / 100 for link in plan["links"] for end in link["ends"]
+    }
+    out, guests = (loss.get(node, 0.0) for node in (migration.correspondent_itr, migration.source_xtr))
+    # What comes back may come by any of its site's xTRs: by the worst, as far as anybody knows.
+    homes = [each.get("further_xtrs") or () for each in plan["sites"] if each["xtr"] == migration.correspondent_itr]
+    back = max([out, *(loss.get(each["node"], 0.0) for further in homes for each in further)])
+    return 1 - (1 - out) * (1 - back) * (1 - guests) ** 2
 
 
 def bound_of(plan: Plan, manifest: Mapping[str, Any], migration: Migration, interval_ns: int) -> Bound:
@@ -219,13 +221,21 @@ def migration_addresses(plan: Plan) -> dict[str, str]:
     return {host["site"]: str(host["migration"]).partition("/")[0] for host in plan["xen_hosts"]}
 
 
+def xtrs_of(plan: Plan) -> Iterator[tuple[Mapping[str, Any], str, str, str]]:
+    """Every xTR: (its site, its node, its RLOC, its MAC on the EID LAN); older plans have one a site."""
+    for site in plan["sites"]:
+        yield site, site["xtr"], site["rloc"], site["gateway_mac"]
+        for each in site.get("further_xtrs") or ():
+            yield site, each["node"], each["rloc"], each["mac"]
+
+
 def capture_sites(plan: Plan, manifest: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """(node, interface) of every capture that sees a site's EID LAN → the site.
 
     These are the xTRs' interfaces on the LAN, the bridge itself and what is plugged into it. A
     capture on a host's tap says its site itself (`site` in the manifest's `captures`).
     """
-    sites = {(site["xtr"], site["eid_interface"]): site["name"] for site in plan["sites"]}
+    sites = {(xtr, site["eid_interface"]): site["name"] for site, xtr, _, _ in xtrs_of(plan)}
     bridges = {bridge["name"]: bridge for bridge in plan["bridges"] if bridge["purpose"] == "eid"}
     for bridge in bridges.values():
         sites.update({(port["node"], port["name"]): bridge["site"] for port in bridge["ports"]})

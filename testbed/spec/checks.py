@@ -10,10 +10,27 @@ from ipaddress import ip_address, ip_network
 
 from testbed.spec.experiment import Experiment, MigrationSpec
 from testbed.spec.problems import Loc, allowed_instead
-from testbed.spec.scalars import short_name
 from testbed.spec.sweep import case_findings
-from testbed.spec.topology import GuestSpec, SiteSpec, Topology, xen_host_name, xtr_name
-from testbed.spec.underlay import LINK_LENGTH, LONGEST_SPACE, Network, access_network, migration_space
+from testbed.spec.topology import (
+    CORRESPONDENT_HOST,
+    GuestSpec,
+    SiteSpec,
+    Topology,
+    further_xtr_names,
+    short_names,
+    xen_host_name,
+    xtr_name,
+)
+from testbed.spec.underlay import (
+    FIRST_FURTHER_LINK,
+    FURTHER_LINKS,
+    LINK_LENGTH,
+    LONGEST_SPACE,
+    Network,
+    access_network,
+    lan_address,
+    migration_space,
+)
 
 Finding = tuple[Loc, str]
 
@@ -30,7 +47,11 @@ def topology_findings(topology: Topology) -> Iterator[Finding]:
     yield from _prefixes(topology)
     for index, site in enumerate(topology.sites):
         yield from _gateways(("sites", index), site)
-        yield from _width(("sites", index, "link", "mtu"), site, ip_network(topology.rloc_space).version)
+        version = ip_network(topology.rloc_space).version
+        yield from _width(("sites", index, "link", "mtu"), site.link.mtu, site, version)
+        for number, each in enumerate(site.further_xtrs):
+            yield from _width(("sites", index, "further_xtrs", number, "link", "mtu"), each.link.mtu, site, version)
+        yield from _further_xtrs(("sites", index, "further_xtrs"), site, topology)
     yield from _correspondent(topology)
     for index, guest in enumerate(topology.guests):
         yield from _guest(("guests", index), guest, topology)
@@ -94,7 +115,12 @@ def _duplicates(topology: Topology) -> Iterator[Finding]:
         ("node", topology.correspondent.name, ("correspondent", "name")),
     ]
     for index, site in enumerate(topology.sites):
-        names.append(("site", short_name(site.name), ("sites", index, "name")))
+        for number, short in enumerate(short_names(site)):
+            place = ("further_xtrs", number - 1) if number else ("name",)
+            names.append(("site", short, ("sites", index, *place)))
+        for number, (each, name) in enumerate(zip(site.further_xtrs, further_xtr_names(site), strict=True)):
+            place = ("further_xtrs", number, *(("name",) if each.name else ()))
+            names.append(("node", name, ("sites", index, *place)))
         names.append(("node", xtr_name(site), ("sites", index, "xtr" if site.xtr else "name")))
         if site.xen_host is not None:
             key = ("xen_host", "name") if site.xen_host.name else ("name",)
@@ -117,8 +143,17 @@ def _rlocs(topology: Topology) -> Iterator[Finding]:
         return
     given: list[tuple[str | None, Loc]] = [(topology.mapping_system.rloc, ("mapping_system", "rloc"))]
     given += [(site.rloc, ("sites", i, "rloc")) for i, site in enumerate(topology.sites)]
+    further = [
+        (each.rloc, ("sites", i, "further_xtrs", j, "rloc"))
+        for i, site in enumerate(topology.sites)
+        for j, each in enumerate(site.further_xtrs)
+    ]
+    if len(further) > FURTHER_LINKS:
+        yield further[FURTHER_LINKS][1][:-1], f"{len(further)} further xTRs; allowed: {FURTHER_LINKS} in all"
+        return
+    numbered = [*enumerate(given), *enumerate(further, FIRST_FURTHER_LINK)]
     taken: dict[Network, str] = {}
-    for number, (rloc, loc) in enumerate(given):
+    for number, (rloc, loc) in numbered:
         subnet = access_network(space, number, rloc)
         if rloc is not None:
             if not _overlap(str(subnet), str(space)):
@@ -189,12 +224,35 @@ def _gateways(loc: Loc, site: SiteSpec) -> Iterator[Finding]:
                 )
 
 
-def _width(loc: Loc, site: SiteSpec, rloc_version: int) -> Iterator[Finding]:
+def _further_xtrs(loc: Loc, site: SiteSpec, topology: Topology) -> Iterator[Finding]:
+    """Yield why a site cannot have the xTRs that it has beside the first."""
+    if not site.further_xtrs:
+        return
+    if site.dynamic_eid_prefixes:
+        yield (
+            loc,
+            (
+                f"{site.name} has dynamic_eid_prefixes, and nothing says which of several xTRs forwards for a guest; "
+                "allowed: further xTRs at sites with eid_prefixes only"
+            ),
+        )
+    taken = _gateway_addresses(site)
+    if topology.correspondent.site == site.name and site.eid_prefixes:
+        derived = ip_network(site.eid_prefixes[0]).network_address + CORRESPONDENT_HOST
+        taken.add(topology.correspondent.eid or str(derived))
+    for prefix in site.eid_prefixes:
+        for number in range(2, 2 + len(site.further_xtrs)):
+            address = lan_address(ip_network(prefix), number)
+            if address in taken or not _contains(prefix, address):
+                yield (*loc, number - 2), f"its address in {prefix}, {address}, is taken; allowed: a free one there"
+
+
+def _width(loc: Loc, mtu: int, site: SiteSpec, rloc_version: int) -> Iterator[Finding]:
     """Yield a link that carries no encapsulated IPv6 packet of the least MTU, which no IPv6 host goes below."""
     least = IPV6_LEAST_MTU + ENCAPSULATION_OCTETS[rloc_version]
     has_ipv6 = any(ip_network(prefix).version == 6 for prefix in (*site.eid_prefixes, *site.dynamic_eid_prefixes))
-    if has_ipv6 and site.link.mtu < least:
-        yield loc, f"{site.link.mtu} is too narrow for the IPv6 EIDs of {site.name}; allowed: {least} or more"
+    if has_ipv6 and mtu < least:
+        yield loc, f"{mtu} is too narrow for the IPv6 EIDs of {site.name}; allowed: {least} or more"
 
 
 def _contains(prefix: str, address: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from testbed.spec.checks import Finding, experiment_findings, topology_findings
@@ -44,7 +44,11 @@ def _override_topology(document: Document, assignment: str) -> None:
     except ValueError as error:
         raise SpecError([Problem(label, None, None, f"{value!r} is no delay; allowed: milliseconds")]) from error
     sites = document.data.get("sites")
-    places = [f"sites.{index}" for index in range(len(sites))] if isinstance(sites, tuple) else []
+    places = []
+    for index, site in enumerate(sites if isinstance(sites, tuple) else ()):
+        further = site.get("further_xtrs") if isinstance(site, Mapping) else ()
+        count = len(further) if isinstance(further, tuple) else 0
+        places += [f"sites.{index}", *(f"sites.{index}.further_xtrs.{number}" for number in range(count))]
     for place in ("mapping_system", *places):
         document.override(f"{place}.link.delay_ms={each_ms!r}", label=label)
 

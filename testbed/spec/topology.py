@@ -11,8 +11,12 @@ from testbed.spec.validate import Model
 
 #: RFC 5798 §7.3's virtual router MAC for VRID 1: what an anycast gateway wears everywhere.
 GATEWAY_MAC = "00:00:5e:00:01:01"
+#: The host number of a correspondent whose EID is left out.
+CORRESPONDENT_HOST = 10
 
 Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]
+Priority = Annotated[int, Field(ge=0, le=254)]
+Weight = Annotated[int, Field(ge=0, le=255)]
 Mtu = Annotated[int, Field(ge=1280, le=9000)]
 #: 24 bits: what the header of data packets has room for (RFC 9300 §5.3).
 InstanceId = Annotated[int, Field(ge=0, le=(1 << 24) - 1)]
@@ -72,6 +76,25 @@ class XenHostSpec(Model):
     dom0_memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 512
 
 
+class FurtherXtrSpec(Model):
+    """Another xTR of a site, with its own locator and its own link to the core.
+
+    Packets come in through it; what the site's hosts send leaves by the first xTR, whose gateway is theirs.
+
+    Attributes:
+        name: of the node; the second xTR of `site-a` is `xtr-a2`.
+        rloc: its locator, in the RLOC space.
+        rloc_priority, rloc_weight: of the locator, as at the site.
+        link: between it and the core.
+    """
+
+    name: Name | None = None
+    rloc: Address | None = None
+    rloc_priority: Priority = 1
+    rloc_weight: Weight = 100
+    link: LinkSpec = LinkSpec()
+
+
 class SiteSpec(Model):
     """A LISP site: an xTR, its link to the core, its EID LAN, maybe a Xen host.
 
@@ -87,20 +110,22 @@ class SiteSpec(Model):
         link: between the xTR and the core.
         eid_prefixes: live here whole.
         dynamic_eid_prefixes: single EIDs of them may appear here; several sites may share one.
+        further_xtrs: beside the first; the Map-Server merges what they register (RFC 9301 §5.6).
         eid_mtu: of the EID LAN, bytes.
     """
 
     name: Name
     xtr: Name | None = None
     rloc: Address | None = None
-    rloc_priority: Annotated[int, Field(ge=0, le=254)] = 1
-    rloc_weight: Annotated[int, Field(ge=0, le=255)] = 100
+    rloc_priority: Priority = 1
+    rloc_weight: Weight = 100
     key_id: Annotated[int, Field(ge=0, le=255)] = 0
     instance_id: InstanceId = 0
     link: LinkSpec = LinkSpec()
     eid_prefixes: tuple[Prefix, ...] = ()
     dynamic_eid_prefixes: tuple[Prefix, ...] = ()
     gateway: GatewaySpec = GatewaySpec()
+    further_xtrs: tuple[FurtherXtrSpec, ...] = ()
     eid_mtu: Mtu = 1500
     xen_host: XenHostSpec | None = None
 
@@ -146,6 +171,18 @@ class Topology(Model):
 def xtr_name(site: SiteSpec) -> str:
     """Return the name of a site's xTR: given, or `xtr-a` for `site-a`."""
     return site.xtr or f"xtr-{short_name(site.name)}"
+
+
+def short_names(site: SiteSpec) -> list[str]:
+    """Return what a site's links to the core are called by, one an xTR: `a`, `a2`, `a3` of `site-a`."""
+    short = short_name(site.name)
+    return [short, *(f"{short}{number}" for number in range(2, 2 + len(site.further_xtrs)))]
+
+
+def further_xtr_names(site: SiteSpec) -> list[str]:
+    """Return the names of a site's further xTRs: given, or `xtr-a2`, `xtr-a3`, … for `site-a`."""
+    shorts = short_names(site)[1:]
+    return [each.name or f"xtr-{short}" for each, short in zip(site.further_xtrs, shorts, strict=True)]
 
 
 def xen_host_name(site: SiteSpec, host: XenHostSpec) -> str:

@@ -9,6 +9,8 @@ Network = IPv4Network | IPv6Network
 #: By address family of the RLOC space: a link's network, and the longest prefix that has enough of them.
 LINK_LENGTH = {4: 24, 6: 64}
 LONGEST_SPACE = {4: 15, 6: 56}
+#: Links are numbered: the mapping system's is 0, then the sites', and the further xTRs' from here, over all sites.
+FIRST_FURTHER_LINK, FURTHER_LINKS = 201, 55
 #: Xen hosts migrate over IPv4; where the RLOC space is IPv6, this is what the core routes for them.
 MIGRATION_SPACE = IPv4Network("10.0.0.0/8")
 
@@ -20,6 +22,12 @@ def access_network(space: Network, number: int, rloc: str | None = None) -> Netw
         given = ip_network(rloc)
         return given.supernet(new_prefix=LINK_LENGTH[given.version])
     return ip_network((int(space.network_address) + (number << space.max_prefixlen - length), length))
+
+
+def lan_address(network: Network, number: int) -> str:
+    """Return an EID LAN's address of a site's xTR, from the second on: counted down from .254, or from ::fffe."""
+    end = network.network_address + min(network.num_addresses, 1 << 16) - 1 if network.version == 6 else network[-1]
+    return str(end - (number - 1))
 
 
 def infrastructure_network(space: Network, number: int) -> IPv4Network:

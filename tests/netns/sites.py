@@ -53,6 +53,7 @@ class Lab:
         map_server_options: of the Map-Server.
         two_xtrs: site C has two.
         instances: of the sites, and of those whose names begin with `other-`, if there are any.
+        weights: of their locators, which then have one priority; without them the first is preferred.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Lab:
         map_server_options: dict[str, Any] | None = None,
         two_xtrs: bool = False,
         instances: tuple[int, ...] = (0,),
+        weights: tuple[int, int] | None = None,
     ) -> None:
+        self._weights = weights
         #: What the names of nodes begin with → their instance-ID.
         self._instances = dict(zip(("", OTHER), instances, strict=False))
         self.xtrs = {f"{whose}xtr-{site}": site for whose in self._instances for site in SITES}
@@ -263,7 +266,12 @@ class Lab:
         if node == "xtr-d":
             rloc, gateway = "10.0.4.2", [f"{lan}.2/24", f"{LAN6[site]}::2/64"]
             gateway_mac = self.run(node, "cat", "/sys/class/net/eid/address").stdout.strip()
-        locators = [{"rloc": "10.0.3.2", "priority": 1}, {"rloc": "10.0.4.2", "priority": 2}]
+        locators: list[dict[str, Any]] = [{"rloc": "10.0.3.2", "priority": 1}, {"rloc": "10.0.4.2", "priority": 2}]
+        if self._weights is not None:
+            locators = [
+                {"rloc": rloc, "priority": 1, "weight": weight}
+                for rloc, weight in zip(("10.0.3.2", "10.0.4.2"), self._weights, strict=True)
+            ]
         return {
             **self._common(node),
             **self._site(whose, site),

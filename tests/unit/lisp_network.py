@@ -61,6 +61,8 @@ EID = ip_address("192.168.0.10")
 CORRESPONDENT = ip_address("192.168.3.10")
 MAC = "00:16:3e:00:00:0a"
 MAP_SERVER = ip_address("10.0.0.2")
+#: A second xTR on site A's LAN, where a test wants one.
+SECOND_AT_A, SECOND_RLOC = "xtr-a2", ip_address("10.0.4.2")
 RLOCS = {"xtr-a": ip_address("10.0.1.2"), "xtr-b": ip_address("10.0.2.2"), "xtr-c": ip_address("10.0.3.2")}
 #: The same sites of somebody else, if there is a second instance.
 OTHER_RLOCS = {f"other-{name}": rloc + 0x10000 for name, rloc in RLOCS.items()}
@@ -114,6 +116,7 @@ class Network:
         start: bool = True,
         algorithm: AlgorithmId = AlgorithmId.HMAC_SHA_256_128,
         instances: tuple[int, ...] = (0,),
+        second_at_a: bool = False,
     ) -> None:
         self.now = 1_000 * SECOND_NS
         self.faults: Faults = lambda source, destination, payload, count: [delay_ns]
@@ -130,12 +133,14 @@ class Network:
         sites = []
         homes = dict.fromkeys(RLOCS, instances[0])
         homes |= {name: instances[1] for name in OTHER_RLOCS if len(instances) > 1}
+        homes |= {SECOND_AT_A: instances[0]} if second_at_a else {}
         for number, (name, instance_id) in enumerate(homes.items(), start=1):
-            rloc = (RLOCS | OTHER_RLOCS)[name]
+            rloc = (RLOCS | OTHER_RLOCS | {SECOND_AT_A: SECOND_RLOC})[name]
             fixed = (FIXED,) if name.endswith("xtr-c") else ()
             dynamic = () if name.endswith("xtr-c") else (MOBILE,)
-            secret = replace(site_secret(name), algorithm=algorithm)
-            sites.append(SiteConfig(name, fixed, dynamic, secret, instance_id))
+            secret = replace(site_secret("xtr-a" if name == SECOND_AT_A else name), algorithm=algorithm)
+            if name != SECOND_AT_A:
+                sites.append(SiteConfig(name, fixed, dynamic, secret, instance_id))
             config = XtrConfig(
                 rloc=rloc,
                 identity=XtrIdentity(number, 0),
@@ -145,7 +150,7 @@ class Network:
                 gateways=(ip_address("192.168.3.1" if fixed else "192.168.0.1"),),
                 map_servers=(MAP_SERVER,),
                 map_resolvers=(MAP_SERVER,),
-                secret=sites[-1].secret,
+                secret=secret,
                 mechanism=treatment,
                 options=xtr_options or XtrOptions(),
                 instance_id=instance_id,
@@ -229,6 +234,12 @@ class Network:
                 return self.by_rloc[ip_address(row["locators"][0])].name
         return None
 
+    def locators(self, eid: Address = EID) -> list[str]:
+        """Whose locators the Map-Server has for an EID."""
+        rows = self.nodes["ms"].machine.inspect(self.now)["registrations"]
+        found = [row["locators"] for row in rows if row["eid"] == f"{eid}/32"]
+        return [self.by_rloc[ip_address(rloc)].name for locators in found for rloc in locators]
+
     def host_state(self, name: str, eid: Address = EID) -> str | None:
         rows = self.nodes[name].machine.inspect(self.now)["hosts"]
         return next((row["state"] for row in rows if row["eid"] == str(eid)), None)
@@ -250,7 +261,7 @@ class Network:
             elif isinstance(action, UnbindNeighbour):
                 node.neighbours.pop(action.eid, None)
             elif isinstance(action, ProbeNeighbour):
-                if self.really_at == node.name:
+                if self.really_at is not None and node.name.startswith(self.really_at):
                     self.at(self.now + MS_NS, lambda: self.sight(node.name, kind=SightingKind.ARP_REPLY))
             elif isinstance(action, SaveNonce):
                 assert action.nonce >= node.saved.get(action.owner, 0)

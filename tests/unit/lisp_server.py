@@ -71,12 +71,15 @@ class Server:
         proxy: bool = True,
         flags: MapRegisterFlag = MapRegisterFlag.WANT_MAP_NOTIFY,
         rlocs: tuple[str, ...] = (),
+        given: tuple[RlocRecord, ...] = (),
         secret: Secret | None = None,
         record_flags: EidRecordFlag = EidRecordFlag.NONE,
         instance_id: int = 0,
     ) -> list[Action]:
-        locators = tuple(RlocRecord(ip_address(each)) for each in rlocs) or (
-            RlocRecord(source, flags=LocatorFlag.REACHABLE | LocatorFlag.LOCAL),
+        locators = (
+            given
+            or tuple(RlocRecord(ip_address(each)) for each in rlocs)
+            or (RlocRecord(source, flags=LocatorFlag.REACHABLE | LocatorFlag.LOCAL),)
         )
         record = EidRecord(EidPrefix(ip_network(eid), instance_id), ttl_minutes, locators, flags=record_flags)
         if proxy:

@@ -24,7 +24,28 @@ def configs_of(folder: Path, *overrides: str) -> tuple[Mapping[str, Any], Mappin
     experiment = first_migration(*overrides)
     plan = build_plan(two_sites(), experiment)
     configs = Configs(plan, experiment, folder / "events.jsonl", folder)
-    return configs.map_server().config, configs.xtr(plan.sites[0]).config
+    return configs.map_server().config, configs.xtrs(plan.sites[0])[0].config
+
+
+def test_the_xtrs_of_a_site_register_their_own_locators_to_be_merged_and_know_all(tmp_path: Path) -> None:
+    path = ROOT / "topologies/dual-homed-correspondent.yaml"
+    experiment = first_migration()
+    plan = build_plan(load_topology(path.read_text(), path.name), experiment)
+    configs = Configs(plan, experiment, tmp_path / "events.jsonl", tmp_path)
+    alone, *_ = (xtr.config_from(each.config) for each in configs.xtrs(plan.sites[0]))
+    assert not alone.options.merge_registrations
+    specs = configs.xtrs(plan.site("site-c"))
+    assert [each.node for each in specs] == ["xtr-c", "xtr-c2"]
+    first, second = (xtr.config_from(each.config) for each in specs)
+    assert first.options.merge_registrations
+    assert second.options.merge_registrations
+    assert [str(each.rloc) for each in (first, second)] == ["10.0.3.2", "10.0.201.2"]
+    assert first.locators == second.locators
+    assert [each.weight for each in first.locators] == [50, 50]
+    assert first.identity.xtr_id != second.identity.xtr_id
+    assert first.secret == second.secret
+    assert [str(each) for each in (*first.gateways, *second.gateways)] == ["192.168.3.1", "192.168.3.254"]
+    assert len({each.config["gateway_mac"] for each in specs}) == len({each.config["state"] for each in specs}) == 2
 
 
 @pytest.mark.parametrize("word", [None, *AUTHENTICATIONS])
@@ -71,7 +92,7 @@ def test_each_agent_is_told_the_instances_and_an_xtr_the_eid_space_of_its_own(tm
     plan = build_plan(load_topology(text, path.name), experiment)
     configs = Configs(plan, experiment, tmp_path / "events.jsonl", tmp_path)
     assert [site.instance_id for site in mapserver.config_from(configs.map_server().config).sites] == [7, 7, 7, 8, 8]
-    told = {site.name: xtr.config_from(configs.xtr(site).config) for site in plan.sites}
+    told = {site.name: xtr.config_from(configs.xtrs(site)[0].config) for site in plan.sites}
     assert {name: config.instance_id for name, config in told.items()} == {
         "site-a": 7, "site-b": 7, "site-c": 7, "site-d": 8, "site-e": 8,
     }  # fmt: skip

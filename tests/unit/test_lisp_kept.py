@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -132,6 +132,10 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], str]:
     return lambda values: json.dumps({**values, name: value})
 
 
+def changed_part(name: str, value: Any) -> Callable[[dict[str, Any]], str]:
+    return lambda values: json.dumps({**values, "parts": [{**values["parts"][0], name: value}]})
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -139,19 +143,26 @@ def changed(name: str, value: Any) -> Callable[[dict[str, Any]], str]:
         lambda values: "{",
         lambda values: "[1]",
         lambda values: "7",
-        lambda values: json.dumps({name: value for name, value in values.items() if name != "nonce"}),
-        changed("owner", "nobody/10.0.1.2"),
-        changed("owner", 5),
-        changed("owner", "c/3.0"),
+        lambda values: json.dumps({name: value for name, value in values.items() if name != "parts"}),
+        lambda values: json.dumps({**values, "parts": [dict(list(values["parts"][0].items())[1:])]}),
+        lambda values: json.dumps({**values, "parts": values["parts"] * 2}),
+        changed("parts", []),
+        changed("parts", 5),
+        changed("merged", 1),
+        changed_part("owner", "nobody/10.0.1.2"),
+        changed_part("owner", 5),
+        changed_part("owner", "c/3.0"),
         changed("record", "00"),
         changed("record", "zz"),
-        changed("proxy", "yes"),
-        changed("port", 0),
-        changed("port", True),
-        changed("rloc", "10.0.1"),
-        changed("nonce", 6),  # above the last one that its owner is known to have used
-        changed("expires_ns", 2 * SECOND_NS),
-        changed("expires_ns", "later"),
+        changed_part("record", "00"),
+        changed_part("notify", None),
+        changed_part("proxy", "yes"),
+        changed_part("port", 0),
+        changed_part("port", True),
+        changed_part("rloc", "10.0.1"),
+        changed_part("nonce", 6),  # above the last one that its owner is known to have used
+        changed_part("expires_ns", 2 * SECOND_NS),
+        changed_part("expires_ns", "later"),
         changed("registered_ns", 3 * SECOND_NS),  # of another clock
         lambda values: json.dumps({**values, "record": values["record"] + "00"}),
         lambda values: json.dumps({**values, "record": "00000000" + values["record"][8:]}),  # TTL 0
@@ -215,5 +226,57 @@ def test_a_prefix_is_stored_once_however_often_it_is_refreshed(disk: Disk) -> No
     for nonce in range(6, 20):
         disk.take(server.register(EID, nonce=nonce))
     assert list(disk.texts) == ["192.168.3.0/24", EID]
-    assert json.loads(disk.texts[EID])["nonce"] == 19
+    assert [part["nonce"] for part in json.loads(disk.texts[EID])["parts"]] == [19]
     assert ip_network(EID) == ip_network(list(disk.texts)[1])
+
+
+SHARED = "192.168.3.0/24"
+MERGE = MapRegisterFlag.WANT_MAP_NOTIFY | MapRegisterFlag.MERGE
+FELLOWS = [RLOCS["xtr-c"], ip_address("10.0.4.2"), ip_address("10.0.5.2")]
+
+
+@pytest.fixture
+def shared() -> Disk:
+    """After three xTRs of site C have registered its prefix, 10 s one after the other."""
+    server, disk = Server(), Disk()
+    for rloc in FELLOWS:
+        disk.take(server.register(SHARED, nonce=5, site="c", source=rloc, flags=MERGE))
+        server.now += 10 * SECOND_NS
+    return disk
+
+
+def test_all_parts_of_a_merged_mapping_are_taken_up_each_with_its_end(shared: Disk) -> None:
+    server, said = shared.started(now=30 * SECOND_NS)
+    assert said == {"restored": 1, "left_out": 0, "reasons": []}
+    assert registered(server) == {SHARED: ("10.0.3.2", "10.0.4.2", "10.0.5.2")}
+    server.now = 185 * SECOND_NS
+    actions = shared.take(server.machine.handle_timer(server.now))
+    assert registered(server) == {SHARED: ("10.0.4.2", "10.0.5.2")}
+    assert notifies(actions, FELLOWS[1])  # it is written to although it has not been heard since
+    assert len(json.loads(shared.texts[SHARED])["parts"]) == 2
+
+
+def test_a_part_that_has_ended_or_is_spoilt_is_left_out_of_the_set(shared: Disk) -> None:
+    later, said = shared.started(now=185 * SECOND_NS)
+    assert said == {"restored": 1, "left_out": 0, "reasons": []}
+    assert registered(later) == {SHARED: ("10.0.4.2", "10.0.5.2")}
+    values = json.loads(shared.texts[SHARED])
+    values["parts"][2]["nonce"] = 6  # above the last one that its owner is known to have used
+    shared.texts[SHARED] = json.dumps(values)
+    again, _ = shared.started(now=30 * SECOND_NS)
+    assert registered(again) == {SHARED: ("10.0.3.2", "10.0.4.2")}
+
+
+def test_a_part_that_is_withdrawn_is_not_there_after_a_restart(shared: Disk) -> None:
+    server, _ = shared.started(now=30 * SECOND_NS)
+    shared.take(server.register(SHARED, nonce=6, site="c", source=FELLOWS[0], flags=MERGE, ttl_minutes=0))
+    again, _ = shared.started(now=31 * SECOND_NS)
+    assert registered(again) == {SHARED: ("10.0.4.2", "10.0.5.2")}
+
+
+def test_a_part_of_another_site_is_left_out_of_the_set(shared: Disk) -> None:
+    values = json.loads(shared.texts[SHARED])
+    values["parts"][0]["owner"] = "a/10.0.1.2"
+    shared.texts[SHARED] = json.dumps(values)
+    server, _ = shared.started(now=30 * SECOND_NS)
+    assert registered(server) == {SHARED: ("10.0.4.2", "10.0.5.2")}

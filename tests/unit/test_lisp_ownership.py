@@ -155,7 +155,7 @@ def test_a_loss_in_one_instance_is_none_in_another_also_after_a_restart() -> Non
         assert server.ownership.admits(A, there, 1)
         assert server.ownership.admits(A, EID, 1)
         assert (server.ownership.ignorant_of(here), server.ownership.ignorant_of(there)) == ([A], [])
-        assert (server.ownership.owner_of(here), server.ownership.owner_of(there)) == (None, B)
+        assert (server.ownership.owners_of(here), server.ownership.owners_of(there)) == ((), (B,))
         server.restart()
 
 

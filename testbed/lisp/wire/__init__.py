@@ -51,6 +51,7 @@ from testbed.lisp.wire.info import Info
 from testbed.lisp.wire.mapping import MapReply, MapRequest, RequestedEid, XtrIdentity
 from testbed.lisp.wire.reader import Reader, WireError
 from testbed.lisp.wire.record import (
+    MAX_LOCATORS,
     MAX_RECORDS,
     Eid,
     EidPrefix,
@@ -67,6 +68,7 @@ __all__ = [
     "CONTROL_PORT",
     "DATA_HEADER_OCTETS",
     "DATA_PORT",
+    "MAX_LOCATORS",
     "MAX_RECORDS",
     "PRIORITY_UNUSABLE",
     "TTL_LOCAL_DECISION",

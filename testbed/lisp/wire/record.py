@@ -200,6 +200,8 @@ class EidRecord:
 
 #: Of a message: its record count has 8 bits.
 MAX_RECORDS = 255
+#: Locators in a record, likewise.
+MAX_LOCATORS = 255
 
 
 def decode_records(reader: Reader, count: int) -> tuple[EidRecord, ...]:

@@ -84,7 +84,8 @@ def test_with_ipv6_locators_only_migration_streams_are_ipv4() -> None:
     assert routes["core"] == [("10.1.1.0/24", "10.0.1.2"), ("10.1.2.0/24", "10.0.2.2")]
 
 
-short_names = st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True).filter(lambda name: name != "ms")
+# A digit at the end could be another site's further xTR.
+short_names = st.from_regex(r"[a-z]([a-z0-9]{0,9}[a-z])?", fullmatch=True).filter(lambda name: name != "ms")
 
 
 @st.composite
@@ -99,6 +100,8 @@ def topologies(draw: st.DrawFn) -> Topology:
         if not mobile:
             kind, prefix = "eid_prefixes", f"192.168.{index}.0/24"
         lines += [f"  - name: site-{name}", f"    {kind}: ['{prefix}']"]
+        if not mobile and (further := draw(st.integers(0, 3))):
+            lines.append(f"    further_xtrs: [{', '.join(['{}'] * further)}]")
         if draw(st.booleans()):
             lines.append("    xen_host: {}")
     lines.append(f"correspondent: {{name: peer-of-all, site: site-{names[0]}}}")
@@ -140,7 +143,7 @@ def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
         for route in node.routes:
             assert any(ip_interface(route.via).ip in network for network in networks[node.name])
     for site in plan.sites:
-        assert ip_interface(site.rloc).ip in ip_network(topology.rloc_space)
+        assert all(ip_interface(rloc).ip in ip_network(topology.rloc_space) for rloc in site.rlocs)
 
 
 def test_a_site_says_what_its_locator_is_worth() -> None:
@@ -161,3 +164,49 @@ def test_an_instance_belongs_to_a_site_and_to_every_node_of_it() -> None:
     assert plan.site("site-c").eid_prefixes == plan.site("site-e").eid_prefixes
     nodes = ("xtr-a", "vm1", "correspondent", "xtr-e", "core", "ms")
     assert [plan.instance_of(node) for node in nodes] == [7, 7, 7, 8, 7, 7]
+
+
+def dual_homed(*overrides: str, text: str | None = None) -> Plan:
+    path = ROOT / "topologies/dual-homed-correspondent.yaml"
+    return build_plan(load_topology(text or path.read_text(), path.name, overrides=overrides))
+
+
+def test_a_sites_second_xtr_has_a_link_a_locator_and_an_address_on_the_lan_of_its_own() -> None:
+    plan = dual_homed()
+    site = plan.site("site-c")
+    (second,) = site.further_xtrs
+    assert (site.xtrs, site.rlocs) == (("xtr-c", "xtr-c2"), ("10.0.3.2", "10.0.201.2"))
+    assert (second.addresses, second.mac) == (("192.168.3.254/24",), "02:00:5e:00:01:02")
+    (lan,) = [bridge for bridge in plan.bridges if bridge.site == "site-c"]
+    assert [(port.node, port.addresses) for port in lan.ports] == [
+        ("xtr-c", ("192.168.3.1/24",)),
+        ("xtr-c2", ("192.168.3.254/24",)),
+        ("correspondent", ("192.168.3.10/24",)),
+    ]
+    ends = {link.name: [(end.node, end.name, end.addresses) for end in link.ends] for link in plan.links}
+    assert ends["core-c2"] == [("core", "to-c2", ("10.0.201.1/24",)), ("xtr-c2", "rloc0", ("10.0.201.2/24",))]
+    (node,) = [node for node in plan.nodes if node.name == "xtr-c2"]
+    assert [(route.prefix, route.via) for route in node.routes] == [("10.0.0.0/8", "10.0.201.1")]
+    # Hosts send by the first.
+    (host,) = [node for node in plan.nodes if node.role == "correspondent"]
+    assert [route.via for route in host.routes] == ["192.168.3.1"]
+
+
+def test_what_a_further_xtr_has_may_be_given() -> None:
+    given = "{name: back-door, rloc: 10.0.9.9, rloc_priority: 3, rloc_weight: 7, link: {delay_ms: 20}}"
+    plan = dual_homed(f"sites.2.further_xtrs=[{given}]")
+    (second,) = plan.site("site-c").further_xtrs
+    assert (second.node, second.rloc, second.rloc_priority, second.rloc_weight) == ("back-door", "10.0.9.9", 3, 7)
+    assert next(link for link in plan.links if link.name == "core-c2").impairment.delay_ms == 20
+
+
+def test_an_ipv6_lan_has_an_address_for_it_too() -> None:
+    plan = dual_homed("sites.2.eid_prefixes=['fd00:0:0:3::/64']", "rloc_space=fd10::/48")
+    (second,) = plan.site("site-c").further_xtrs
+    assert (second.rloc, second.addresses) == ("fd10:0:0:c9::2", ("fd00:0:0:3::fffe/64",))
+
+
+def test_the_delay_between_two_edges_is_that_by_any_xtr() -> None:
+    delays = {link.name: link.impairment.delay_ms for link in dual_homed("one_way_ms=30").links}
+    assert set(delays.values()) == {15.0}
+    assert "core-c2" in delays

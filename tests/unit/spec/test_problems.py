@@ -92,6 +92,32 @@ TOPOLOGY_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("  - name: site-c\n", "  - name: site-c\n    rloc: 10.0.1.2\n", [
         "t.yaml:12:11: the link's network 10.0.1.0/24 is that of sites.0 too; allowed: one /24 a link"
     ]),
+    ("  - name: site-b\n", "  - name: site-b\n    further_xtrs: [{}]\n", [
+        ("t.yaml:9:19: site-b has dynamic_eid_prefixes, and nothing says which of several xTRs forwards for a guest; "
+        "allowed: further xTRs at sites with eid_prefixes only")
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    further_xtrs: [{rloc: 10.0.1.9}]\n", [
+        "t.yaml:12:27: the link's network 10.0.1.0/24 is that of sites.0 too; allowed: one /24 a link"
+    ]),
+    ("  - name: site-c\n", "  - name: site-c\n    further_xtrs: [{}, {name: xtr-a}]\n", [
+        "t.yaml:12:31: 'xtr-a' is already the name of another node; allowed: a name of its own"
+    ]),
+    ("  - name: site-c\n", ("  - name: site-a2\n    eid_prefixes: [192.168.4.0/24]\n    further_xtrs: [{rlocs: x}]\n"
+        "  - name: site-c\n"), [
+        ("t.yaml:13:21: unknown key 'rlocs'; did you mean 'rloc'? "
+        "Allowed: name, rloc, rloc_priority, rloc_weight, link")
+    ]),
+    ("  - name: site-c\n", ("  - name: site-c2\n    eid_prefixes: [192.168.4.0/24]\n"
+        "  - name: site-c\n    further_xtrs: [{}]\n"), [
+        "t.yaml:14:20: 'c2' is already the name of another site; allowed: a name of its own",
+        "t.yaml:14:20: 'xtr-c2' is already the name of another node; allowed: a name of its own",
+    ]),
+    ("correspondent: {site: site-c}", "    further_xtrs: [{}]\ncorrespondent: {site: site-c, eid: 192.168.3.254}", [
+        "t.yaml:13:20: its address in 192.168.3.0/24, 192.168.3.254, is taken; allowed: a free one there"
+    ]),
+    ("correspondent:", f"    further_xtrs: [{', '.join(['{}'] * 56)}]\ncorrespondent:", [
+        "t.yaml:13:240: 56 further xTRs; allowed: 55 in all"
+    ]),
     ("  - name: site-c\n", "  - name: site-c\n    rloc: 203.0.113.2\n", [
         "t.yaml:12:11: RLOC 203.0.113.2 is outside the RLOC space; allowed: in 10.0.0.0/8"
     ]),
