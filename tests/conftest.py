@@ -1,8 +1,12 @@
-"""No skip hides a loss: under script/test a skip whose reason is not on the list fails the run."""
+"""What holds for every test: markers by folder, ^C, and that no skip hides a loss.
+
+Under script/test a skip whose reason is not on the list fails the run.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,11 @@ def allowed_reasons() -> list[str]:
     """The reasons of the list, without comments."""
     lines = (line.strip() for line in ALLOWED.read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def pytest_configure() -> None:
+    """^C reaches what the tests start: a shell's background job (`script/test &`) begins with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
