@@ -117,8 +117,15 @@ class Ownership:
         """Up to which nonce registrations of an EID by an xTR are refused, or None."""
         return self._saved.get(f"{_FENCE} {claimant} {eid}")
 
-    def admits(self, claimant: Claimant, eid: EidPrefix, nonce: int) -> bool:
-        """Whether a registration may make its sender the owner."""
+    def admits(self, claimant: Claimant, eid: EidPrefix, nonce: int, *, ordered: bool = True) -> bool:
+        """Whether a registration may make its sender the owner.
+
+        One that its nonce does not put in order (nonce 0, from a peer that knows no other) may unless the sender has
+        lost the EID and not said that it knows. If it was sent before and comes after that, it is believed: without
+        nonces nobody can tell.
+        """
+        if not ordered:
+            return eid not in self._departures.get(claimant, {})
         fence = self.fence(claimant, eid)
         if fence is None or nonce <= fence:
             return fence is None
@@ -126,14 +133,6 @@ class Ownership:
         # then has told of other losses only, so a nonce above that one's shows nothing about this EID.
         first_told = self._first_told.get(claimant)
         return first_told is None or nonce <= first_told or not self.is_whereabouts_unknown(claimant, eid)
-
-    def admits_unordered(self, claimant: Claimant, eid: EidPrefix) -> bool:
-        """Whether a registration with nonce 0 may make its sender the owner.
-
-        It may unless the sender has lost the EID and not said that it knows. One that was sent before
-        and comes after that is believed: without nonces nobody can tell.
-        """
-        return eid not in self._departures.get(claimant, {})
 
     def is_whereabouts_unknown(self, claimant: Claimant, eid: EidPrefix) -> bool:
         """Whether an xTR has yet to be told of a loss from before a restart, which nobody can say where to."""
