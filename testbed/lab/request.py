@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from testbed.errors import TestbedError
 from testbed.paths import runtime
+
+#: What the kernel has room for in a Unix socket's path (unix(7): 108, with the NUL).
+_SOCKET_PATH_OCTETS = 107
+#: The longest name of a socket in a lab's folder: a node's (16) or an agent's, and "/qmp.sock" or ".sock".
+_SOCKET_NAME_OCTETS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,18 @@ class Request:
     def folder(self) -> Path:
         """The lab's runtime folder (0700): sockets, secrets, and the record of the lab."""
         return runtime() / "labs" / self.lab
+
+    def check_folder(self) -> None:
+        """Whether the sockets in the lab's folder will have names that the kernel takes; TestbedError if not."""
+        spare = _SOCKET_PATH_OCTETS - len(f"{self.folder}/".encode()) - _SOCKET_NAME_OCTETS
+        if spare < 0:
+            octets = len(str(runtime()).encode())
+            raise TestbedError(
+                "runtime-path-too-long",
+                f"TESTBED_RUNTIME has {octets} octets, at most {octets + spare} are allowed: {runtime()}",
+                why="the path of a Unix socket has at most 107 octets (unix(7)), and the sockets of a lab are in it",
+                next_command="export TESTBED_RUNTIME=/run/testbed",
+            )
 
     def save(self) -> Path:
         """Write the request into the lab's folder, which is the journal's first entry; returns the file."""

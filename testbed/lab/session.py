@@ -108,10 +108,11 @@ class Session:
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self, progress: Callable[[str], None]) -> None:
-        """Check the tools, build the images if they are missing, make the run's folder.
+        """Check the tools and the runtime folder, build the images if they are missing, make the run's folder.
 
         The images are built here, outside: a lab's namespaces have no way to the package mirrors.
         """
+        self.request.check_folder()
         for tool, package in TOOLS.items():
             if shutil.which(tool) is None:
                 raise TestbedError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.netns.runs import QUICK, command, lab_folder
+
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces"),
@@ -24,19 +25,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @contextmanager
 def lab_up(folder: Path, *sets: str) -> Iterator[Run]:
     """The command line, with a lab of its own up."""
-    environment = {**os.environ, "TESTBED_RUNTIME": str(folder / "run"), "PYTHONPATH": str(ROOT)}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "testbed", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-
     overrides = [word for each in sets for word in ("--set", each)]
-    up = run("up", "experiments/netns-quick.yaml", "--out", str(folder / "runs"), *overrides)
-    try:
-        assert up.returncode == 0, up.stderr
-        yield run
-    finally:
-        run("down", "--all")
+    with lab_folder() as runtime:
+        up = command("up", str(QUICK), "--out", str(folder), *overrides, runtime=runtime)
+        try:
+            assert up.returncode == 0, up.stderr
+            yield partial(command, runtime=runtime)
+        finally:
+            command("down", "--all", runtime=runtime)
 
 
 @pytest.fixture(scope="module")

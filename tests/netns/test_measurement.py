@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 from tests.browser import check_report
 from tests.folders import digests
 from tests.netns.own_lab import ROOT, needs_root
+from tests.netns.runs import command, lab_folder
 
 pytestmark = [pytest.mark.netns, needs_root]
 
@@ -34,19 +31,13 @@ settle_s: 2
 """
 
 
-def command(runtime: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TESTBED_RUNTIME": str(runtime)}
-    argv = [sys.executable, "-m", "testbed", *arguments]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measurement")
     experiment = folder / "experiment.yaml"
     experiment.write_text(EXPERIMENT.format(topology=ROOT / "topologies" / "two-sites.yaml"))
-    with tempfile.TemporaryDirectory(prefix="lab") as runtime:  # short: a Unix socket's path has 107 octets
-        done = command(Path(runtime), "run", str(experiment), "--out", str(folder / "runs"))
+    with lab_folder() as runtime:
+        done = command("run", str(experiment), "--out", str(folder / "runs"), runtime=runtime)
     assert done.returncode in (0, 12), (
         done.stdout + done.stderr
     )  # a busy machine may spoil a baseline, not an outage's length
@@ -128,7 +119,7 @@ def test_probes_that_went_through_the_old_site_are_counted(summary: dict[str, An
 
 def test_the_report_is_rebuilt_byte_for_byte(run: Path, summary: dict[str, Any]) -> None:
     before = digests(run)
-    done = command(run.parent.parent, "report", str(run))
+    done = command("report", str(run), runtime=run.parent.parent)
     assert done.returncode == summary["exit_code"], done.stdout + done.stderr
     assert digests(run) == before
     assert {"report.html", "report.md", "summary.json", "probes.csv", "junit.xml"} <= set(before)
