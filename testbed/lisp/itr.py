@@ -28,6 +28,7 @@ from testbed.lisp.mapping import best_rloc, cache_entry, first_rloc, judge
 from testbed.lisp.questions import Questions
 from testbed.lisp.reachability import Reachability
 from testbed.lisp.refusals import dropped
+from testbed.lisp.resolution import Resolution
 from testbed.lisp.rloc_prober import Probe
 from testbed.lisp.subscriptions import Subscriptions
 from testbed.lisp.timing import earliest
@@ -68,6 +69,8 @@ class Itr:
         if entry is not None and entry.forwarding in (Forwarding.REMOTE, Forwarding.NATIVE):
             return [Inject(packet)]  # resolved while it was on its way here
         eid, options = host_prefix(destination), self._config.options
+        if self._override(eid) is Forwarding.LOCAL:
+            return [Inject(packet)]  # it has appeared here while the packet was on its way
         asked = eid in self._questions
         if not asked and len(self._questions) >= options.open_questions:
             self.counters["missed_packets_beyond_open_questions"] += 1
@@ -139,7 +142,7 @@ class Itr:
                     transmissions=resolution.transmissions,
                 )
             )  # fmt: skip
-        return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
+        return actions + self._answered(resolution, judged.taken, now)
 
     def probed(self, probe: Probe, records: tuple[EidRecord, ...], now: int) -> list[Action]:
         """A locator answered a probe with its mapping: take what was asked for (RFC 9301 §7.1)."""
@@ -155,6 +158,14 @@ class Itr:
         for record, reason in refused:
             self.counters[f"records_refused: {reason}"] += 1
             actions += dropped(self.counters, f"{message}-record", reason, peer, eid=record.eid)
+        return actions
+
+    def _answered(self, resolution: Resolution, records: list[EidRecord], now: int) -> list[Action]:
+        """A question is over: take its answer; what it does not let go anywhere is held no more."""
+        actions = self._answer(records, now) + self._questions.close(resolution, now)
+        for destination in self._held.destinations(resolution.eid):
+            if host_prefix(destination) not in self._questions:
+                self._held.drop(host_prefix(destination), "held_packets_dropped_by_mapping")
         return actions
 
     def _answer(self, records: list[EidRecord], now: int) -> list[Action]:
@@ -176,7 +187,7 @@ class Itr:
             judged = judge(notify.records, resolution.eid, self._config)
             actions = self._refused(judged.refused, "map-notify", peer)
             actions += self._told(judged.taken, "subscription_acknowledged", notify.nonce, peer, now)
-            return actions + self._answer(judged.taken, now) + self._questions.close(resolution, now)
+            return actions + self._answered(resolution, judged.taken, now)
         prefixes = [prefix for each in notify.records if (prefix := self._config.prefix_of(each.eid))]
         if not prefixes or self._override(prefixes[0]) is Forwarding.LOCAL:
             return None  # of an EID that is here: a loss (RFC 9437 §6)

@@ -30,6 +30,7 @@ from testbed.lisp.wire import (
     EidRecord,
     EncapsulatedControl,
     LocatorFlag,
+    MapNotify,
     MapReply,
     MapRequest,
     MapRequestFlag,
@@ -46,7 +47,13 @@ EID = ip_address("192.168.0.10")
 class Asking:
     """An ITR and what it asked."""
 
-    def __init__(self, override: Callable[[Any], Forwarding | None] = lambda prefix: None, **options: Any) -> None:
+    def __init__(
+        self,
+        override: Callable[[Any], Forwarding | None] = lambda prefix: None,
+        *,
+        mechanism: str = "smr-old-xtr",
+        **options: Any,
+    ) -> None:
         self.now = 0
         self._random = 0
         config = XtrConfig(
@@ -59,7 +66,7 @@ class Asking:
             map_servers=RESOLVERS[:1],
             map_resolvers=RESOLVERS,
             secret=Secret(0, b"k"),
-            mechanism=mechanism_named("smr-old-xtr"),
+            mechanism=mechanism_named(mechanism),
             options=XtrOptions(**options),
         )
         self.itr = Itr(config, self._random64, override)
@@ -384,6 +391,30 @@ def test_what_was_held_for_an_eid_that_turns_out_to_be_local_is_sent_on() -> Non
     asking.miss(b"1")
     assert injected(asking.itr.forget(ip_network("192.168.0.10/32"))) == [b"1"]
     assert asking.itr.next_deadline() is None
+
+
+def test_a_packet_that_missed_before_its_eid_turned_out_to_be_local_is_sent_on() -> None:
+    actions = Asking(lambda prefix: Forwarding.LOCAL).miss()
+    assert injected(actions) == [b"packet"]
+    assert requests(actions) == []
+
+
+@pytest.mark.parametrize("answer", [(mapping(ttl_minutes=0),), (mapping(rloc=OLD), mapping(ttl_minutes=0))])
+def test_what_an_answer_lets_go_nowhere_is_held_no_more(answer: tuple[EidRecord, ...]) -> None:
+    asking = Asking()
+    done = asking.resolved(*answer)
+    counted = asking.itr.counters["held_packets_dropped_by_mapping"]
+    assert len(injected(done)) + counted == 1
+    assert asking.itr.inspect(asking.now)["held_packets"] == {}
+
+
+def test_what_an_empty_confirmation_of_a_subscription_leaves_open_is_held_no_more() -> None:
+    asking = Asking(mechanism="pubsub")
+    ((request, _, _),) = requests(asking.miss())
+    notify = MapNotify(request.nonce, (mapping("192.168.7.0/24"),))  # not what was asked about
+    assert asking.itr.notified(notify, RESOLVERS[0], asking.now) is not None
+    assert asking.itr.inspect(asking.now)["held_packets"] == {}
+    assert asking.itr.counters["held_packets_dropped_by_mapping"] == 1
 
 
 def test_what_is_local_is_never_overridden_by_a_mapping() -> None:
