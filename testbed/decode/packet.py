@@ -134,12 +134,12 @@ def lisp_packet(frame: Frame) -> LispPacket | None:
     except WireError:
         return None
     plane: Plane
-    if CONTROL_PORT in (udp.source_port, udp.destination_port):
-        plane = "control"
-        message, malformed = _control(udp.payload, MAX_ENCAPSULATIONS)
-    elif udp.destination_port == DATA_PORT:
+    if udp.destination_port == DATA_PORT:  # whatever its source port, which is a hash (RFC 9300 §5.3)
         plane = "data"
         message, malformed = _data(udp.payload)
+    elif CONTROL_PORT in (udp.source_port, udp.destination_port):
+        plane = "control"
+        message, malformed = _control(udp.payload, MAX_ENCAPSULATIONS)
     else:
         return None
     return LispPacket(
@@ -215,7 +215,8 @@ def _type_name(payload: bytes) -> str | int | None:
         return None
     number = payload[0] >> 4
     if number in MessageType.__members__.values():
-        return MessageType(number).name.replace("_", "-").title()
+        name = MessageType(number).name.replace("_", "-").title()
+        return f"{name}-Message" if number == MessageType.ENCAPSULATED_CONTROL else name  # as RFC 9301 §5.8 has it
     return number
 
 

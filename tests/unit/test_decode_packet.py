@@ -84,6 +84,17 @@ def test_either_port_makes_it_control() -> None:
     assert (packet.source, packet.source_port, packet.destination_port) == ("10.0.3.2", 4342, 9)
 
 
+def test_rfc9300_5_3_a_data_packet_may_come_from_any_port() -> None:
+    packet = found(ethernet(build_udp_packet(ITR, MAP_SERVER, 4342, 4341, octets("0800000000000000"))))
+    assert packet.plane == "data"
+
+
+def test_a_torn_encapsulated_control_message_has_the_name_of_a_whole_one() -> None:
+    packet = found(ethernet(control(octets("80000000"))))
+    assert packet.malformed is not None
+    assert packet.message["type"] == "Encapsulated-Control-Message"
+
+
 @pytest.mark.parametrize(("name", "message", "text"), MESSAGES, ids=[entry[0] for entry in MESSAGES])
 def test_every_message_becomes_json_and_text(name: str, message: Message, text: str) -> None:
     packet = found(ethernet(control(octets(text))))
