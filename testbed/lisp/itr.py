@@ -98,6 +98,9 @@ class Itr:
             return actions
         # The entry's own prefix is what is asked about (RFC 9301 §5.2), unless the SMR is narrower.
         asked = eid if eid.prefixlen > entry.eid.prefixlen else entry.eid
+        if asked not in self._questions and len(self._questions) >= self._config.options.open_questions:
+            self.counters["smrs_beyond_open_questions"] += 1
+            return actions
         return actions + self._ask(asked, now, smr_invoked=True)
 
     def outdated(self, eid: Address, map_version: int, now: int) -> list[Action]:

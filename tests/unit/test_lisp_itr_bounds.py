@@ -98,6 +98,15 @@ def test_open_questions_are_bounded_and_packets_for_more_are_counted() -> None:
     assert asking.itr.counters["missed_packets_beyond_open_questions"] == 2
 
 
+def test_rfc9301_6_1_smrs_open_no_more_questions_than_packets_may() -> None:
+    asking = Asking(open_questions=2)
+    asking.resolved(mapping("192.168.0.0/24"))
+    hosts = [ip_network(f"192.168.0.{number}/32") for number in range(4)]
+    asked = [asking.itr.solicited(host, ip_address("10.0.0.2"), asking.now) for host in hosts]
+    assert [len(requests(actions)) for actions in asked] == [1, 1, 0, 0]
+    assert asking.itr.counters["smrs_beyond_open_questions"] == 2
+
+
 def test_the_map_cache_is_bounded_and_what_it_refuses_is_counted_and_logged() -> None:
     asking = Asking(map_cache_entries=1)
     asking.resolved(mapping())
