@@ -139,3 +139,25 @@ def test_a_host_that_is_gone_is_noticed_and_what_is_sent_to_it_is_counted(lab: L
         return int(lab.ask("xtr-c", op="inspect")["drops"].get("eid-unresolved", 0))
 
     wait_until(lambda: counted() > 0, "it is noticed", deadline_s=60)
+
+
+def test_more_hosts_than_the_kernel_has_neighbours_for_are_registered_all_the_same(lab: Lab) -> None:
+    most, hosts = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3"), 100  # of the whole machine
+    before = most.read_text()
+    try:
+        most.write_text("40")
+        for number in range(100, 100 + hosts):
+            lab.ask("xtr-a", op="hint", mac=f"02:00:00:00:00:{number:02x}", eid=f"192.168.0.{number}")
+        wait_until(lambda: lab.saw("neighbour_not_bound", "xtr-a"), "the table is full")
+    finally:
+        most.write_text(before)
+    wait_until(lambda: is_registered(lab, f"192.168.0.{99 + hosts}"), "the last one is registered")
+    assert ping(lab, "guest", PEER) >= 4
+
+
+def test_what_still_waits_for_its_mapping_in_the_end_is_in_the_books(lab: Lab) -> None:
+    lab.run("ms", "ip", "link", "set", "core", "down")
+    ping(lab, "peer", "192.168.0.77", count=3)
+    lab.stop_agent("xtr-c")
+    (last,) = lab.saw("packets_dropped", "xtr-c")
+    assert last["unresolved"] == 3

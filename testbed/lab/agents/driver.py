@@ -15,6 +15,9 @@ from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
 
+#: Datagrams, frames or packets taken from one source before the others get their turn.
+BATCH = 64
+
 
 class Machine(Protocol):
     """A control plane without I/O."""
@@ -106,7 +109,10 @@ class Driver:
         self.last_input_ns = time.monotonic_ns()
 
     def _receive(self) -> None:
-        while (received := self._control.receive()) is not None:
+        for _ in range(BATCH):
+            received = self._control.receive()
+            if received is None:
+                return
             payload, source, port, arrival_ns = received
             self.feed(ControlReceived(payload, source, port), arrival_ns)
 

@@ -78,7 +78,7 @@ class NeighbourTable:
         """
         for family, destination in self._stale():
             body = _NEIGHBOUR.pack(family, self._ifindex, 0, _NTF_USE, 0) + _attribute(_NDA_DST, destination)
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+            with contextlib.suppress(OSError):  # it went meanwhile, or the table is full; the next check is soon
                 self._ask(_RTM_NEWNEIGH, _NLM_F_ACK, body)
 
     def _stale(self) -> list[tuple[int, bytes]]:

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from testbed.dataplane import open_ebpf
-from testbed.dataplane.model import DataPlane, DataPlaneEvent, DataPlaneEventKind, Entry, EntryKind, Locator
-from testbed.lab.agents.driver import Driver, NonceStore
+from testbed.dataplane.model import DataPlane
+from testbed.dataplane.slowpath import TAP_QUEUE_FRAMES
+from testbed.lab.agents.driver import BATCH, Driver, NonceStore
 from testbed.lab.agents.neighbours import NeighbourTable
 from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket, LanSocket
+from testbed.lab.agents.translation import destination_of, entry_of, input_of
 from testbed.lab.agents.understudy import rehearse
 from testbed.lisp.actions import (
-    Address,
     AnswerNeighbour,
     BindNeighbour,
     ClearForwarding,
@@ -41,19 +42,11 @@ from testbed.lisp.actions import (
 )
 from testbed.lisp.config import SiteLocator, XtrConfig, XtrOptions, options_from
 from testbed.lisp.inputs import (
-    FirstPacketSent,
     HostExpected,
     HostGone,
     HostSighted,
-    Input,
-    LocatorStatusSeen,
-    NewSourceVersion,
-    NonceEchoed,
-    OldDestinationVersion,
     PacketMissed,
     SiteLocatorChanged,
-    SourceSeen,
-    StaleReceived,
     Started,
 )
 from testbed.lisp.mechanisms import Mechanism, mechanism_named
@@ -73,8 +66,6 @@ from testbed.lisp.subscriptions import NONCE_OWNER as SUBSCRIPTION_NONCE_OWNER
 from testbed.lisp.wire import XtrIdentity
 from testbed.lisp.xtr import Xtr
 
-#: Datagrams, frames or packets taken from one source before the others get their turn.
-BATCH = 64
 #: Between two looks at which neighbours have to be asked whether they are still there.
 NEIGHBOUR_CHECK_S = 5.0
 
@@ -166,7 +157,7 @@ class XtrAgent:
                 SetLocatorStatus: lambda action: plane.set_locator_status(action.bits),
                 RequestEcho: lambda action: plane.request_echo(action.rloc, action.nonce),
                 ClearForwarding: lambda action: plane.delete_entry(action.eid, action.instance_id),
-                BindNeighbour: lambda action: neighbours.bind(action.eid, action.mac),
+                BindNeighbour: self._bind_neighbour,
                 UnbindNeighbour: lambda action: neighbours.unbind(action.eid),
                 AnswerNeighbour: self._answer_neighbour,
                 ProbeNeighbour: self._probe_neighbour,
@@ -199,7 +190,15 @@ class XtrAgent:
         for descriptor in self._readers:
             asyncio.get_running_loop().remove_reader(descriptor)
         self.driver.stop()
-        self._log.emit("packets_dropped", **self._drops())
+        self._log.emit("packets_dropped", **self._drops(), unresolved=self._unresolved())
+
+    def _unresolved(self) -> int:
+        """How many packets wait for a mapping that will not come any more, here and on their way from the kernel."""
+        held: dict[str, int] = self._machine.inspect(time.monotonic_ns())["held_packets"]
+        waiting = 0
+        while waiting < TAP_QUEUE_FRAMES and self._plane.read_missed() is not None:
+            waiting += 1
+        return sum(held.values()) + waiting
 
     def _check_neighbours(self) -> None:
         self._neighbours.check()
@@ -219,7 +218,7 @@ class XtrAgent:
 
     def _read_reports(self) -> None:
         for report in self._plane.read_events():
-            self.driver.feed(_input_of(report), time.monotonic_ns())
+            self.driver.feed(input_of(report), time.monotonic_ns())
 
     def _read_missed(self) -> None:
         # A packet without a mapping may be the first of its source. Who that is comes first, so that
@@ -229,7 +228,7 @@ class XtrAgent:
             packet = self._plane.read_missed()
             if packet is None:
                 return
-            self.driver.feed(PacketMissed(_destination(packet), packet), time.monotonic_ns())
+            self.driver.feed(PacketMissed(destination_of(packet), packet), time.monotonic_ns())
 
     # --- the control socket ------------------------------------------------------------------------
 
@@ -276,7 +275,14 @@ class XtrAgent:
     # --- actions -----------------------------------------------------------------------------------
 
     def _set_forwarding(self, action: SetForwarding) -> None:
-        self._plane.set_entry(_entry(action))
+        self._plane.set_entry(entry_of(action))
+
+    def _bind_neighbour(self, action: BindNeighbour) -> None:
+        """Spare the kernel the question; where its table is full (gc_thresh3), it asks when it has to."""
+        try:
+            self._neighbours.bind(action.eid, action.mac)
+        except OSError as error:
+            self._log.emit("neighbour_not_bound", eid=str(action.eid), reason=error.strerror)
 
     def _answer_neighbour(self, action: AnswerNeighbour) -> None:
         if isinstance(action.eid, IPv4Address) and isinstance(action.asker, IPv4Address):
@@ -299,51 +305,6 @@ class XtrAgent:
                 self._lan.send(
                     neighbour_solicitation(mac=self._gateway_mac, address=gateway, to_mac=action.mac, asked=action.eid)
                 )
-
-
-def _entry(action: SetForwarding) -> Entry:
-    """What the state machine wants, as the data plane takes it."""
-    locators = tuple(Locator(each.rloc, each.priority, each.weight) for each in action.locators)
-    kind = EntryKind(action.forwarding.value)
-    return Entry(action.eid, kind, locators, action.expires_ns, action.instance_id, action.map_version)
-
-
-#: Reports of a packet's map-version → the input that it is.
-_VERSION_INPUTS: dict[DataPlaneEventKind, type[OldDestinationVersion] | type[NewSourceVersion]] = {
-    DataPlaneEventKind.OLD_DESTINATION_VERSION: OldDestinationVersion,
-    DataPlaneEventKind.NEW_SOURCE_VERSION: NewSourceVersion,
-}
-
-
-def _input_of(report: DataPlaneEvent) -> Input:
-    """A report of the data plane as an input."""
-    if report.kind is DataPlaneEventKind.EID_SEEN:
-        sighting = Sighting(SightingKind.PACKET, report.mac or "", report.eid)
-        return HostSighted(sighting, report.mono_ns)
-    if report.kind in _VERSION_INPUTS:
-        assert report.peer is not None
-        assert report.map_version is not None
-        return _VERSION_INPUTS[report.kind](report.eid, report.peer, report.map_version, report.mono_ns)
-    if report.kind is DataPlaneEventKind.LOCATOR_STATUS:
-        assert report.peer is not None
-        assert report.locator_status is not None
-        return LocatorStatusSeen(report.eid, report.peer, report.locator_status, report.mono_ns)
-    if report.kind in (DataPlaneEventKind.NONCE_ECHOED, DataPlaneEventKind.NONCE_NOT_ECHOED):
-        assert report.peer is not None
-        return NonceEchoed(report.peer, report.kind is DataPlaneEventKind.NONCE_ECHOED, report.mono_ns)
-    if report.kind is DataPlaneEventKind.UNMAPPED_SOURCE:
-        assert report.peer is not None
-        return SourceSeen(report.eid, report.peer, report.mono_ns)
-    if report.kind is DataPlaneEventKind.STALE_PACKET:
-        assert report.peer is not None
-        return StaleReceived(report.eid, report.peer, report.mono_ns)
-    assert report.rloc is not None
-    return FirstPacketSent(report.eid, report.rloc, report.old_rloc, report.mono_ns)
-
-
-def _destination(packet: bytes) -> Address:
-    """The destination of an inner IP packet; the data plane hands over none that is torn."""
-    return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
 
 
 @asynccontextmanager
@@ -380,7 +341,7 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             rehearsal = Rehearsal(
                 part, config.mechanism, xtr_options=config.options, authentication=runtime.config["authentication"]
             )
-            dry: dict[type, Callable[[Any], None]] = {SetForwarding: lambda action: plane.rehearse(_entry(action))}
+            dry: dict[type, Callable[[Any], None]] = {SetForwarding: lambda action: plane.rehearse(entry_of(action))}
             stack.enter_context(
                 rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
             )
