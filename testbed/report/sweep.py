@@ -17,6 +17,8 @@ from testbed.report.words import badges, milliseconds, milliseconds_interval
 from testbed.report.write import write_checksums, write_pictures
 
 SCHEMA_VERSION = 1
+#: What takes longer is drawn apart.
+SLOW_MS = 1000.0
 COLUMNS = heads(
     "Combination", "Verdict",
     *numeric("n", "Median, ms", "95 % interval, ms", "Bound, ms", "Above it, ms", "Waiting, ms", "Outage, ms"),
@@ -129,14 +131,25 @@ def _settings(data: Mapping[str, Any]) -> list[str]:
 
 
 def _pictures(data: Mapping[str, Any]) -> list[Picture]:
+    """A picture of what takes less than a second, and one of what takes longer, on whose axis that would be a line."""
     rows = [(label_of(row, data["grid"]), row) for row in data["rows"]]
-    if not any(row["remap_latency_ms"] for _, row in rows):
-        return []
+    fast = [(label, row) for label, row in rows if _extent_ms(row) < SLOW_MS]
+    slow = [(label, row) for label, row in rows if _extent_ms(row) >= SLOW_MS]
+    groups = {"remap-latency": fast, "remap-latency-slow": slow} if fast and slow else {"remap-latency": rows}
+    return [_picture(name, group) for name, group in groups.items() if any(row["remap_latency_ms"] for _, row in group)]
+
+
+def _extent_ms(row: Mapping[str, Any]) -> float:
+    extent_ms: float = max([row["bound_ms"] or 0.0, *(value for value in row["values_ms"] if value is not None)])
+    return extent_ms
+
+
+def _picture(name: str, rows: list[tuple[str, Mapping[str, Any]]]) -> Picture:
     title = "Remapping latency beside its bound"
     kinds = " / ".join(dict.fromkeys(" · ".join(badges(row)) for _, row in rows))
-    wide, narrow = (draw_grid(rows, title, kinds, layout) for layout in (WIDE, NARROW))
+    wide, narrow = (draw_grid(name, rows, title, kinds, layout) for layout in (WIDE, NARROW))
     caption = (
         "Every dot is a migration; the line is the median, the band its 95 % interval (from n = 6 on), "
         "the dashed line the bound."
     )
-    return [Picture("remap-latency", caption, wide, narrow, [{"label": label, **row} for label, row in rows])]
+    return Picture(name, caption, wide, narrow, [{"label": label, **row} for label, row in rows])

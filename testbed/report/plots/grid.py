@@ -13,14 +13,17 @@ from testbed.report.plots.theme import Layout, heading, tick_label
 ROW, ROW_WITH_LABEL = 30.0, 46.0
 #: Half the height of the band of a median's interval, and of the mark of a bound.
 BAND, MARK = 8.0, 11.0
-#: The axis' length, in lengths of the longest row.
-ROOM_FOR_WORDS = 1.25
+#: Between a row's last mark and its words.
+GAP = 10.0
 
 
-def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitle: str, layout: Layout) -> Canvas:
+def draw_grid(
+    key: str, rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitle: str, layout: Layout
+) -> Canvas:
     """Draw at least one row that was measured.
 
     Args:
+        key: unique among the pictures of a page.
         rows: (label, row of the sweep), in order.
         title: of the picture.
         subtitle: what was run, with substrate and accelerator.
@@ -28,11 +31,13 @@ def draw_grid(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str, subtitl
     """
     if not layout.labels_above:
         layout = replace(layout, left=max(layout.left, 20 + max(text_width(label, 13, bold=True) for label, _ in rows)))
-    canvas = Canvas(layout.width, 0, title, f"grid-{layout.name}")
+    canvas = Canvas(layout.width, 0, title, f"{key}-{layout.name}")
     top = heading(canvas, title, subtitle, layout) + 8
     measured = [value for _, row in rows for value in row["values_ms"] if value is not None]
     high = max([*measured, *(row["bound_ms"] or 0.0 for _, row in rows)])
-    x = Scale(0.0, high * ROOM_FOR_WORDS or 1.0, layout.left, layout.width - layout.right)
+    axis = layout.width - layout.right - layout.left
+    room = GAP + max(text_width(_words(row), 12, bold=True) for _, row in rows)
+    x = Scale(0.0, high * axis / max(axis - room, axis / 3) or 1.0, layout.left, layout.width - layout.right)
     height = ROW_WITH_LABEL if layout.labels_above else ROW
     bottom = top + height * len(rows)
     for tick in x.ticks(layout.ticks):
@@ -61,9 +66,16 @@ def _row(canvas: Canvas, label: str, row: Mapping[str, Any], x: Scale, layout: L
             canvas.rect(left, middle - BAND, max(2.0, right - left), 2 * BAND, "p-band")
         canvas.dots([(x(value), middle) for value in row["values_ms"] if value is not None], "p-dots")
         canvas.line(x(found["median"]), middle - MARK, x(found["median"]), middle + MARK, "p-median")
-        beside = "" if row["excess_ms"] is None else f" (bound {row['excess_ms']:+.1f} ms)"
-        words = duration(found["median"]) + beside
-        place = min(x(max(found["max"], bound_ms or 0.0)) + 10, x.end - text_width(words, 12, bold=True))
+        words = _words(row)
+        place = min(x(max(found["max"], bound_ms or 0.0)) + GAP, x.end - text_width(words, 12, bold=True))
         canvas.text(place, middle + 4, words, "p-strong")
     if bound_ms is not None:
         canvas.line(x(bound_ms), middle - MARK, x(bound_ms), middle + MARK, "p-bound")
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    """The median, and how far it is from its bound."""
+    if row["remap_latency_ms"] is None:
+        return ""
+    beside = "" if row["excess_ms"] is None else f" (bound {row['excess_ms']:+.1f} ms)"
+    return duration(row["remap_latency_ms"]["median"]) + beside

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from testbed.measure.grid import ordered, row
 from testbed.report.plots.grid import draw_grid
 from testbed.report.plots.svg import text_width
 from testbed.report.plots.theme import WIDE
-from testbed.report.sweep import label_of, sweep_data, sweep_markdown
+from testbed.report.sweep import label_of, sweep_data, sweep_markdown, write_sweep
 
 
 def migration(latency_ms: float | None, *, warm_up: bool = False, limiters: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -103,9 +104,20 @@ def test_the_picture_has_room_for_its_labels_and_says_what_was_not_measured() ->
         (label, row({}, summary(migration(22.0)), [])),
         ("other", row({}, summary(migration(None), median=None), [])),
     ]
-    svg = draw_grid(rows, "Remapping latency", "netns", WIDE).inline()
+    svg = draw_grid("grid", rows, "Remapping latency", "netns", WIDE).inline()
     written = re.search(rf'<text x="([0-9.]+)"[^>]*text-anchor="end"[^>]*>{label}', svg)
     assert written is not None
     assert float(written[1]) >= text_width(label, 12)
     assert "not measured" in svg
     assert "22 ms (bound +2.0 ms)" in svg
+
+
+def test_what_takes_seconds_has_a_picture_of_its_own(tmp_path: Path) -> None:
+    grid = {"one_way_ms": (0, 10)}
+    rows = [row({"one_way_ms": 0}, summary(migration(22.0)), []), row({"one_way_ms": 10}, summary(migration(58e3)), [])]
+    plan = {"name": "n", "description": "d", "seed": 1, "order": [{"one_way_ms": 0}, {"one_way_ms": 10}]}
+    write_sweep(tmp_path, sweep_data(plan, grid, rows))
+    pictures = {path.stem: path.read_text() for path in (tmp_path / "plots").glob("*.svg")}
+    assert "0 ms one way" in pictures["remap-latency"]
+    assert "10 ms one way" not in pictures["remap-latency"]
+    assert "10 ms one way" in pictures["remap-latency-slow"]
