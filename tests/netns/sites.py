@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import wait_until
+from tests.waiting import wait_until, whole_lines
 
 ROOT = Path(__file__).parents[2]
 GATEWAY_MAC = "00:00:5e:00:01:01"
@@ -308,6 +308,6 @@ class Lab:
 
     def saw(self, kind: str, node: str, *, since_ns: int = 0) -> list[dict[str, Any]]:
         """Events of a kind that a node wrote, in the order of their time."""
-        events = [json.loads(line) for line in self.events_path.read_text().splitlines()]
+        events = [json.loads(line) for line in whole_lines(self.events_path)]
         found = [e for e in events if (e["kind"], e["source"]) == (kind, node) and e["mono_ns"] >= since_ns]
         return sorted(found, key=lambda event: int(event["mono_ns"]))

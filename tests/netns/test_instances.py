@@ -165,6 +165,7 @@ def test_a_run_in_an_instance_passes(tmp_path: Path, mechanism: str) -> None:
         "migrations=[{to: site-b}]",
         f"mechanism={mechanism}",
         "lisp.rloc_probe_interval_s=1",
+        "settle_s=0.8",  # longer than that interval, give or take a tenth
         "lisp.limiters={map_request: false, map_reply: false, smr: false, smr_invoked: false}",
     )
     assert done.summary["verdict"] == "PASS", done.summary["headline"]

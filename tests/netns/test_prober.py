@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.netns.lispnet import Network, inside, wait_until
+from tests.waiting import whole_lines
 
 pytestmark = pytest.mark.netns
 
@@ -43,7 +44,7 @@ class Agent:
     def events(self, kind: str) -> list[dict[str, Any]]:
         if not self._events.exists():
             return []
-        events = [json.loads(line) for line in self._events.read_text().splitlines()]
+        events = [json.loads(line) for line in whole_lines(self._events)]
         return [event for event in events if event["kind"] == kind]
 
     def stop(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from testbed.lab.agents.runtime import AgentConfigError, read_config, read_key
-from tests.waiting import wait_until
+from tests.waiting import wait_until, whole_lines
 
 AGENT = """
 import asyncio, sys
@@ -54,7 +54,7 @@ class Running:
         return wait_until(found, f"{kind} in the event log")[0]
 
     def recorded(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.events.read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.events)]
 
     def ask(self, line: bytes) -> dict[str, object]:
         with socket.socket(socket.AF_UNIX) as client:

@@ -18,6 +18,8 @@ from tests.xen.lab import Run, command, left_behind, machine_state, run_experime
 pytestmark = [pytest.mark.xen, pytest.mark.timeout(1200)]
 
 MIGRATIONS = 4
+#: An emulated host that gets no processor for a tenth of a second in a baseline makes the run INVALID, as it should.
+ATTEMPTS = 3
 #: Every 50 ms: a guest of an emulated host sends late, and a run whose guest is later than an interval is invalid.
 PROBES = "{interval_ms: 50, flows: [icmp, udp], directions: [to-guest, from-guest]}"
 
@@ -25,9 +27,12 @@ PROBES = "{interval_ms: 50, flows: [icmp, udp], directions: [to-guest, from-gues
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     before = machine_state()
-    run = run_experiment(
-        tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold", "--set", f"probes={PROBES}"
-    )
+    for _ in range(ATTEMPTS):
+        run = run_experiment(
+            tmp_path_factory.mktemp("runs"), "--repeat", str(MIGRATIONS), "--cold", "--set", f"probes={PROBES}"
+        )
+        if run.summary["verdict"] != "INVALID":
+            break
     yield run
     assert left_behind(before) == {}
 
