@@ -233,7 +233,9 @@ class Itr:
         old = self.cache.exact(eid)
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: the entry must be removed immediately
             return self._remove(eid)
-        if old is None and len(self.cache) >= self._config.options.map_cache_entries:
+        # What has left is not a guest of the cache: without an entry, what comes for it would still be delivered here.
+        room = override is Forwarding.AWAY or len(self.cache) < self._config.options.map_cache_entries
+        if old is None and not room:
             self.counters["map_cache_full"] += 1
             self._held.drop(eid, "held_packets_dropped_by_mapping")
             return [emit("map_cache_refused", eid=eid, reason="full")]

@@ -18,7 +18,7 @@ from testbed.lisp.actions import (
 from testbed.lisp.config import XtrConfig, ns
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.itr import Itr
-from testbed.lisp.mapping import first_rloc, usable_locators
+from testbed.lisp.mapping import first_rloc
 from testbed.lisp.nonces import is_exhausted
 from testbed.lisp.presence import Presence
 from testbed.lisp.refusals import dropped
@@ -129,12 +129,11 @@ class MapNotifies:
             return dropped(
                 self._counters, "map-notify-record", "unknown AFI or another instance", map_server, eid=record.eid
             )
-        locators = usable_locators(record)
         # Also one of ours that is down leads here: that is no loss.
         if any(locator.rloc == self._config.rloc for locator in record.locators):
             return self._told_of_ours(record, now) if self._config.options.merge_registrations else []
         override = self._presence.override(prefix)
-        if override is Forwarding.LOCAL and (locators or record.ttl_minutes == 0):
+        if override is Forwarding.LOCAL:  # also if nothing can be sent to where it is: it is not here
             claim = self._registrar.claim_of(prefix, map_server)
             older = self._config.options.ordered_notifies and claim is not None and nonce < claim
             if prefix in self._config.eid_prefixes or older:
@@ -142,7 +141,7 @@ class MapNotifies:
                 self._counters["notifies_older_than_claim"] += 1
                 return []
             return self._depart(record, prefix, nonce, map_server, now)
-        if override is None and locators and self._is_one_of_ours(prefix):
+        if override is None and record.locators and self._is_one_of_ours(prefix):
             self._presence.left(prefix.network_address, now)
             override = Forwarding.AWAY
         if override is Forwarding.AWAY:

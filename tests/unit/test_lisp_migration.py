@@ -5,14 +5,14 @@ Real state machines on a network in memory; every number here is a delay that th
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from itertools import pairwise
 
 import pytest
 
-from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Address, Forwarding
 from testbed.lisp.config import MapServerOptions, XtrOptions
-from testbed.lisp.inputs import ControlReceived, HostGone
+from testbed.lisp.inputs import ControlReceived, HostGone, SiteLocatorChanged
 from testbed.lisp.wire import (
     AlgorithmId,
     EidPrefix,
@@ -216,6 +216,27 @@ def test_a_guest_that_came_back_before_its_xtr_heard_it_had_gone_is_found_by_its
     network.run_for(5 * SECOND_NS)
     assert network.owner() == "xtr-a"
     assert (network.host_state("xtr-a"), network.host_state("xtr-b")) == ("local", "away")
+
+
+def test_who_lost_an_eid_to_where_nothing_can_be_sent_has_lost_it_all_the_same() -> None:
+    network = settled(Network())
+    network.give("xtr-b", SiteLocatorChanged(RLOCS["xtr-b"], False))
+    network.sight("xtr-b")
+    network.run_for(130 * SECOND_NS)  # the old xTR's refresh is due twice
+    assert network.host_state("xtr-a") == "away"
+    assert str(network.owner()).startswith("xtr-b")
+
+
+def test_a_full_map_cache_keeps_no_lost_eid_here() -> None:
+    network = settled(Network(xtr_options=XtrOptions(map_cache_entries=2)))
+    for number in (50, 51, 52):
+        other = ip_address(f"192.168.0.{number}")
+        network.send("xtr-a", packet_to(other), other)
+        network.run_for(4 * SECOND_NS)
+    network.sight("xtr-b")
+    network.run_for(2 * SECOND_NS)
+    (entry,) = [each for _, each in network.nodes["xtr-a"].entries.matches(EID, 0)][:1]
+    assert entry.forwarding is Forwarding.AWAY
 
 
 def test_a_frame_from_before_the_departure_is_no_return() -> None:
