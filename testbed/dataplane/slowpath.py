@@ -46,6 +46,24 @@ DROPPED_HERE = (
 )
 
 
+def packet_in(frame: bytes) -> bytes | None:
+    """The IP packet in an Ethernet frame, without what follows it; None if there is no whole one.
+
+    Its header says how long it is (RFC 791 §3.1, RFC 8200 §3): a link pads short frames, and anybody may.
+    """
+    packet = frame[ETHERNET_HEADER:]
+    version = packet[0] >> 4 if packet else 0
+    if ETHERTYPES.get(version) != frame[12:ETHERNET_HEADER]:
+        return None
+    if version == 4:
+        header = (packet[0] & 15) * 4
+        length = int.from_bytes(packet[2:4], "big")
+    else:
+        header = icmp.IPV6_HEADER
+        length = header + int.from_bytes(packet[4:6], "big")
+    return packet[:length] if icmp.IPV4_HEADER <= header <= length <= len(packet) else None
+
+
 class Tap:
     """A TAP interface without addresses, in the caller's network namespace; gone when closed."""
 
@@ -131,9 +149,9 @@ class SlowPath:
             frame = self._tap.read()
             if frame is None:
                 return None
-            packet = frame[ETHERNET_HEADER:]
+            packet = packet_in(frame)
             # Anything not marked by the programs (02:00:00:limit:limit:reason) is not ours.
-            if frame[:3] != b"\x02\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
+            if frame[:3] != b"\x02\0\0" or frame[5] >= len(HOLD_REASONS) or packet is None:
                 self._dropped["held-malformed"] += 1
                 continue
             reason = HOLD_REASONS[frame[5]]
