@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import pytest
 
 from testbed.dataplane.ebpf import EbpfDataPlane
 from testbed.dataplane.model import EntryKind
 from tests.netns.conftest import OpenPlane
-from tests.netns.lispnet import Wire, wait_for, wait_until
+from tests.netns.lispnet import Network, Wire, wait_for, wait_until
 from tests.netns.packets import ETHERNET, Encapsulated, Ip, ipv4, ipv6, is_lisp, udp
 from tests.netns.test_dataplane_state import EID, EID6, NEW_RLOC, PEER, entry
 
@@ -55,6 +58,63 @@ def test_a_missed_packet_is_as_long_as_it_says(plane: EbpfDataPlane, site_wire: 
     assert plane.read_missed() == packet
 
 
+def tagged(wire: Wire, packet: bytes, tci: int) -> bytes:
+    kind = b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd"
+    return wire.peer_mac + wire.mac + b"\x81\0" + struct.pack("!H", tci) + kind + packet
+
+
+def not_of_a_vlan_here(network: Network, interface: str) -> int:
+    """Frames that the kernel dropped because they are tagged and no interface is of that VLAN."""
+    shown = network.run("xtr1", "ip", "-json", "-s", "-s", "link", "show", "dev", interface, check=True).stdout
+    received = json.loads(shown)[0]["stats64"]["rx"]
+    return int(received.get("otherhost", 0))
+
+
+@pytest.mark.parametrize(
+    "destination", [PEER, "192.168.200.1", "fd0e:2::10"], ids=["mapped", "unmapped", "mapped, IPv6"]
+)
+def test_a_frame_of_a_vlan_is_the_kernels(
+    plane: EbpfDataPlane, network: Network, site_wire: Wire, core_wire: Wire, destination: str
+) -> None:
+    """No VLAN is the site's LAN; the kernel, which may have an interface of it, counts what is of none."""
+    before = not_of_a_vlan_here(network, "eid")
+    if ":" in destination:
+        packet = ipv6(EID6, destination, udp(1, 2, b"tagged", (EID6, destination)))
+    else:
+        packet = ipv4(EID, destination, udp(1, 2, b"tagged"))
+    for _ in range(3):
+        site_wire.send_frame(tagged(site_wire, packet, 5))
+    site_wire.send(ipv4(EID, PEER, udp(1, 2, b"after")))
+    assert core_wire.expect(lambda frame: b"tagged" in frame or frame.endswith(b"after")).endswith(b"after")
+    assert plane.read_missed() is None
+    assert sum(plane.drops().values()) == 0
+    assert not_of_a_vlan_here(network, "eid") == before + 3
+
+
+def test_a_frame_of_a_vlan_from_the_core_is_the_kernels(
+    plane: EbpfDataPlane, network: Network, site_wire: Wire, core_wire: Wire
+) -> None:
+    plane.set_entry(entry("192.168.1.0/24", EntryKind.LOCAL))
+    before = not_of_a_vlan_here(network, "core")
+    core_wire.send_frame(tagged(core_wire, arriving(b"tagged"), 5))
+    core_wire.send(arriving(b"after"))
+    assert site_wire.expect(lambda frame: b"tagged" in frame or frame.endswith(b"after")).endswith(b"after")
+    assert not_of_a_vlan_here(network, "core") == before + 1
+
+
+def test_a_priority_tag_is_of_no_vlan(plane: EbpfDataPlane, site_wire: Wire, core_wire: Wire) -> None:
+    """IEEE 802.1Q §6.9: VLAN 0 says only a priority; the frame is the LAN's, the tag does not go on."""
+    plane.set_entry(entry("192.168.1.0/24", EntryKind.LOCAL))
+    site_wire.send_frame(tagged(site_wire, ipv4(EID, PEER, udp(1, 2, b"urgent")), 7 << 13))
+    assert is_lisp(core_wire.expect(lambda frame: frame.endswith(b"urgent")))
+    packet = ipv4(EID, "192.168.200.1", udp(1, 2, b"urgent"))
+    site_wire.send_frame(tagged(site_wire, packet, 7 << 13))
+    assert wait_for(plane.miss_fd())
+    assert plane.read_missed() == packet
+    core_wire.send_frame(tagged(core_wire, arriving(b"urgent too"), 7 << 13))
+    assert site_wire.expect(lambda frame: frame.endswith(b"urgent too"))[12:14] == b"\x08\0"
+
+
 def test_a_frame_that_says_another_version_is_malformed(plane: EbpfDataPlane, site_wire: Wire) -> None:
     packet = ipv4(EID, "192.168.200.1", udp(1, 2, b"an EtherType of IPv6"))
     site_wire.send_frame(site_wire.peer_mac + site_wire.mac + b"\x86\xdd" + packet)
@@ -64,3 +124,8 @@ def test_a_frame_that_says_another_version_is_malformed(plane: EbpfDataPlane, si
         return plane.drops()["held-malformed"] == 1
 
     wait_until(counted)
+
+
+def arriving(payload: bytes, **outer: int) -> bytes:
+    inner = ipv4(PEER, EID, udp(1, 9, payload))
+    return ipv4("10.0.2.2", "10.0.1.2", udp(50000, 4341, struct.pack("!II", 0x80 << 24, 0) + inner), **outer)
