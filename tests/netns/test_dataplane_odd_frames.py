@@ -1,9 +1,10 @@
-"""Frames that are not what their length or tag says: none ends the agent, none is lost in silence."""
+"""Frames that are not what their length, tag or checksum says: none ends the agent, none is lost in silence."""
 
 from __future__ import annotations
 
 import json
 import struct
+from ipaddress import ip_network
 
 import pytest
 
@@ -11,7 +12,7 @@ from testbed.dataplane.ebpf import EbpfDataPlane
 from testbed.dataplane.model import EntryKind
 from tests.netns.conftest import OpenPlane
 from tests.netns.lispnet import Network, Wire, wait_for, wait_until
-from tests.netns.packets import ETHERNET, Encapsulated, Ip, ipv4, ipv6, is_lisp, udp
+from tests.netns.packets import ETHERNET, Encapsulated, Ip, checksum, ipv4, ipv6, is_lisp, udp
 from tests.netns.test_dataplane_state import EID, EID6, NEW_RLOC, PEER, entry
 
 pytestmark = pytest.mark.netns
@@ -129,3 +130,57 @@ def test_a_frame_that_says_another_version_is_malformed(plane: EbpfDataPlane, si
 def arriving(payload: bytes, **outer: int) -> bytes:
     inner = ipv4(PEER, EID, udp(1, 9, payload))
     return ipv4("10.0.2.2", "10.0.1.2", udp(50000, 4341, struct.pack("!II", 0x80 << 24, 0) + inner), **outer)
+
+
+def with_header(packet: bytes, at: int, *octets: int, right: bool = True) -> bytes:
+    """The packet with other octets in its IPv4 header, whose checksum is right all the same, or not changed."""
+    changed = bytearray(packet)
+    changed[at : at + len(octets)] = bytes(octets)
+    if right:
+        changed[10:12] = b"\0\0"
+        changed[10:12] = struct.pack("!H", checksum(bytes(changed[:20])))
+    return bytes(changed)
+
+
+def refused_headers(network: Network) -> dict[str, int]:
+    """What the kernel counted of IPv4 headers that it refused."""
+    counted: dict[str, int] = {}
+    for file in ("snmp", "netstat"):
+        lines = [line.split() for line in network.run("xtr1", "cat", f"/proc/net/{file}").stdout.splitlines()]
+        for heads, numbers in zip(lines[::2], lines[1::2], strict=True):
+            if heads[0] in ("Ip:", "IpExt:"):
+                counted |= dict(zip(heads[1:], map(int, numbers[1:]), strict=True))
+    return {name: counted[name] for name in ("InHdrErrors", "InTruncatedPkts", "InCsumErrors")}
+
+
+@pytest.mark.parametrize(
+    ("packet", "counter"),
+    [
+        (with_header(arriving(b"torn"), 8, 1, right=False), "InCsumErrors"),
+        (with_header(arriving(b"torn"), 12, 10, 0, 66, 2, right=False), "InCsumErrors"),
+        (with_header(arriving(b"torn"), 0, 0x44), "InHdrErrors"),
+        (with_header(arriving(b"torn"), 2, 0, 19), "InHdrErrors"),
+        (with_header(arriving(b"torn"), 2, 5, 0), "InTruncatedPkts"),
+    ],
+    ids=["TTL", "source", "IHL 4", "shorter than its header", "longer than the frame"],
+)
+def test_a_wrong_outer_header_is_the_kernels(
+    plane: EbpfDataPlane, network: Network, site_wire: Wire, core_wire: Wire, packet: bytes, counter: str
+) -> None:
+    """RFC 1812 §5.2.2: who acts on a header must verify it first; the kernel drops such a packet and counts it."""
+    plane.set_entry(entry("192.168.1.0/24", EntryKind.LOCAL))
+    before = refused_headers(network)
+    core_wire.send(packet)
+    core_wire.send(arriving(b"after"))
+    assert site_wire.expect(lambda frame: b"torn" in frame or frame.endswith(b"after")).endswith(b"after")
+    assert refused_headers(network)[counter] == before[counter] + 1
+    assert plane.usage(ip_network("192.168.1.0/24"))[0] == 1
+    assert plane.read_missed() is None
+    assert sum(plane.drops().values()) == 0
+
+
+def test_a_datagram_that_ends_behind_its_packet_is_truncated(plane: EbpfDataPlane, core_wire: Wire) -> None:
+    """The frame's padding does not complete it."""
+    packet = with_header(arriving(b"torn"), 2, 0, 60)
+    core_wire.send(packet)
+    wait_until(lambda: plane.drops()["truncated"] == 1)
