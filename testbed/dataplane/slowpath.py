@@ -24,6 +24,12 @@ TAP_MAC = bytes.fromhex("0200000000fe")
 TAP_MTU = 65521  # the most that a TAP takes
 #: Frames that wait for the agent; more are dropped and counted.
 TAP_QUEUE_FRAMES = 512
+#: Nothing of the kernel's own may come out of it: without a link-local address (addr_gen_mode none) it asks for
+#: nothing. What goes in is filtered by the entries; what they leave to the kernel is routed, IPv6 too.
+TAP_SETTINGS = {
+    "ipv4": {"rp_filter": "0"},
+    "ipv6": {"addr_gen_mode": "1", "accept_ra": "0", "accept_redirects": "0", "disable_ipv6": "0"},
+}
 PEER_MAC = bytes.fromhex("0200000000fd")
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 ETHERNET_HEADER = 14
@@ -85,12 +91,12 @@ class Tap:
             raise
         self.name = answer[:16].rstrip(b"\0").decode()
         self.ifindex = socket.if_nametoindex(self.name)
-        # Nothing of the kernel's own may come out of it, and what goes in is filtered by the entries.
-        for setting in ("ipv6/conf/{}/disable_ipv6=1", "ipv4/conf/{}/rp_filter=0"):
-            path, value = setting.format(self.name).split("=")
-            target = Path("/proc/sys/net") / path
-            if target.exists():
-                target.write_text(value)
+        interface.forget_multicast(self.name, mtu=TAP_MTU)
+        for family, settings in TAP_SETTINGS.items():
+            for key, value in settings.items():
+                target = Path(f"/proc/sys/net/{family}/conf/{self.name}/{key}")
+                if target.exists():
+                    target.write_text(value)
         interface.configure(self.name, mac=TAP_MAC, mtu=TAP_MTU, queue_frames=TAP_QUEUE_FRAMES)
 
     def read(self) -> bytes | None:
