@@ -368,7 +368,7 @@ def open_ebpf(
         stack.callback(kernel_drops.close)
         config = layout.KernelConfig(
             core_ifindex, eid_ifindex, tap.ifindex, instance_id, rlocs, locator_status_bits, map_versioning,
-            hints, round((echo_timeout_ms or 0) * 1000), kernel_drops.mark,
+            hints, round((echo_timeout_ms or 0) * 1000), kernel_drops.mark, interface.mtu_of(eid_interface),
         )  # fmt: skip
         program.map("cable", 4)[bytes(4)] = struct.pack("=I", interface.is_cable_to_elsewhere(eid_interface))
         for prefix in dynamic_eid_prefixes:

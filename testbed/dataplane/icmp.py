@@ -66,7 +66,7 @@ def fragments(packet: bytes, mtu: int) -> list[bytes]:
     """Split an IPv4 packet into fragments of equal size of at most `mtu` octets (RFC 791 §3.2).
 
     RFC 9300 §7.1 has the ITR do this before it encapsulates. Raises ValueError if DF forbids it or the
-    MTU holds no payload.
+    MTU holds no payload. A packet without a payload is whole as it is.
     """
     header_length = (packet[0] & 15) * 4
     header, payload = packet[:header_length], packet[header_length : struct.unpack_from("!H", packet, 2)[0]]
@@ -76,6 +76,8 @@ def fragments(packet: bytes, mtu: int) -> list[bytes]:
     room = (mtu - header_length) & ~7
     if room <= 0:
         raise ValueError(f"an MTU of {mtu} holds no payload")
+    if not payload:
+        return [packet]
     count = -(-len(payload) // room)
     size = min(room, (-(-len(payload) // count) + 7) & ~7)
     pieces = []

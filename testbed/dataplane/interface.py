@@ -21,7 +21,8 @@ SIOCSIFHWADDR = 0x8924
 SIOCSIFTXQLEN = 0x8943
 SIOCETHTOOL = 0x8946
 ARPHRD_ETHER = 1
-IFF_UP = 0x1
+IFF_UP, IFF_MULTICAST = 0x1, 0x1000
+IPV6_LEAST_MTU = 1280
 
 #: ethtool's "set" commands of the offloads that change what is on a wire (linux/ethtool.h).
 ETHTOOL_SET_OFFLOAD = {"rx": 0x15, "tx": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
@@ -50,6 +51,18 @@ def configure(name: str, *, mac: bytes, mtu: int, queue_frames: int) -> None:
     _ioctl(SIOCSIFTXQLEN, name, struct.pack("i", queue_frames))
     (flags,) = struct.unpack_from("h", _ioctl(SIOCGIFFLAGS, name, b""))
     _ioctl(SIOCSIFFLAGS, name, struct.pack("h", flags | IFF_UP))
+
+
+def forget_multicast(name: str, *, mtu: int) -> None:
+    """Make an interface that is down report of no multicast group, ever; IPv6's settings of it are then the default's.
+
+    A router's interface has joined the group of all routers when it was made, and would report that or, had it
+    left, its leaving. Below IPv6's least MTU the kernel forgets all that it had of IPv6 there; above it begins anew.
+    """
+    (flags,) = struct.unpack_from("H", _ioctl(SIOCGIFFLAGS, name, b""))
+    _ioctl(SIOCSIFFLAGS, name, struct.pack("H", flags & ~IFF_MULTICAST))
+    for octets in (IPV6_LEAST_MTU - 1, mtu):
+        _ioctl(SIOCSIFMTU, name, struct.pack("i", octets))
 
 
 def addresses() -> list[tuple[str, Address]]:

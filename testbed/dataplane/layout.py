@@ -25,7 +25,7 @@ MAX_LOCATORS = 8
 UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
-_CONFIG = struct.Struct("=IIIIIBBBB16s16sIII")
+_CONFIG = struct.Struct("=IIIIIBBBB16s16sIIII")
 _ECHO_REQUEST = struct.Struct("=QIHH")
 _ENTRY = struct.Struct("=QQQQIIHBBI")
 _LOCATOR = struct.Struct("=16sHHI")
@@ -99,6 +99,7 @@ class KernelConfig:
     hints: Hint = NO_HINTS
     echo_timeout_us: int = 0
     mark: int = 0
+    eid_mtu: int = LONGEST_PACKET
 
     def encode(self) -> bytes:
         """As `struct config`."""
@@ -119,6 +120,7 @@ class KernelConfig:
             self.hints,
             self.echo_timeout_us,
             self.mark,
+            min(self.eid_mtu, LONGEST_PACKET),
         )
 
 

@@ -24,6 +24,12 @@ TAP_MAC = bytes.fromhex("0200000000fe")
 TAP_MTU = 65521  # the most that a TAP takes
 #: Frames that wait for the agent; more are dropped and counted.
 TAP_QUEUE_FRAMES = 512
+#: Nothing of the kernel's own may come out of it: without a link-local address (addr_gen_mode none) it asks for
+#: nothing. What goes in is filtered by the entries; what they leave to the kernel is routed, IPv6 too.
+TAP_SETTINGS = {
+    "ipv4": {"rp_filter": "0"},
+    "ipv6": {"addr_gen_mode": "1", "accept_ra": "0", "accept_redirects": "0", "disable_ipv6": "0"},
+}
 PEER_MAC = bytes.fromhex("0200000000fd")
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 ETHERNET_HEADER = 14
@@ -44,6 +50,24 @@ DROPPED_HERE = (
     "icmp-implausible",
     "inject-no-room",
 )
+
+
+def packet_in(frame: bytes) -> bytes | None:
+    """The IP packet in an Ethernet frame, without what follows it; None if there is no whole one.
+
+    Its header says how long it is (RFC 791 §3.1, RFC 8200 §3): a link pads short frames, and anybody may.
+    """
+    packet = frame[ETHERNET_HEADER:]
+    version = packet[0] >> 4 if packet else 0
+    if ETHERTYPES.get(version) != frame[12:ETHERNET_HEADER]:
+        return None
+    if version == 4:
+        header = (packet[0] & 15) * 4
+        length = int.from_bytes(packet[2:4], "big")
+    else:
+        header = icmp.IPV6_HEADER
+        length = header + int.from_bytes(packet[4:6], "big")
+    return packet[:length] if icmp.IPV4_HEADER <= header <= length <= len(packet) else None
 
 
 class Tap:
@@ -67,12 +91,12 @@ class Tap:
             raise
         self.name = answer[:16].rstrip(b"\0").decode()
         self.ifindex = socket.if_nametoindex(self.name)
-        # Nothing of the kernel's own may come out of it, and what goes in is filtered by the entries.
-        for setting in ("ipv6/conf/{}/disable_ipv6=1", "ipv4/conf/{}/rp_filter=0"):
-            path, value = setting.format(self.name).split("=")
-            target = Path("/proc/sys/net") / path
-            if target.exists():
-                target.write_text(value)
+        interface.forget_multicast(self.name, mtu=TAP_MTU)
+        for family, settings in TAP_SETTINGS.items():
+            for key, value in settings.items():
+                target = Path(f"/proc/sys/net/{family}/conf/{self.name}/{key}")
+                if target.exists():
+                    target.write_text(value)
         interface.configure(self.name, mac=TAP_MAC, mtu=TAP_MTU, queue_frames=TAP_QUEUE_FRAMES)
 
     def read(self) -> bytes | None:
@@ -131,9 +155,9 @@ class SlowPath:
             frame = self._tap.read()
             if frame is None:
                 return None
-            packet = frame[ETHERNET_HEADER:]
+            packet = packet_in(frame)
             # Anything not marked by the programs (02:00:00:limit:limit:reason) is not ours.
-            if frame[:3] != b"\x02\0\0" or frame[5] >= len(HOLD_REASONS) or len(packet) < icmp.IPV4_HEADER:
+            if frame[:3] != b"\x02\0\0" or frame[5] >= len(HOLD_REASONS) or packet is None:
                 self._dropped["held-malformed"] += 1
                 continue
             reason = HOLD_REASONS[frame[5]]

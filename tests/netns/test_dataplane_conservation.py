@@ -161,7 +161,7 @@ ELSEWHERE = {
     "inject-no-room": "test_what_cannot_be_injected_is_counted",
     "core-refused": "test_what_has_no_route_is_counted",
     "eid-refused": "the same, of the other interface",
-    "held-malformed": "nothing comes to the TAP that the programs have not marked",
+    "held-malformed": "test_a_frame_that_says_another_version_is_malformed",
 }
 
 

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.netns
 NARROW = 1400
 #: Octets that encapsulation adds; that an echo's headers take.
 OVERHEAD, ECHO = {4: 36, 6: 56}, {4: 28, 6: 48}
+NARROW_LAN = 1300
+GATEWAYS = {4: "192.168.2.1", 6: "fd0e:2::1"}
 EIDS = {4: "192.168.{}.10", 6: "fd0e:{}::10"}
 
 
@@ -81,6 +83,41 @@ def test_a_narrow_link_of_the_core_is_learnt_and_told(
     wait_until(lambda: echoed(network, eid, 1500))
     assert planes[1].mtus()["link"] == 1500
     assert paths_of(planes[2]) == {}
+
+
+@pytest.fixture
+def narrow_lan(network: Network) -> Iterator[None]:
+    """Site 2's LAN is narrower than the way there."""
+    for name, interface in (("xtr2", "eid"), ("host2", "lan")):
+        network.run(name, "ip", "link", "set", interface, "mtu", str(NARROW_LAN), check=True)
+    yield
+    for name, interface in (("xtr2", "eid"), ("host2", "lan")):
+        network.run(name, "ip", "link", "set", interface, "mtu", "1500", check=True)
+    forget_paths(network)
+
+
+@pytest.mark.usefixtures("narrow_lan")
+@pytest.mark.parametrize("version", [4, 6], ids=["eid4", "eid6"])
+def test_a_lan_that_is_narrower_than_the_way_there(network: Network, planes: Planes, rloc: str, version: int) -> None:
+    """Who delivers is a router there: it tells the source, through the tunnel, or fragments (RFC 1812 §5.2.6)."""
+    eid = EIDS[version].format(2)
+    said = echo(network, eid, NARROW_LAN + 1, "-M", "do")
+    assert re.search(rf"mtu ?= ?{NARROW_LAN}\b", said), said
+    assert GATEWAYS[version] in said
+    assert echoed(network, eid, NARROW_LAN, "-M", "do")
+    forget_paths(network)
+    if version == 4:
+        assert echoed(network, eid, NARROW_LAN + 100, "-M", "dont")
+    assert {reason for reason, number in planes[2].drops().items() if number} == {"held-too-big"}
+
+
+@pytest.mark.usefixtures("narrow_lan")
+@pytest.mark.parametrize("version", [4, 6], ids=["eid4", "eid6"])
+def test_a_stream_to_a_narrow_lan_finds_its_size(network: Network, planes: Planes, rloc: str, version: int) -> None:
+    """Not that of its super-packets, but of their segments."""
+    network.run("host2", "ip", "link", "set", "lan", "mtu", "1500", check=True)  # it does not say so by its MSS
+    assert stream(network, "host2", EIDS[version].format(2)) == STREAM
+    assert {reason for reason, number in planes[2].drops().items() if number} <= {"held-too-big"}
 
 
 @pytest.mark.usefixtures("narrow")

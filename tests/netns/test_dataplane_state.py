@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import time
@@ -164,6 +165,31 @@ def test_inject_for_an_eid_that_has_come_here(plane: EbpfDataPlane, site_wire: W
     plane.inject(ipv4(PEER, EID, udp(1, 9, b"come home"), ttl=9))
     frame = site_wire.expect(lambda f: f.endswith(b"come home"))
     assert Ip.read(frame[ETHERNET:]).ttl == 8
+
+
+@pytest.mark.parametrize("entries", [[EntryKind.NATIVE], []], ids=["NATIVE", "gone"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_was_held_goes_natively(
+    plane: EbpfDataPlane, core_wire: Wire, family: int, entries: list[EntryKind]
+) -> None:
+    """The answer is to forward natively (RFC 9301 §5.4), or the entry has gone: the kernel routes it as any other."""
+    source, destination = (EID, PEER) if family == 4 else (EID6, "fd0e:2::10")
+    for kind in entries:
+        plane.set_entry(entry(f"{destination}/{32 if family == 4 else 128}", kind))
+    datagram = udp(1, 9, b"natively", (source, destination))
+    plane.inject((ipv4 if family == 4 else ipv6)(source, destination, datagram, ttl=9))
+    seen = Ip.read(core_wire.expect(lambda frame: frame.endswith(b"natively"))[ETHERNET:])
+    assert (seen.source, seen.destination, seen.ttl) == (source, destination, 8)
+
+
+def test_nothing_of_the_kernels_own_comes_out_of_the_tap(plane: EbpfDataPlane, network: Network) -> None:
+    """Neither when it is made nor when the machine becomes a router: what comes is counted as malformed."""
+    shown = network.run("xtr1", "ip", "-json", "address", "show", "dev", "lisp0", check=True).stdout
+    assert [link["addr_info"] for link in json.loads(shown) if link] == [[]]
+    forwarding = "net.ipv6.conf.all.forwarding"
+    network.run("xtr1", "sysctl", f"{forwarding}=0", check=True)
+    network.run("xtr1", "sysctl", f"{forwarding}=1", check=True)
+    assert not wait_for(plane.miss_fd(), 1.5)  # unsolicited reports come within a second (RFC 3810 §9.11)
 
 
 def test_a_full_slow_path_is_counted(plane: EbpfDataPlane, site_wire: Wire) -> None:

@@ -101,6 +101,35 @@ def test_a_neighbour_that_never_had_a_mac_and_a_link_that_goes(
         wait_until(lambda: counted(plane) == {"core-unresolved": 1})
 
 
+def test_what_a_capture_did_not_read_was_sent(
+    plane: EbpfDataPlane, network: Network, site_wire: Wire, core_wire: Wire
+) -> None:
+    """A capture that ends throws away its copies, marks and all, for the reason of a neighbour that went."""
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, OLD_RLOC))
+    capture = Wire(network, "xtr1", "core", "router", "to1")
+    for number in range(3):
+        site_wire.send(ipv4(EID, PEER, udp(1, 2, f"sent {number}".encode())))
+    core_wire.expect(lambda frame: is_lisp(frame) and frame.endswith(b"sent 2"))
+    capture.close()
+    network.run("xtr1", "true")  # time for what is still to be counted
+    assert counted(plane) == {}
+
+
+def test_a_link_that_goes_while_packets_wait(plane: EbpfDataPlane, network: Network, site_wire: Wire) -> None:
+    """The kernel throws away the neighbour's queue as it does a capture's, but these were not sent."""
+    plane.set_entry(entry("192.168.2.0/24", EntryKind.REMOTE, OLD_RLOC))
+    with no_router(network):
+        for _ in range(2):
+            site_wire.send(ipv4(EID, PEER, udp(1, 2, b"x")))
+        wait_until(lambda: "INCOMPLETE" in network.run("xtr1", "ip", "neigh", "show", "dev", "core").stdout)
+        network.run("xtr1", "ip", "link", "set", "core", "down", check=True)
+        try:
+            wait_until(lambda: counted(plane) == {"core-unresolved": 2})
+        finally:
+            network.run("xtr1", "ip", "link", "set", "core", "up", check=True)
+            network.run("xtr1", "ip", "addr", "replace", "fd00:1::2/64", "dev", "core", "nodad", check=True)
+
+
 def test_the_kernels_own_packets_are_not_ours(plane: EbpfDataPlane, network: Network) -> None:
     with no_router(network):
         assert not network.ping("xtr1", "10.0.2.2")

@@ -40,7 +40,7 @@ static __always_inline int hand_over(struct __sk_buff *skb, const struct config 
 	return bpf_redirect_peer(config->eid_ifindex, 0);
 }
 
-/* Forward on the EID LAN, as a router does: one off the TTL. */
+/* Forward on the EID LAN, as a router does: one off the TTL, and no more than the LAN carries. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct config *config,
 				   struct entry *entry, struct inner *inner, __u64 now)
 {
@@ -48,6 +48,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct config *c
 
 	if (inner->ttl <= 1)
 		return hold(skb, config, HOLD_ARRIVED_TTL_EXPIRED, 0);
+	if (wire_length(skb, ETH_HLEN, inner) > config->eid_mtu)
+		return hold(skb, config, HOLD_ARRIVED_EXCEEDS_MTU, config->eid_mtu);
 	account(skb, entry, now);
 	if (write_inner(skb, ETH_HLEN, inner, inner->ttl - 1, inner->tos))
 		return drop(DROP_TRUNCATED);

@@ -61,10 +61,14 @@ static __always_inline int has_no_mac(const struct sk_buff *skb)
 
 static __always_inline int was_unresolved(const struct sk_buff *skb, int reason)
 {
-	if (IS(reason, NOT_SPECIFIED)) /* so IPv6 gives up on packets that waited; IPv4 says NEIGH_FAILED */
+	/*
+	 * NOT_SPECIFIED: so IPv6 gives up on packets that waited; IPv4 says NEIGH_FAILED. QUEUE_PURGE: so does a
+	 * capture that ends on its copies, which were sent.
+	 */
+	if (IS(reason, NOT_SPECIFIED) || IS(reason, QUEUE_PURGE))
 		return has_no_mac(skb);
 	return IS(reason, NEIGH_CREATEFAIL) || IS(reason, NEIGH_FAILED) || IS(reason, NEIGH_QUEUEFULL) ||
-	       IS(reason, NEIGH_DEAD) || IS(reason, QUEUE_PURGE);
+	       IS(reason, NEIGH_DEAD);
 }
 
 SEC("tp_btf/kfree_skb")

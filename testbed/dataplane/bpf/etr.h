@@ -117,7 +117,7 @@ static __always_inline int read_outer(struct __sk_buff *skb, const struct config
 		struct lisp_header lisp;
 	} headers;
 	__u64 pseudo = 0;
-	__u32 offset;
+	__u32 offset, end; /* of UDP; of the IP packet, which padding may follow */
 	int fragment = 0;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP) && config->has_rloc_v4) {
@@ -127,6 +127,11 @@ static __always_inline int read_outer(struct __sk_buff *skb, const struct config
 			return TC_ACT_OK;
 		if (ip.protocol != IPPROTO_UDP || ip.daddr != config->rloc_v4.v4 ||
 		    ip.frag_off & bpf_htons(0x1fff))
+			return TC_ACT_OK;
+		/* The kernel has not looked at it yet (ip_rcv), and drops and counts it. */
+		end = ETH_HLEN + bpf_ntohs(ip.tot_len);
+		if (!header_is_right(skb, ETH_HLEN, &ip) ||
+		    (!skb->gso_size && (end > skb->len || end < ETH_HLEN + ip.ihl * 4)))
 			return TC_ACT_OK;
 		fragment = ip.frag_off & bpf_htons(0x2000);
 		offset = ETH_HLEN + ip.ihl * 4;
@@ -149,6 +154,9 @@ static __always_inline int read_outer(struct __sk_buff *skb, const struct config
 			pseudo += (__u64)ip.saddr.s6_addr32[i] + ip.daddr.s6_addr32[i];
 		}
 		offset = ETH_HLEN + sizeof(ip);
+		end = offset + bpf_ntohs(ip.payload_len);
+		if (!skb->gso_size && end > skb->len)
+			return TC_ACT_OK;
 		arrival->family = 6;
 		arrival->ttl = ip.hop_limit;
 		arrival->tos = ip.priority << 4 | ip.flow_lbl[0] >> 4;
@@ -166,7 +174,7 @@ static __always_inline int read_outer(struct __sk_buff *skb, const struct config
 		return TC_ACT_OK;
 	if (fragment)
 		return drop(DROP_OUTER_FRAGMENT);
-	if (!skb->gso_size && (bpf_ntohs(headers.udp.len) > skb->len - offset ||
+	if (!skb->gso_size && (bpf_ntohs(headers.udp.len) > end - offset ||
 			       bpf_ntohs(headers.udp.len) < sizeof(headers)))
 		return drop(DROP_TRUNCATED);
 	if (!udp_checksum_is_right(skb, offset, &headers.udp, pseudo))

@@ -46,13 +46,23 @@ static __always_inline int from_site(struct __sk_buff *skb, const struct config 
 	}
 }
 
+/*
+ * Whether a frame is of a VLAN, which neither the site's LAN nor the core's link is: the kernel has put its tag
+ * beside it. What is left to the kernel goes to its interface of that VLAN, or is counted (otherhost_dropped).
+ * VLAN 0 says only a priority (IEEE 802.1Q §6.9): that tag is taken off, so that it does not go on.
+ */
+static __always_inline int is_of_a_vlan(struct __sk_buff *skb)
+{
+	return skb->vlan_present && ((skb->vlan_tci & VLAN_ID_MASK) || bpf_skb_vlan_pop(skb));
+}
+
 SEC("classifier")
 int encapsulate(struct __sk_buff *skb)
 {
 	const struct config *config = configured();
 	struct inner inner = {};
 
-	if (!config)
+	if (!config || is_of_a_vlan(skb))
 		return TC_ACT_OK;
 	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
 		notice_arp(skb, config);
@@ -93,7 +103,7 @@ int decapsulate(struct __sk_buff *skb)
 	__u8 kind;
 	int verdict, tos;
 
-	if (!config || skb->pkt_type != 0 /* PACKET_HOST */)
+	if (!config || skb->pkt_type != 0 /* PACKET_HOST */ || is_of_a_vlan(skb))
 		return TC_ACT_OK;
 	verdict = read_outer(skb, config, &arrival);
 	if (verdict == TC_ACT_OK && says_too_big(skb, config))

@@ -20,6 +20,7 @@
 #define FRAGMENT_BITS 0x3fff /* more fragments, and the offset */
 #define MORE_OR_OFFSET bpf_htons(FRAGMENT_BITS)
 #define DONT_FRAGMENT bpf_htons(0x4000)
+#define VLAN_ID_MASK 0x0fff
 
 #define ECN_MASK 3
 #define ECN_NOT_ECT 0

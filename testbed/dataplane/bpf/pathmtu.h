@@ -30,7 +30,8 @@ static __always_inline int says_too_big(struct __sk_buff *skb, const struct conf
 		struct iphdr ip;
 
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_ICMP ||
-		    ip.daddr != config->rloc_v4.v4 || ip.frag_off & MORE_OR_OFFSET)
+		    ip.daddr != config->rloc_v4.v4 || ip.frag_off & MORE_OR_OFFSET ||
+		    !header_is_right(skb, ETH_HLEN, &ip))
 			return 0;
 		offset = ETH_HLEN + ip.ihl * 4;
 		if (bpf_skb_load_bytes(skb, offset, type_code, sizeof(type_code)) ||

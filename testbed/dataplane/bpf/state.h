@@ -49,6 +49,7 @@ struct config {
 	__u32 hints; /* of enum hint: what arriving packets say that is listened to (RFC 9300 §10) */
 	__u32 echo_timeout_us;
 	__u32 mark; /* of what is handed to the kernel's neighbours (dropped.bpf.c), even; 0 = nobody looks */
+	__u32 eid_mtu; /* of the EID interface, octets of IP */
 };
 
 enum hint {

@@ -302,11 +302,13 @@ static __always_inline void announce(struct entry *entry, const struct locator *
 	bpf_ringbuf_submit(report, 0);
 }
 
-/* The octets of the IP packet at `offset` on the wire: of the longest segment, if it is a super-packet of TCP. */
+/* The octets of the IP packet at `offset` on the wire: of the longest segment, if it is a super-packet. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, __u32 offset, const struct inner *inner)
 {
 	__u8 data_offset;
 
+	if (skb->gso_size && inner->protocol == IPPROTO_UDP)
+		return inner->transport_offset - offset + sizeof(struct udphdr) + skb->gso_size;
 	if (!skb->gso_size || bpf_skb_load_bytes(skb, inner->transport_offset + 12, &data_offset, 1))
 		return skb->len - offset;
 	return inner->transport_offset - offset + (data_offset >> 4) * 4 + skb->gso_size;
@@ -370,7 +372,7 @@ static __always_inline int encapsulate_to(struct __sk_buff *skb, const struct co
 
 /* Remove `length` octets behind the Ethernet header, and name what is there now in it. */
 static __always_inline int strip(struct __sk_buff *skb, __u32 length, __u32 outer_family,
-				 const struct inner *inner)
+				 struct inner *inner)
 {
 	__be16 protocol = inner->family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
@@ -379,6 +381,7 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 length, __u32 oute
 		flags |= inner->family == 4 ? ADJ_ROOM_DECAP_L3_IPV4 : ADJ_ROOM_DECAP_L3_IPV6;
 	if (bpf_skb_adjust_room(skb, -(__s32)length, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
+	inner->transport_offset -= length;
 	return bpf_skb_store_bytes(skb, ETH_HLEN - 2, &protocol, sizeof(protocol), 0);
 }
 
