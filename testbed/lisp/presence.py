@@ -83,6 +83,13 @@ class Presence:
         """Remember which MAC an EID has."""
         self._eids_of.setdefault(mac.lower(), set()).add(eid)
 
+    def _no_more(self, eid: Address, mac: str) -> None:
+        """An EID has another MAC now: what is heard of the former is not about it."""
+        eids = self._eids_of.get(mac, set())
+        eids.discard(eid)
+        if not eids:
+            self._eids_of.pop(mac, None)
+
     def eids_of(self, sighting: Sighting) -> list[Address]:
         """The dynamic EIDs that a sighting shows; a RARP shows those known of its MAC."""
         if sighting.eid is not None:
@@ -102,6 +109,8 @@ class Presence:
         elif host.machine.state is PresenceState.AWAY and mono_ns <= host.changed_ns:
             return False, []  # a frame from before its departure, read late
         self._hosts[eid] = host
+        if host.mac != sighting.mac:
+            self._no_more(eid, host.mac)
         self.expect(eid, sighting.mac)
         host.sighted_ns = max(host.sighted_ns, mono_ns)
         changed_mac, host.mac = host.mac != sighting.mac, sighting.mac

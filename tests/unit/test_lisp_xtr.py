@@ -204,6 +204,13 @@ def test_a_rarp_shows_whom_its_mac_is_known_to_be() -> None:
     assert events(site.sight(SightingKind.RARP, eid=None), "eid_detected")[0]["via"] == "rarp"
 
 
+def test_a_rarp_of_the_mac_that_an_eid_had_before_is_not_about_it() -> None:
+    site, former = Site(), "02:00:00:00:00:99"
+    site.sight(mac=former)
+    site.sight()
+    assert site.sight(SightingKind.RARP, eid=None, mac=former) == []
+
+
 @pytest.mark.parametrize("eid", [GATEWAY, ip_address("192.168.7.5"), ip_address("8.8.8.8")])
 def test_gateways_static_eids_and_strangers_are_no_sightings(eid: Any) -> None:
     assert Site().sight(eid=eid) == []
