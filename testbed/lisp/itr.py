@@ -290,7 +290,10 @@ class Itr:
             # To ask for what is not cached would bring in a negative entry that nobody needs.
             found = self.cache.lookup(eid.network_address, now)
             cached = found is not None and found.forwarding is Forwarding.REMOTE
-            actions += self._ask(eid, now) if cached else self._unsubscribe(eid, now)
+            if cached and eid in self._questions:
+                self.subscriptions.refused(eid, now)  # nobody has answered the last time yet: ask again after that
+            else:
+                actions += self._ask(eid, now) if cached else self._unsubscribe(eid, now)
         return actions + self._questions.handle_timer(now)
 
     def inspect(self, now: int) -> dict[str, Any]:

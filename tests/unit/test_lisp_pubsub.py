@@ -240,6 +240,20 @@ def test_a_subscription_that_a_restarted_map_server_has_forgotten_is_renewed() -
     assert [(event.fields["rloc"], event.at_ns - moved) for event in changed] == [("10.0.2.2", 20 * MS_NS)]
 
 
+def test_a_subscription_is_renewed_however_long_nobody_answered() -> None:
+    network = settled(Network("pubsub"))
+    usual, dead = network.faults, lambda source, destination, *_: MAP_SERVER in (source, destination)
+    network.faults = lambda *message: [] if dead(*message) else usual(*message)
+    network.run_for(170 * SECOND_NS)
+    network.faults = usual
+    network.restart_map_server(keeps=True)
+    network.run_for(180 * SECOND_NS)
+    moved = network.now
+    network.sight("xtr-b")
+    network.run_for(SECOND_NS)
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == ["10.0.2.2"]
+
+
 def test_nonces_of_ended_subscriptions_are_bounded_and_the_next_is_above_what_was_let_go() -> None:
     subscriptions = Subscriptions(lambda: 10, 0)
     first = ip_network("192.168.0.1/32")
