@@ -112,6 +112,47 @@ def test_rfc9301_5_7_the_unsolicited_notice_is_repeated_until_it_is_acknowledged
     assert told(server.wait(3)) == {}
 
 
+def test_rfc9301_5_7_an_acknowledgement_of_the_set_before_does_not_end_the_notice_of_this_one() -> None:
+    server = Merging()
+    server.xtr(RLOC_C, nonce=11)
+    first, second = (
+        next(decode_control(each.payload) for each in sends(server.xtr(rloc, nonce=22)) if each.destination == RLOC_C)
+        for rloc in (RLOC_D, RLOC_E)
+    )
+    assert isinstance(first, MapNotify)
+    assert isinstance(second, MapNotify)
+    assert first.nonce == second.nonce == 11
+    server.receive(SECRETS["c"].seal(MapNotifyAck(11, first.records)), RLOC_C)
+    assert list(told(server.wait(3))) == [RLOC_C, RLOC_D], "the second was lost"
+    server.receive(SECRETS["c"].seal(MapNotifyAck(11, second.records)), RLOC_C)
+    assert list(told(server.wait(3))) == [RLOC_D]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_rfc9301_5_7_notices_of_two_prefixes_under_one_nonce_are_acknowledged_each(copied: bool) -> None:
+    halves = [EidPrefix(ip_network(each)) for each in ("192.168.3.0/25", "192.168.3.128/25")]
+    server = Merging()
+
+    def register(rloc: Any, nonce: int) -> list[Action]:
+        records = tuple(EidRecord(eid, 1440, (RlocRecord(rloc, flags=OWN),)) for eid in halves)
+        return server.receive(
+            SECRETS["c"].seal(MapRegister(nonce, records, flags=MERGE, xtr=XtrIdentity(int(rloc)))), rloc
+        )
+
+    register(RLOC_C, 11)
+    notices = [decode_control(each.payload) for each in sends(register(RLOC_D, 22)) if each.destination == RLOC_C]
+
+    def unacknowledged() -> list[str]:
+        return [each["eids"][0] for each in server.machine.inspect(server.now)["unacknowledged"]]
+
+    assert unacknowledged() == ["192.168.3.0/25", "192.168.3.128/25"]
+    second = notices[1]
+    assert isinstance(second, MapNotify)
+    for _ in range(2):  # a repetition says no more than the first
+        server.receive(SECRETS["c"].seal(MapNotifyAck(11, second.records if copied else ())), RLOC_C)
+    assert unacknowledged() == (["192.168.3.0/25"] if copied else [])
+
+
 def test_rfc9301_5_7_a_refresh_ends_the_repetition_since_its_answer_says_the_same() -> None:
     server = Merging()
     server.xtr(RLOC_C, nonce=11)
