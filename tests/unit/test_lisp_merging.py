@@ -12,9 +12,14 @@ from testbed.lisp.actions import SECOND_NS, Action, SaveNonce, SendControl, SetL
 from testbed.lisp.config import MapServerOptions, OptionError, SiteConfig, SiteLocator, XtrConfig, XtrOptions
 from testbed.lisp.inputs import ControlReceived, Started
 from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.merging import united
+from testbed.lisp.ownership import Claimant
+from testbed.lisp.registry import Part
+from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
+    EidRecordFlag,
     EncapsulatedControl,
     LocatorFlag,
     MapNotify,
@@ -76,6 +81,29 @@ def test_rfc9301_5_6_the_answer_has_the_locators_of_all_xtrs_in_wire_order(order
     assert [str(each.rloc) for each in record.locators] == ["10.0.3.2", "10.0.4.2", "10.0.5.2"]
     assert {each.flags for each in record.locators} == {LocatorFlag.REACHABLE}
     assert len(server.row()["merged"]) == 3
+
+
+def test_rule_5_xtrs_that_differ_in_a_bit_and_action_change_nothing_with_each_refresh() -> None:
+    server = Merging()
+    changes = []
+    for nonce in range(1, 4):
+        for rloc, flags in ((RLOC_C, EidRecordFlag.AUTHORITATIVE), (RLOC_D, EidRecordFlag.NONE)):
+            changes.append(len(events(server.xtr(rloc, nonce=nonce, record_flags=flags), "mapping_changed")))
+    assert changes == [1, 1, 0, 0, 0, 0]
+
+
+def test_rule_5_the_set_is_the_same_in_whatever_order_its_parts_come() -> None:
+    eid = EidPrefix(ip_network(PREFIX))
+    parts = [
+        Part.of(EidRecord(eid, 1440, (), action, flags), MapRegister(1, ()), Claimant("c", rloc), rloc, 0, 1)
+        for rloc, action, flags in (
+            (RLOC_C, MappingAction.DROP_NO_REASON, EidRecordFlag.AUTHORITATIVE),
+            (RLOC_D, MappingAction.NATIVELY_FORWARD, EidRecordFlag.NONE),
+            (RLOC_E, MappingAction.SEND_MAP_REQUEST, EidRecordFlag.AUTHORITATIVE),
+        )
+    ]
+    (record,) = {united(order) for order in permutations(parts)}
+    assert (record.action, record.flags) == (MappingAction.DROP_NO_REASON, EidRecordFlag.NONE)
 
 
 def test_rfc9301_5_6_without_the_bit_the_last_registration_replaces_the_others() -> None:
