@@ -5,6 +5,7 @@ RFC 9301 §8.3 (Map-Server), §8.4 (Map-Resolver), §5.5 (which prefixes are ret
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from dataclasses import replace
 
@@ -29,6 +30,60 @@ from testbed.lisp.wire import (
 from testbed.lisp.wire import Action as MappingAction
 
 
+class Askers:
+    """What was given out to whom, and until when it may be in use. Nothing vouches for who asks, so it is bounded.
+
+    Args:
+        limit: of all askers of all prefixes; more are not noted, until others are over.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        #: prefix → ITR-RLOC → nanoseconds.
+        self._given: PrefixMap[dict[Address, int]] = PrefixMap()
+        #: (nanoseconds, serial, prefix, ITR-RLOC), one for each asker of each prefix; who asks again has a later end.
+        self._ends: list[tuple[int, int, EidPrefix, Address]] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def note(self, eid: EidPrefix, itr_rloc: Address, until: int, now: int) -> bool:
+        """Somebody has a mapping now; False if there is no room for that."""
+        self._forget_before(now)
+        given = self._given.get(eid.prefix, eid.instance_id)
+        if given is None or itr_rloc not in given:
+            if len(self) >= self._limit:
+                return False
+            self._push(until, eid, itr_rloc)
+        if given is None:
+            self._given.set(eid.prefix, given := {}, eid.instance_id)
+        given[itr_rloc] = until
+        return True
+
+    def of(self, eid: EidPrefix, now: int) -> list[Address]:
+        """The ITR-RLOCs that may still use an answer that covered an EID."""
+        overlapping = self._given.overlapping(eid.prefix, eid.instance_id)
+        found = {rloc for _, given in overlapping for rloc, until in given.items() if until > now}
+        return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
+
+    def _push(self, until: int, eid: EidPrefix, itr_rloc: Address) -> None:
+        self._serial += 1
+        heapq.heappush(self._ends, (until, self._serial, eid, itr_rloc))
+
+    def _forget_before(self, now: int) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, _, eid, itr_rloc = heapq.heappop(self._ends)
+            given = self._given.get(eid.prefix, eid.instance_id)
+            assert given is not None
+            if given[itr_rloc] > now:
+                self._push(given[itr_rloc], eid, itr_rloc)
+                continue
+            del given[itr_rloc]
+            if not given:
+                self._given.pop(eid.prefix, eid.instance_id)
+
+
 class Resolver:
     """The Map-Resolver's side of a mapping system that is one machine.
 
@@ -44,8 +99,7 @@ class Resolver:
         self._registry = registry
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
         self.counters: Counter[str] = Counter()
-        #: What was given out to whom, and until when it may be in use: prefix → ITR-RLOC → nanoseconds.
-        self._given: PrefixMap[dict[Address, int]] = PrefixMap()
+        self._askers = Askers(config.options.askers)
 
     def request(
         self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
@@ -84,7 +138,8 @@ class Resolver:
                 etrs[found.rloc] = found
             else:
                 records = self.records(requested.eid)
-                self._note(request, records, now)
+                if found is not None:  # what is not there is denied for minutes, to whoever makes up an EID to ask for
+                    self._note(request, records, now)
                 answer += [record for record in records if record not in answer]
         if answer:
             port = outer.source_port
@@ -127,15 +182,7 @@ class Resolver:
 
     def askers(self, eid: EidPrefix, now: int) -> list[Address]:
         """The ITR-RLOCs that may still use an answer that covered an EID."""
-        found: set[Address] = set()
-        for prefix, until in list(self._given.overlapping(eid.prefix, eid.instance_id)):
-            live = {rloc: end for rloc, end in until.items() if end > now}
-            if live:
-                self._given.set(prefix, live, eid.instance_id)
-            else:
-                self._given.pop(prefix, eid.instance_id)
-            found |= live.keys()
-        return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
+        return self._askers.of(eid, now)
 
     def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
         if not self._config.mechanism.smr_from_map_server:
@@ -144,10 +191,8 @@ class Resolver:
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):
                 until = now + record.ttl_minutes * MINUTE_NS
-                given = self._given.get(record.eid.prefix, record.eid.instance_id)
-                if given is None:
-                    self._given.set(record.eid.prefix, given := {}, record.eid.instance_id)
-                given[itr_rloc] = until
+                if not self._askers.note(record.eid, itr_rloc, until, now):
+                    self.counters["askers_not_noted"] += 1
 
     def proxied(self, record: EidRecord, ttl_minutes: int | None = None) -> EidRecord:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""

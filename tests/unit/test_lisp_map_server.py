@@ -356,3 +356,30 @@ def test_two_xtrs_of_a_site_that_register_the_same_locators_change_nothing() -> 
             assert not events(register(source, 2 + turn), "mapping_changed")
     assert server.machine.inspect(0)["registrations"][0]["map_version"] == version
     assert len(events(register(RLOC_A, 9, priority=2), "mapping_changed")) == 1
+
+
+def solicited(server: Server) -> list[str]:
+    """Whom the Map-Server solicits when the EID moves."""
+    server.now += SECOND_NS
+    return [event["peer"] for event in events(server.register(nonce=5, site="b", source=RLOC_B), "smr_sent")]
+
+
+def test_rfc9301_6_1_askers_are_bounded_and_what_is_over_makes_room() -> None:
+    server = Server(MapServerOptions(map_reply_interval_s=0, askers=2), mechanism="smr-map-server")
+    server.register(ttl_minutes=1)
+    askers = tuple(ip_address(f"11.0.0.{number}") for number in range(5))
+    for asker in askers[:4]:
+        server.request("192.168.0.10/32", itr_rlocs=(asker,))
+    assert server.machine.inspect(0)["counters"]["askers_not_noted"] == 2
+    server.now += MINUTE_NS // 2
+    server.request("192.168.0.10/32", itr_rlocs=askers[:1])  # it has the mapping for longer than the second
+    server.now += MINUTE_NS // 2
+    server.request("192.168.0.10/32", itr_rlocs=askers[4:])
+    assert solicited(server) == [str(askers[0]), str(askers[4])]
+
+
+def test_rfc9301_6_1_nobody_is_noted_for_what_is_not_registered() -> None:
+    server = Server(mechanism="smr-map-server")
+    for number in range(50):
+        server.request(f"192.168.0.{number}/32")
+    assert len(server.machine._database.resolver._askers) == 0
