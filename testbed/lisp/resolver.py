@@ -128,17 +128,18 @@ class Resolver:
                 actions += dropped(self.counters, "map-request-record", "unknown AFI", event.source, eid=requested.eid)
                 continue
             found = self._registry.best(requested.eid)
+            matching = [found] if found is not None else self._registry.inside(requested.eid)
             if requested.notify and found is not None:
                 # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
                 instead, told = self._publisher.request(request, requested.eid, event.source, now)
                 actions += told
                 answer += [record for record in instead if record not in answer]
-            elif found is not None and not (self._config.options.proxy_reply and found.proxy):
-                self._note(request, (found.record,), now)
-                etrs[found.rloc] = found
+            elif matching and not (self._config.options.proxy_reply and any(each.proxy for each in matching)):
+                self._note(request, tuple(each.record for each in matching), now)
+                etrs.update((each.rloc, each) for each in matching)
             else:
                 records = self.records(requested.eid)
-                if found is not None:  # what is not there is denied for minutes, to whoever makes up an EID to ask for
+                if matching:  # what is not there is denied for minutes, to whoever makes up an EID to ask for
                     self._note(request, records, now)
                 answer += [record for record in records if record not in answer]
         if answer:
@@ -153,7 +154,10 @@ class Resolver:
         """The mapping of a prefix and the more-specifics inside it, or a negative one (RFC 9301 §5.5)."""
         found = self._registry.best(eid)
         if found is None:
-            return (self.negative(eid),)
+            # Of a prefix that is registered in parts, the parts are what there is to say.
+            parts = [each.record for each in self._registry.inside(eid)[:MAX_RECORDS]]
+            ttl = min((self._config.options.registration_ttl_minutes or each.ttl_minutes for each in parts), default=0)
+            return tuple(self.proxied(each, ttl) for each in parts) or (self.negative(eid),)
         ttl_minutes = self._config.options.registration_ttl_minutes or found.record.ttl_minutes
         matching = [found, *self._registry.inside(found.eid)]
         if len(matching) > MAX_RECORDS:
@@ -177,6 +181,9 @@ class Resolver:
         elif any(address in prefix for prefix in static):
             delegated = max((each for each in static if address in each), key=lambda each: each.prefixlen)
             hole = self._registry.hole(address, EidPrefix(delegated, eid.instance_id)).prefix
+            # Nor does it cover what others may register in there at any moment.
+            around = uncovered_prefix(address, [each for each in dynamic + static if address not in each])
+            hole = max(hole, around, key=lambda each: each.prefixlen)
             ttl_minutes = options.unregistered_ttl_minutes
         return EidRecord(EidPrefix(hole, eid.instance_id), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, SaveNonce, SendControl
-from testbed.lisp.config import MapServerOptions
+from testbed.lisp.config import MapServerOptions, SiteConfig
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
@@ -212,6 +212,35 @@ def test_rfc9301_8_3_a_negative_reply_never_covers_what_is_registered() -> None:
     server.register("192.168.3.128/25", site="c", source=RLOC_C)
     (record,) = server.records("192.168.3.10/32")
     assert str(record.eid) == "192.168.3.0/25"
+
+
+def test_rfc9301_5_5_what_is_registered_inside_what_was_asked_is_the_answer() -> None:
+    server = Server()
+    server.register("192.168.3.0/25", site="c", source=RLOC_C, ttl_minutes=20)
+    server.register("192.168.3.192/26", site="c", source=RLOC_C, nonce=2, ttl_minutes=10)
+    found = [(str(record.eid), record.ttl_minutes, len(record.locators)) for record in server.records("192.168.3.0/24")]
+    assert found == [("192.168.3.0/25", 10, 1), ("192.168.3.192/26", 10, 1)]
+    (record,) = server.records("192.168.3.128/26")
+    assert (str(record.eid), record.locators) == ("192.168.3.128/26", ())
+
+
+def test_rfc9301_8_3_without_the_p_bit_what_is_inside_is_for_its_etr_to_answer() -> None:
+    server = Server()
+    server.register("192.168.3.0/25", site="c", source=RLOC_C, proxy=False)
+    (sent,) = sends(server.request("192.168.3.0/24"))
+    assert (sent.destination, isinstance(decode_control(sent.payload), EncapsulatedControl)) == (RLOC_C, True)
+
+
+@pytest.mark.parametrize(("asked", "hole"), [("10.9.0.1/32", "10.8.0.0/13"), ("10.3.0.1/32", "10.3.0.0/16")])
+def test_rfc9301_8_3_a_hole_in_a_delegated_prefix_covers_no_other_delegated_one(asked: str, hole: str) -> None:
+    server = Server(
+        sites=(
+            SiteConfig("a", (IPv4Network("10.0.0.0/8"),), (), SECRETS["a"]),
+            SiteConfig("b", (), (IPv4Network("10.1.0.0/16"),), SECRETS["b"]),
+            SiteConfig("c", (IPv4Network("10.2.0.0/16"),), (), SECRETS["c"]),
+        )
+    )
+    assert [(str(record.eid), record.ttl_minutes) for record in server.records(asked)] == [(hole, 1)]
 
 
 def test_rfc9301_8_3_without_the_p_bit_the_request_goes_to_the_etr_unaltered() -> None:
