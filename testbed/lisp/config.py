@@ -115,6 +115,8 @@ class MapServerOptions:
         map_reply_interval_s: as in `XtrOptions`.
         smr_interval_s: as in `XtrOptions`.
         subscriptions: kept at most, with the nonces of ended ones (RFC 9437 §5); who asks for more gets a Map-Reply.
+        askers: of mappings, which the mechanism solicits when these change: noted at most, one for each prefix and
+            ITR-RLOC until its answer's TTL is over; more are counted, and hear of no change.
         tolerate: as in `XtrOptions`.
     """
 
@@ -126,6 +128,7 @@ class MapServerOptions:
     map_reply_interval_s: float = 3.0
     smr_interval_s: float = 3.0
     subscriptions: int = 65_536
+    askers: int = 65_536
     tolerate: Tolerances = frozenset()
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 
 from testbed.lisp.actions import Action, emit
 from testbed.lisp.admission import Correspondents
@@ -54,7 +56,8 @@ def united(parts: Iterable[Part]) -> EidRecord:
 
     Of each locator what its own xTR says counts (L-bit); where that does not decide, the best priority, then the
     greatest weight. The TTL is the smallest, so that no part is in a cache for longer than its xTR wants. No locator is
-    local to the set, and no map-version is brought to it unless all bring the same.
+    local to the set, and no map-version is brought to it unless all bring the same. It is authoritative if all are
+    (A-bit); the action, which counts without locators only, is the one with the greatest number.
     """
     records = [part.record for part in parts]
     best: dict[object, RlocRecord] = {}
@@ -67,6 +70,8 @@ def united(parts: Iterable[Part]) -> EidRecord:
         records[-1],
         ttl_minutes=min(record.ttl_minutes for record in records),
         locators=locators,
+        action=max(record.action for record in records),
+        flags=reduce(and_, (record.flags for record in records)),
         map_version=versions.pop() if len(versions) == 1 else 0,
     )
 

@@ -38,13 +38,26 @@ class PendingNotify:
     transmissions: int = 0
 
 
+@dataclass(slots=True)
+class _Place:
+    """What an acknowledgement from one address under one nonce may answer.
+
+    Attributes:
+        keys: of what waits for it.
+        over: what was said there and waits no more, replaced or acknowledged: repetitions answer that.
+    """
+
+    keys: dict[Hashable, None] = field(default_factory=dict)
+    over: set[tuple[EidRecord, ...]] = field(default_factory=set)
+
+
 class Notifier:
     """Sends Map-Notifies that want an acknowledgement; a new one under a key replaces the old."""
 
     def __init__(self) -> None:
         self._pending: dict[Hashable, PendingNotify] = {}
-        #: (nonce, destination) → the keys of what an acknowledgement from there under that nonce may answer.
-        self._answered_by: dict[tuple[int, Address], dict[Hashable, None]] = {}
+        #: (nonce, destination) → what an acknowledgement from there under that nonce may answer.
+        self._answered_by: dict[tuple[int, Address], _Place] = {}
         #: (deadline, serial, key, notify); rows of what was sent again or is over stay until they come up.
         self._due: list[tuple[int, int, Hashable, PendingNotify]] = []
         self._serial = 0
@@ -74,9 +87,13 @@ class Notifier:
             port: UDP port there.
         """
         pending = PendingNotify(MapNotify(nonce, records), secret, destination, reason, port)
+        place = self._answered_by.get((nonce, destination), _Place())
+        old = self._pending.get(key)
         self.cancel(key)
+        if not place.keys and old is not None and (old.message.nonce, old.destination) == (nonce, destination):
+            place.over.add(old.message.records)  # the acknowledgement of this is none of what replaces it
         self._pending[key] = pending
-        self._answered_by.setdefault((nonce, destination), {})[key] = None
+        self._answered_by.setdefault((nonce, destination), place).keys[key] = None
         actions = self._transmit(pending, now)
         self._schedule(key, pending)
         return actions
@@ -96,21 +113,34 @@ class Notifier:
 
     def acknowledge(self, ack: MapNotifyAck, payload: bytes, source: Address) -> Hashable | None:
         """Stop what a Map-Notify-Ack answers; its key, or None if it answers nothing or is not genuine."""
-        for key in self._answered_by.get((ack.nonce, source), ()):
-            if not self._pending[key].secret.vouches_for(payload):
+        place = self._answered_by.get((ack.nonce, source))
+        key = None if place is None else self._meant(place, ack)
+        if key is None or not self._pending[key].secret.vouches_for(payload):
+            return None
+        self.cancel(key)
+        return key
+
+    def _meant(self, place: _Place, ack: MapNotifyAck) -> Hashable | None:
+        """Which notify an acknowledgement is of: it has a copy (RFC 9301 §5.7). Without one, of the first."""
+        if len(place.keys) > 1 or place.over:
+            for key in place.keys:
+                if self._pending[key].message.records == ack.records:
+                    return key
+            if ack.records in place.over:
                 return None
-            self.cancel(key)
-            return key
-        return None
+        return next(iter(place.keys))
 
     def cancel(self, key: Hashable) -> None:
         """Stop what is not true or not needed any more."""
         pending = self._pending.pop(key, None)
         if pending is not None:
-            place = (pending.message.nonce, pending.destination)
-            del self._answered_by[place][key]
-            if not self._answered_by[place]:
-                del self._answered_by[place]
+            where = (pending.message.nonce, pending.destination)
+            place = self._answered_by[where]
+            del place.keys[key]
+            if place.keys:
+                place.over.add(pending.message.records)
+            else:
+                del self._answered_by[where]
 
     def next_deadline(self) -> int | None:
         """When the next transmission is due."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, eid_fields, emit
-from testbed.lisp.nonces import is_exhausted
+from testbed.lisp.nonces import FURTHEST_AHEAD, is_exhausted
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
@@ -57,6 +57,11 @@ class Subscriber:
     rloc: Address
     secret: Secret
     port: int
+
+
+#: No ITR of ours comes here: each begins below 2^63, and goes on from there. Nothing vouches for a Map-Request
+#: (RFC 9437 §7): an xTR goes on from what is signed for it, and would be brought near the end of its nonces.
+OUT_OF_REACH = (1 << 63) + FURTHEST_AHEAD
 
 
 class Publisher:
@@ -117,8 +122,12 @@ class Publisher:
                     peer=peer, nonce=hex(request.nonce), last_nonce=hex(known.nonce),
                 )
             ]  # fmt: skip
-        if known is None and len(self._subscriptions) >= self._limit:
-            refused = emit("subscription_refused", eid=eid, peer=subscriber.rloc, reason="full")
+        unfit = request.nonce >= OUT_OF_REACH
+        if unfit or (known is None and len(self._subscriptions) >= self._limit):
+            reason = "nonce out of reach" if unfit else "full"
+            refused = emit(
+                "subscription_refused", eid=eid, peer=subscriber.rloc, reason=reason, nonce=hex(request.nonce)
+            )
             return self._records_of(eid), [refused]  # RFC 9437 §5: as if it had not asked to subscribe
         ending = request.itr_rlocs == (None,)
         # The request itself is not authenticated: a subscription to somebody else's address would turn

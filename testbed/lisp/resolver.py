@@ -5,6 +5,7 @@ RFC 9301 §8.3 (Map-Server), §8.4 (Map-Resolver), §5.5 (which prefixes are ret
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from dataclasses import replace
 
@@ -29,6 +30,60 @@ from testbed.lisp.wire import (
 from testbed.lisp.wire import Action as MappingAction
 
 
+class Askers:
+    """What was given out to whom, and until when it may be in use. Nothing vouches for who asks, so it is bounded.
+
+    Args:
+        limit: of all askers of all prefixes; more are not noted, until others are over.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        #: prefix → ITR-RLOC → nanoseconds.
+        self._given: PrefixMap[dict[Address, int]] = PrefixMap()
+        #: (nanoseconds, serial, prefix, ITR-RLOC), one for each asker of each prefix; who asks again has a later end.
+        self._ends: list[tuple[int, int, EidPrefix, Address]] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def note(self, eid: EidPrefix, itr_rloc: Address, until: int, now: int) -> bool:
+        """Somebody has a mapping now; False if there is no room for that."""
+        self._forget_before(now)
+        given = self._given.get(eid.prefix, eid.instance_id)
+        if given is None or itr_rloc not in given:
+            if len(self) >= self._limit:
+                return False
+            self._push(until, eid, itr_rloc)
+        if given is None:
+            self._given.set(eid.prefix, given := {}, eid.instance_id)
+        given[itr_rloc] = until
+        return True
+
+    def of(self, eid: EidPrefix, now: int) -> list[Address]:
+        """The ITR-RLOCs that may still use an answer that covered an EID."""
+        overlapping = self._given.overlapping(eid.prefix, eid.instance_id)
+        found = {rloc for _, given in overlapping for rloc, until in given.items() if until > now}
+        return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
+
+    def _push(self, until: int, eid: EidPrefix, itr_rloc: Address) -> None:
+        self._serial += 1
+        heapq.heappush(self._ends, (until, self._serial, eid, itr_rloc))
+
+    def _forget_before(self, now: int) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, _, eid, itr_rloc = heapq.heappop(self._ends)
+            given = self._given.get(eid.prefix, eid.instance_id)
+            assert given is not None
+            if given[itr_rloc] > now:
+                self._push(given[itr_rloc], eid, itr_rloc)
+                continue
+            del given[itr_rloc]
+            if not given:
+                self._given.pop(eid.prefix, eid.instance_id)
+
+
 class Resolver:
     """The Map-Resolver's side of a mapping system that is one machine.
 
@@ -44,8 +99,7 @@ class Resolver:
         self._registry = registry
         self._replier = Replier(config.rloc, ns(config.options.map_reply_interval_s))
         self.counters: Counter[str] = Counter()
-        #: What was given out to whom, and until when it may be in use: prefix → ITR-RLOC → nanoseconds.
-        self._given: PrefixMap[dict[Address, int]] = PrefixMap()
+        self._askers = Askers(config.options.askers)
 
     def request(
         self, request: MapRequest, outer: EncapsulatedControl, event: ControlReceived, now: int
@@ -74,17 +128,19 @@ class Resolver:
                 actions += dropped(self.counters, "map-request-record", "unknown AFI", event.source, eid=requested.eid)
                 continue
             found = self._registry.best(requested.eid)
+            matching = [found] if found is not None else self._registry.inside(requested.eid)
             if requested.notify and found is not None:
                 # RFC 9437 §5: the Map-Notify is the answer; without a mapping, a negative reply is.
                 instead, told = self._publisher.request(request, requested.eid, event.source, now)
                 actions += told
                 answer += [record for record in instead if record not in answer]
-            elif found is not None and not (self._config.options.proxy_reply and found.proxy):
-                self._note(request, (found.record,), now)
-                etrs[found.rloc] = found
+            elif matching and not (self._config.options.proxy_reply and any(each.proxy for each in matching)):
+                self._note(request, tuple(each.record for each in matching), now)
+                etrs.update((each.rloc, each) for each in matching)
             else:
                 records = self.records(requested.eid)
-                self._note(request, records, now)
+                if matching:  # what is not there is denied for minutes, to whoever makes up an EID to ask for
+                    self._note(request, records, now)
                 answer += [record for record in records if record not in answer]
         if answer:
             port = outer.source_port
@@ -98,7 +154,10 @@ class Resolver:
         """The mapping of a prefix and the more-specifics inside it, or a negative one (RFC 9301 §5.5)."""
         found = self._registry.best(eid)
         if found is None:
-            return (self.negative(eid),)
+            # Of a prefix that is registered in parts, the parts are what there is to say.
+            parts = [each.record for each in self._registry.inside(eid)[:MAX_RECORDS]]
+            ttl = min((self._config.options.registration_ttl_minutes or each.ttl_minutes for each in parts), default=0)
+            return tuple(self.proxied(each, ttl) for each in parts) or (self.negative(eid),)
         ttl_minutes = self._config.options.registration_ttl_minutes or found.record.ttl_minutes
         matching = [found, *self._registry.inside(found.eid)]
         if len(matching) > MAX_RECORDS:
@@ -122,20 +181,15 @@ class Resolver:
         elif any(address in prefix for prefix in static):
             delegated = max((each for each in static if address in each), key=lambda each: each.prefixlen)
             hole = self._registry.hole(address, EidPrefix(delegated, eid.instance_id)).prefix
+            # Nor does it cover what others may register in there at any moment.
+            around = uncovered_prefix(address, [each for each in dynamic + static if address not in each])
+            hole = max(hole, around, key=lambda each: each.prefixlen)
             ttl_minutes = options.unregistered_ttl_minutes
         return EidRecord(EidPrefix(hole, eid.instance_id), ttl_minutes, action=MappingAction.NATIVELY_FORWARD)
 
     def askers(self, eid: EidPrefix, now: int) -> list[Address]:
         """The ITR-RLOCs that may still use an answer that covered an EID."""
-        found: set[Address] = set()
-        for prefix, until in list(self._given.overlapping(eid.prefix, eid.instance_id)):
-            live = {rloc: end for rloc, end in until.items() if end > now}
-            if live:
-                self._given.set(prefix, live, eid.instance_id)
-            else:
-                self._given.pop(prefix, eid.instance_id)
-            found |= live.keys()
-        return sorted(found, key=lambda rloc: (rloc.version, int(rloc)))
+        return self._askers.of(eid, now)
 
     def _note(self, request: MapRequest, records: tuple[EidRecord, ...], now: int) -> None:
         if not self._config.mechanism.smr_from_map_server:
@@ -144,10 +198,8 @@ class Resolver:
         for record in records:
             if itr_rloc is not None and isinstance(record.eid, EidPrefix):
                 until = now + record.ttl_minutes * MINUTE_NS
-                given = self._given.get(record.eid.prefix, record.eid.instance_id)
-                if given is None:
-                    self._given.set(record.eid.prefix, given := {}, record.eid.instance_id)
-                given[itr_rloc] = until
+                if not self._askers.note(record.eid, itr_rloc, until, now):
+                    self.counters["askers_not_noted"] += 1
 
     def proxied(self, record: EidRecord, ttl_minutes: int | None = None) -> EidRecord:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from testbed.lisp.actions import CONTROL_PORT, SECOND_NS, Action, Address, SendControl, emit
@@ -28,8 +29,8 @@ class Solicitor:
         self._rloc = rloc
         self._random64 = random64
         self._limit: RateLimiter[Address] = RateLimiter(interval_ns)
-        #: What the limit held back since the last SMR that went, to be told with the next.
-        self._held_back: set[tuple[Address, EidPrefix]] = set()
+        #: What the limit held back since the last SMR that went, and when, in that order: told with the next.
+        self._held_back: OrderedDict[tuple[Address, EidPrefix], int] = OrderedDict()
         #: What goes as soon as it may, or again.
         self._deferred: dict[tuple[Address, EidPrefix], int] = {}
         #: How often each of these is still to go.
@@ -65,17 +66,17 @@ class Solicitor:
     def _send(self, eid: EidPrefix, peer: Address, now: int, *, defer: bool) -> list[Action]:
         key = (peer, eid)
         if not self._limit.allow(peer, now):
-            self._held_back.add(key)
+            self._held_back[key] = now
+            self._held_back.move_to_end(key)
             if defer:
                 self._deferred[key] = self._limit.ready_at(peer, now)
             return []
-        self._limit.forget_before(now)
+        self._forget_before(now)
+        limiter = "smr_interval_s" if self._held_back.pop(key, None) is not None else None
         self._deferred.pop(key, None)
         left = self._left.pop(key, 1) - 1
         if left:
             self._left[key], self._deferred[key] = left, now + SMR_REPETITION_NS
-        limiter = "smr_interval_s" if key in self._held_back else None
-        self._held_back.discard(key)
         nonce = self._random64()
         # The EID that moved is named both as the record and as the source EID: RFC 9301 has the
         # receiver look up "the EID in the SMR message", and peers differ in which field they read.
@@ -94,6 +95,15 @@ class Solicitor:
                 nonce=hex(nonce), limiter=limiter,
             ),
         ]  # fmt: skip
+
+    def _forget_before(self, now: int) -> None:
+        """Drop what is over, but nothing that was held back and still waits, however late its turn comes."""
+        self._limit.forget_before(now)
+        while self._held_back:
+            key, held_ns = next(iter(self._held_back.items()))
+            if key in self._deferred or held_ns + self._limit.interval_ns >= now:
+                return
+            del self._held_back[key]
 
     def next_deadline(self) -> int | None:
         """When an SMR that was deferred may go, or one is to be repeated."""

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 import pytest
 
 from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, SaveNonce, SendControl
-from testbed.lisp.config import MapServerOptions
+from testbed.lisp.config import MapServerOptions, SiteConfig
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
@@ -214,6 +214,35 @@ def test_rfc9301_8_3_a_negative_reply_never_covers_what_is_registered() -> None:
     assert str(record.eid) == "192.168.3.0/25"
 
 
+def test_rfc9301_5_5_what_is_registered_inside_what_was_asked_is_the_answer() -> None:
+    server = Server()
+    server.register("192.168.3.0/25", site="c", source=RLOC_C, ttl_minutes=20)
+    server.register("192.168.3.192/26", site="c", source=RLOC_C, nonce=2, ttl_minutes=10)
+    found = [(str(record.eid), record.ttl_minutes, len(record.locators)) for record in server.records("192.168.3.0/24")]
+    assert found == [("192.168.3.0/25", 10, 1), ("192.168.3.192/26", 10, 1)]
+    (record,) = server.records("192.168.3.128/26")
+    assert (str(record.eid), record.locators) == ("192.168.3.128/26", ())
+
+
+def test_rfc9301_8_3_without_the_p_bit_what_is_inside_is_for_its_etr_to_answer() -> None:
+    server = Server()
+    server.register("192.168.3.0/25", site="c", source=RLOC_C, proxy=False)
+    (sent,) = sends(server.request("192.168.3.0/24"))
+    assert (sent.destination, isinstance(decode_control(sent.payload), EncapsulatedControl)) == (RLOC_C, True)
+
+
+@pytest.mark.parametrize(("asked", "hole"), [("10.9.0.1/32", "10.8.0.0/13"), ("10.3.0.1/32", "10.3.0.0/16")])
+def test_rfc9301_8_3_a_hole_in_a_delegated_prefix_covers_no_other_delegated_one(asked: str, hole: str) -> None:
+    server = Server(
+        sites=(
+            SiteConfig("a", (IPv4Network("10.0.0.0/8"),), (), SECRETS["a"]),
+            SiteConfig("b", (), (IPv4Network("10.1.0.0/16"),), SECRETS["b"]),
+            SiteConfig("c", (IPv4Network("10.2.0.0/16"),), (), SECRETS["c"]),
+        )
+    )
+    assert [(str(record.eid), record.ttl_minutes) for record in server.records(asked)] == [(hole, 1)]
+
+
 def test_rfc9301_8_3_without_the_p_bit_the_request_goes_to_the_etr_unaltered() -> None:
     server = Server()
     server.register(proxy=False)
@@ -356,3 +385,30 @@ def test_two_xtrs_of_a_site_that_register_the_same_locators_change_nothing() -> 
             assert not events(register(source, 2 + turn), "mapping_changed")
     assert server.machine.inspect(0)["registrations"][0]["map_version"] == version
     assert len(events(register(RLOC_A, 9, priority=2), "mapping_changed")) == 1
+
+
+def solicited(server: Server) -> list[str]:
+    """Whom the Map-Server solicits when the EID moves."""
+    server.now += SECOND_NS
+    return [event["peer"] for event in events(server.register(nonce=5, site="b", source=RLOC_B), "smr_sent")]
+
+
+def test_rfc9301_6_1_askers_are_bounded_and_what_is_over_makes_room() -> None:
+    server = Server(MapServerOptions(map_reply_interval_s=0, askers=2), mechanism="smr-map-server")
+    server.register(ttl_minutes=1)
+    askers = tuple(ip_address(f"11.0.0.{number}") for number in range(5))
+    for asker in askers[:4]:
+        server.request("192.168.0.10/32", itr_rlocs=(asker,))
+    assert server.machine.inspect(0)["counters"]["askers_not_noted"] == 2
+    server.now += MINUTE_NS // 2
+    server.request("192.168.0.10/32", itr_rlocs=askers[:1])  # it has the mapping for longer than the second
+    server.now += MINUTE_NS // 2
+    server.request("192.168.0.10/32", itr_rlocs=askers[4:])
+    assert solicited(server) == [str(askers[0]), str(askers[4])]
+
+
+def test_rfc9301_6_1_nobody_is_noted_for_what_is_not_registered() -> None:
+    server = Server(mechanism="smr-map-server")
+    for number in range(50):
+        server.request(f"192.168.0.{number}/32")
+    assert len(server.machine._database.resolver._askers) == 0

@@ -12,9 +12,14 @@ from testbed.lisp.actions import SECOND_NS, Action, SaveNonce, SendControl, SetL
 from testbed.lisp.config import MapServerOptions, OptionError, SiteConfig, SiteLocator, XtrConfig, XtrOptions
 from testbed.lisp.inputs import ControlReceived, Started
 from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.merging import united
+from testbed.lisp.ownership import Claimant
+from testbed.lisp.registry import Part
+from testbed.lisp.wire import Action as MappingAction
 from testbed.lisp.wire import (
     EidPrefix,
     EidRecord,
+    EidRecordFlag,
     EncapsulatedControl,
     LocatorFlag,
     MapNotify,
@@ -78,6 +83,29 @@ def test_rfc9301_5_6_the_answer_has_the_locators_of_all_xtrs_in_wire_order(order
     assert len(server.row()["merged"]) == 3
 
 
+def test_rule_5_xtrs_that_differ_in_a_bit_and_action_change_nothing_with_each_refresh() -> None:
+    server = Merging()
+    changes = []
+    for nonce in range(1, 4):
+        for rloc, flags in ((RLOC_C, EidRecordFlag.AUTHORITATIVE), (RLOC_D, EidRecordFlag.NONE)):
+            changes.append(len(events(server.xtr(rloc, nonce=nonce, record_flags=flags), "mapping_changed")))
+    assert changes == [1, 1, 0, 0, 0, 0]
+
+
+def test_rule_5_the_set_is_the_same_in_whatever_order_its_parts_come() -> None:
+    eid = EidPrefix(ip_network(PREFIX))
+    parts = [
+        Part.of(EidRecord(eid, 1440, (), action, flags), MapRegister(1, ()), Claimant("c", rloc), rloc, 0, 1)
+        for rloc, action, flags in (
+            (RLOC_C, MappingAction.DROP_NO_REASON, EidRecordFlag.AUTHORITATIVE),
+            (RLOC_D, MappingAction.NATIVELY_FORWARD, EidRecordFlag.NONE),
+            (RLOC_E, MappingAction.SEND_MAP_REQUEST, EidRecordFlag.AUTHORITATIVE),
+        )
+    ]
+    (record,) = {united(order) for order in permutations(parts)}
+    assert (record.action, record.flags) == (MappingAction.DROP_NO_REASON, EidRecordFlag.NONE)
+
+
 def test_rfc9301_5_6_without_the_bit_the_last_registration_replaces_the_others() -> None:
     server = Merging()
     server.xtr(RLOC_C, flags=MapRegisterFlag.WANT_MAP_NOTIFY)
@@ -110,6 +138,47 @@ def test_rfc9301_5_7_the_unsolicited_notice_is_repeated_until_it_is_acknowledged
     record = EidRecord(EidPrefix(ip_network(PREFIX)), 1440, (RlocRecord(RLOC_C), RlocRecord(RLOC_D)))
     server.receive(SECRETS["c"].seal(MapNotifyAck(11, (record,))), RLOC_C)
     assert told(server.wait(3)) == {}
+
+
+def test_rfc9301_5_7_an_acknowledgement_of_the_set_before_does_not_end_the_notice_of_this_one() -> None:
+    server = Merging()
+    server.xtr(RLOC_C, nonce=11)
+    first, second = (
+        next(decode_control(each.payload) for each in sends(server.xtr(rloc, nonce=22)) if each.destination == RLOC_C)
+        for rloc in (RLOC_D, RLOC_E)
+    )
+    assert isinstance(first, MapNotify)
+    assert isinstance(second, MapNotify)
+    assert first.nonce == second.nonce == 11
+    server.receive(SECRETS["c"].seal(MapNotifyAck(11, first.records)), RLOC_C)
+    assert list(told(server.wait(3))) == [RLOC_C, RLOC_D], "the second was lost"
+    server.receive(SECRETS["c"].seal(MapNotifyAck(11, second.records)), RLOC_C)
+    assert list(told(server.wait(3))) == [RLOC_D]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_rfc9301_5_7_notices_of_two_prefixes_under_one_nonce_are_acknowledged_each(copied: bool) -> None:
+    halves = [EidPrefix(ip_network(each)) for each in ("192.168.3.0/25", "192.168.3.128/25")]
+    server = Merging()
+
+    def register(rloc: Any, nonce: int) -> list[Action]:
+        records = tuple(EidRecord(eid, 1440, (RlocRecord(rloc, flags=OWN),)) for eid in halves)
+        return server.receive(
+            SECRETS["c"].seal(MapRegister(nonce, records, flags=MERGE, xtr=XtrIdentity(int(rloc)))), rloc
+        )
+
+    register(RLOC_C, 11)
+    notices = [decode_control(each.payload) for each in sends(register(RLOC_D, 22)) if each.destination == RLOC_C]
+
+    def unacknowledged() -> list[str]:
+        return [each["eids"][0] for each in server.machine.inspect(server.now)["unacknowledged"]]
+
+    assert unacknowledged() == ["192.168.3.0/25", "192.168.3.128/25"]
+    second = notices[1]
+    assert isinstance(second, MapNotify)
+    for _ in range(2):  # a repetition says no more than the first
+        server.receive(SECRETS["c"].seal(MapNotifyAck(11, second.records if copied else ())), RLOC_C)
+    assert unacknowledged() == (["192.168.3.0/25"] if copied else [])
 
 
 def test_rfc9301_5_7_a_refresh_ends_the_repetition_since_its_answer_says_the_same() -> None:

@@ -11,6 +11,7 @@ from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.nonces import NONCE_STEP
+from testbed.lisp.publisher import OUT_OF_REACH
 from testbed.lisp.questions import MOST_SUBSCRIPTION_REQUESTS
 from testbed.lisp.subscriptions import NONCE_OWNER, NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import Action as MappingAction
@@ -306,6 +307,16 @@ def test_rfc9437_5_who_subscribes_beyond_the_limit_gets_a_map_reply() -> None:
     assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [MapReply]
     assert [event["reason"] for event in events(actions, "subscription_refused")] == ["full"]
     assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 51))] == [MapNotify]
+
+
+@pytest.mark.parametrize(("nonce", "kind"), [(OUT_OF_REACH - 1, MapNotify), (OUT_OF_REACH, MapReply)])
+def test_rfc9437_7_nothing_is_signed_under_a_nonce_that_no_itr_comes_to(nonce: int, kind: type) -> None:
+    server = publisher()
+    subscribe(server, 50)
+    actions = subscribe(server, nonce)
+    assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [kind]
+    refused = [event["reason"] for event in events(actions, "subscription_refused")]
+    assert refused == (["nonce out of reach"] if kind is MapReply else [])
 
 
 def test_a_loss_is_no_publication_though_a_wider_prefix_is_subscribed_to() -> None:
