@@ -275,7 +275,8 @@ class MappingDatabase:
         peer = self.correspondents.get(claimant) if claimant is not None else None
         if claimant is None or peer is None:
             return None
-        return Subscriber(claimant, peer.rloc, peer.secret, peer.port)
+        last_nonce = self.ownership.last_nonce(claimant) or 0
+        return Subscriber(claimant, peer.rloc, peer.secret, peer.port, last_nonce)
 
     def _records_of(self, eid: EidPrefix) -> tuple[EidRecord, ...]:
         return self.resolver.records(eid)

@@ -57,6 +57,7 @@ class Subscriber:
     rloc: Address
     secret: Secret
     port: int
+    last_nonce: int  # of its Map-Registers
 
 
 #: No ITR of ours comes here: each begins below 2^63, and goes on from there. Nothing vouches for a Map-Request
@@ -122,11 +123,10 @@ class Publisher:
                     peer=peer, nonce=hex(request.nonce), last_nonce=hex(known.nonce),
                 )
             ]  # fmt: skip
-        unfit = request.nonce >= OUT_OF_REACH
-        if unfit or (known is None and len(self._subscriptions) >= self._limit):
-            reason = "nonce out of reach" if unfit else "full"
+        unfit = _unfit(request.nonce, subscriber)
+        if unfit is not None or (known is None and len(self._subscriptions) >= self._limit):
             refused = emit(
-                "subscription_refused", eid=eid, peer=subscriber.rloc, reason=reason, nonce=hex(request.nonce)
+                "subscription_refused", eid=eid, peer=subscriber.rloc, reason=unfit or "full", nonce=hex(request.nonce)
             )
             return self._records_of(eid), [refused]  # RFC 9437 §5: as if it had not asked to subscribe
         ending = request.itr_rlocs == (None,)
@@ -207,6 +207,20 @@ class Publisher:
             now=now,
             port=subscription.port,
         )
+
+
+def _unfit(nonce: int, subscriber: Subscriber) -> str | None:
+    """Why nothing may be signed under the nonce of a request that nobody vouches for (RFC 9437 §7), or None.
+
+    The xTR would go on from it: with its subscriptions, or, if it takes it for a fence, with its Map-Registers
+    (docs/adr/0003-who-owns-a-moving-eid.md, rules 3 and 8). Its own nonce may be past fences that we have not heard of
+    since, hence twice as far as it goes.
+    """
+    if nonce >= OUT_OF_REACH:
+        return "nonce out of reach"
+    if subscriber.last_nonce < nonce <= subscriber.last_nonce + 2 * FURTHEST_AHEAD:
+        return "nonce of a fence"
+    return None
 
 
 def _denied(eid: EidPrefix, action: MappingAction) -> EidRecord:

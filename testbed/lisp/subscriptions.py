@@ -41,8 +41,9 @@ class Subscriptions:
     def next_nonce(self, eid: Prefix) -> int:
         """The nonce of a subscription request: random at first, then one more each time (RFC 9437 §5)."""
         known = self._nonces.get(eid)
-        # From the lower half, so that it never comes to an end.
-        self._note(eid, max(self._random64() >> 1, self._floor + 1) if known is None else known + 1)
+        # From the lower half, so that it never comes to an end; from the upper half of that, where no Map-Register's
+        # nonce comes, since a Map-Server signs nothing near those for a request (docs/adr/0003, rule 8).
+        self._note(eid, max(1 << 62 | self._random64() >> 2, self._floor + 1) if known is None else known + 1)
         return self._nonces[eid]
 
     def _note(self, eid: Prefix, nonce: int) -> None:

@@ -258,7 +258,7 @@ def test_a_subscription_and_its_publications_are_of_one_instance() -> None:
     register(at, "a")
     register(at, "c")
     asker = {"itr_rlocs": (RLOC_C,), "xtr": XtrIdentity(int(RLOC_C)), "subscribe": True}
-    subscribed = at.request(str(HOST), nonce=5, instance_id=7, **asker)
+    subscribed = at.request(str(HOST), nonce=1 << 60, instance_id=7, **asker)
     (notify,) = [decode_control(each.payload) for each in sends(subscribed)]
     assert isinstance(notify, MapNotify)
     assert [(str(each.eid), each.locators[0].rloc) for each in notify.records] == [(f"[7]{HOST}", RLOC_A)]

@@ -343,7 +343,7 @@ def test_a_subscriber_is_told_of_each_change_of_the_set() -> None:
     server = Merging(mechanism="pubsub")
     server.register("192.168.0.20/32", site="a", source=RLOC_A)  # whoever subscribes is known
     server.xtr(RLOC_C, nonce=1)
-    server.request(PREFIX, subscribe=True, itr_rlocs=(RLOC_A,), xtr=XtrIdentity(int(RLOC_A)))
+    server.request(PREFIX, nonce=1 << 60, subscribe=True, itr_rlocs=(RLOC_A,), xtr=XtrIdentity(int(RLOC_A)))
     assert told(server.xtr(RLOC_D, nonce=1))[RLOC_A] == ["10.0.3.2", "10.0.4.2"]
     server.wait(100)
     server.xtr(RLOC_D, nonce=2)

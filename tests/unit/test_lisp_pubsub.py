@@ -10,7 +10,7 @@ import pytest
 from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.nonces import NONCE_STEP
+from testbed.lisp.nonces import FURTHEST_AHEAD, NONCE_STEP
 from testbed.lisp.publisher import OUT_OF_REACH
 from testbed.lisp.questions import MOST_SUBSCRIPTION_REQUESTS
 from testbed.lisp.subscriptions import NONCE_OWNER, NONCES_KEPT, Subscriptions
@@ -130,6 +130,7 @@ def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_a
 
 
 IDENTITY = XtrIdentity(int(RLOC_C))  # as `Server.register` gives it to the xTR at RLOC_C
+FIRST = 1 << 60  # far from the nonces of Map-Registers
 MOBILE_EID = "192.168.0.10/32"
 
 
@@ -151,41 +152,41 @@ def denial(actions: list[Action]) -> list[int]:
 
 
 def test_rfc9437_5_a_subscription_is_confirmed_under_its_nonce_and_the_subscribers_secret() -> None:
-    (sent,) = sends(subscribe(publisher(), 50))
+    (sent,) = sends(subscribe(publisher(), FIRST))
     notify = decode_control(sent.payload)
     assert isinstance(notify, MapNotify)
-    assert (notify.nonce, sent.destination, sent.port) == (50, RLOC_C, 4342)
+    assert (notify.nonce, sent.destination, sent.port) == (FIRST, RLOC_C, 4342)
     assert SECRETS["c"].vouches_for(sent.payload)
 
 
-@pytest.mark.parametrize("nonce", [49, 50])
+@pytest.mark.parametrize("nonce", [FIRST - 1, FIRST])
 def test_rfc9437_5_a_subscription_that_is_not_newer_is_dropped_silently_and_logged(nonce: int) -> None:
     server = publisher()
-    subscribe(server, 50)
+    subscribe(server, FIRST)
     actions = subscribe(server, nonce)
     assert sends(actions) == []
     assert [event["reason"] for event in events(actions, "control_dropped")] == ["replayed subscription"]
 
 
 def test_rfc9437_5_a_subscriber_without_security_association_is_denied() -> None:
-    actions = subscribe(publisher(), 50, xtr=XtrIdentity(4711))
+    actions = subscribe(publisher(), FIRST, xtr=XtrIdentity(4711))
     assert denial(actions) == [MappingAction.DROP_AUTH_FAILURE]
 
 
 def test_a_subscription_to_an_address_that_is_not_the_subscribers_is_denied() -> None:
     server = publisher()
-    ecm_to = subscribe(server, 50, itr_rlocs=(RLOC_B,))
+    ecm_to = subscribe(server, FIRST, itr_rlocs=(RLOC_B,))
     assert denial(ecm_to) == [MappingAction.DROP_POLICY_DENIED]
     assert server.machine.inspect(0)["subscriptions"] == []
 
 
 def test_rfc9437_5_an_itr_rloc_of_afi_0_ends_the_subscription_and_its_nonce_stays() -> None:
     server = publisher()
-    subscribe(server, 50)
-    (sent,) = sends(subscribe(server, 51, itr_rlocs=(None,)))
+    subscribe(server, FIRST)
+    (sent,) = sends(subscribe(server, FIRST + 1, itr_rlocs=(None,)))
     assert isinstance(decode_control(sent.payload), MapNotify)
     assert server.machine.inspect(0)["subscriptions"] == []
-    assert sends(subscribe(server, 51)) == []
+    assert sends(subscribe(server, FIRST + 1)) == []
     moved = server.register(MOBILE_EID, site="b", source=RLOC_B)
     assert events(moved, "map_notify_sent")[0]["reason"] == "departure"
     assert "publication" not in [event["reason"] for event in events(moved, "map_notify_sent")]
@@ -302,21 +303,30 @@ def test_rfc9437_5_who_subscribes_beyond_the_limit_gets_a_map_reply() -> None:
     server.register("192.168.3.0/24", site="c", source=RLOC_C)
     for number, eid in enumerate((MOBILE_EID, "192.168.0.11/32"), start=1):
         server.register(eid, nonce=number)
-    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 50))] == [MapNotify]
-    actions = server.request("192.168.0.11/32", nonce=60, subscribe=True, xtr=IDENTITY)
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, FIRST))] == [MapNotify]
+    actions = server.request("192.168.0.11/32", nonce=FIRST, subscribe=True, xtr=IDENTITY)
     assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [MapReply]
     assert [event["reason"] for event in events(actions, "subscription_refused")] == ["full"]
-    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 51))] == [MapNotify]
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, FIRST + 1))] == [MapNotify]
 
 
 @pytest.mark.parametrize(("nonce", "kind"), [(OUT_OF_REACH - 1, MapNotify), (OUT_OF_REACH, MapReply)])
 def test_rfc9437_7_nothing_is_signed_under_a_nonce_that_no_itr_comes_to(nonce: int, kind: type) -> None:
     server = publisher()
-    subscribe(server, 50)
+    subscribe(server, FIRST)
     actions = subscribe(server, nonce)
     assert [type(decode_control(sent.payload)) for sent in sends(actions)] == [kind]
     refused = [event["reason"] for event in events(actions, "subscription_refused")]
     assert refused == (["nonce out of reach"] if kind is MapReply else [])
+
+
+@pytest.mark.parametrize(
+    ("ahead", "kind"),
+    [(0, MapNotify), (1, MapReply), (2 * FURTHEST_AHEAD, MapReply), (2 * FURTHEST_AHEAD + 1, MapNotify)],
+)
+def test_rule_8_nothing_is_signed_for_a_subscription_that_its_xtr_may_take_for_a_fence(ahead: int, kind: type) -> None:
+    server = publisher()  # the subscriber's last Map-Register had the nonce 1
+    assert [type(decode_control(sent.payload)) for sent in sends(subscribe(server, 1 + ahead))] == [kind]
 
 
 def test_a_loss_is_no_publication_though_a_wider_prefix_is_subscribed_to() -> None:
