@@ -192,12 +192,14 @@ class Itr:
             actions += self._told(judged.taken, "subscription_acknowledged", notify.nonce, peer, now)
             return actions + self._answered(resolution, judged.taken, now)
         prefixes = [prefix for each in notify.records if (prefix := self._config.prefix_of(each.eid))]
-        if not prefixes or self._override(prefixes[0]) is Forwarding.LOCAL:
-            return None  # of an EID that is here: a loss (RFC 9437 §6)
+        if not prefixes:
+            return None
         first = notify.records[0]
         if first.action == MappingAction.DROP_AUTH_FAILURE and not first.locators:
             # The Map-Server gave up on us: what is cached may be old, so subscribe again.
             return self._ask(prefixes[0], now) if self.subscriptions.ended(prefixes[0], notify.nonce) else []
+        if self._override(prefixes[0]) is Forwarding.LOCAL:
+            return None  # of an EID that is here: a loss (RFC 9437 §6)
         known = self.subscriptions.covering(prefixes[0])
         if not known and not self.subscriptions.is_last(prefixes[0], notify.nonce):
             return None

@@ -43,6 +43,8 @@ class MapNotifies:
     ) -> None:
         self._config, self._presence, self._registrar, self._itr = config, presence, registrar, itr
         self._counters = counters
+        #: Per Map-Server, the nonce of its latest notice of a loss; it is in order (docs/adr/0003, rule 5).
+        self._latest_loss: dict[Address, int] = {}
         self._probe_hosts: RateLimiter[Address] = RateLimiter(ns(config.options.departure_probe_interval_s))
 
     def _dropped(self, reason: str, peer: Address) -> list[Action]:
@@ -133,7 +135,14 @@ class MapNotifies:
         if any(locator.rloc == self._config.rloc for locator in record.locators):
             return self._told_of_ours(record, now) if self._config.options.merge_registrations else []
         override = self._presence.override(prefix)
-        if override is Forwarding.LOCAL:  # also if nothing can be sent to where it is: it is not here
+        latest = self._latest_loss.get(map_server, nonce)
+        self._latest_loss[map_server] = max(nonce, latest)
+        if nonce < latest and override is not Forwarding.LOCAL and self._config.options.ordered_notifies:
+            # Everything in it that we had not acknowledged was in the later one too; it was delayed on the way.
+            self._counters["notifies_older_than_latest_loss"] += 1
+            return []
+        if override is Forwarding.LOCAL:
+            # Whoever has it now may have no locator that can be used yet, and still it is not here.
             claim = self._registrar.claim_of(prefix, map_server)
             older = self._config.options.ordered_notifies and claim is not None and nonce < claim
             if prefix in self._config.eid_prefixes or older:
