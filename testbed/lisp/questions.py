@@ -120,11 +120,14 @@ class Questions:
         self._request_limit.allow(resolution.eid, now)
         if resolution.smr_invoked and not resolution.transmissions:
             self._solicited_limit.allow(resolution.eid, now)
-        if resolution.subscribe and resolution.transmissions >= MOST_SUBSCRIPTION_REQUESTS:
+        nonce = None
+        if resolution.subscribe and resolution.transmissions < MOST_SUBSCRIPTION_REQUESTS:
+            nonce = self._subscriptions.next_nonce(resolution.eid)
+        if resolution.subscribe and nonce is None:
             resolution.subscribe = False
             self._subscriptions.refused(resolution.eid, now)
         subscribe = resolution.subscribe
-        nonce = self._subscriptions.next_nonce(resolution.eid) if subscribe else self._random64()
+        nonce = self._random64() if nonce is None else nonce
         resolution.nonces.add(nonce)
         resolvers = self._config.map_resolvers
         resolver = resolvers[resolution.transmissions % len(resolvers)]
@@ -167,6 +170,8 @@ class Questions:
         It is sent once. If it is lost the Map-Server publishes to us until we acknowledge nothing.
         """
         nonce = self._subscriptions.next_nonce(eid)
+        if nonce is None:
+            return []
         request = self._request(eid, nonce, None, MapRequestFlag.NONE, subscribe=True)
         resolver = self._config.map_resolvers[0]
         return [

@@ -12,6 +12,9 @@ from testbed.lisp.nonces import NONCE_STEP, is_exhausted
 NONCE_OWNER = "subscription"
 #: Nonces of ended subscriptions that are kept one by one; of older ones, only the highest.
 NONCES_KEPT = 4096
+#: Ours begin in the lower half. A nonce far above was brought by a forged request (RFC 9437 §7): it spoils its own
+#: prefix, and must not raise the floor for all others.
+HIGHEST_FLOOR = 3 << 62
 
 
 class Subscriptions:
@@ -31,28 +34,36 @@ class Subscriptions:
         #: The last nonce of each prefix, sent or received: the next request takes the one after it.
         self._nonces: OrderedDict[Prefix, int] = OrderedDict()
         #: The highest nonce of those that are not kept: above it, a prefix's next is new to the Map-Server.
-        self._floor = -1 if highest is None else highest + NONCE_STEP  # what was published while we were down
+        self._floor = (
+            -1 if highest is None else min(highest, HIGHEST_FLOOR) + NONCE_STEP
+        )  # what was published while we were down
         self._highest = self._stored = highest or 0
         #: Prefixes whose subscription the Map-Server has acknowledged.
         self._active: set[Prefix] = set()
         #: When each prefix is asked for again, in that order.
         self._renewals: OrderedDict[Prefix, int] = OrderedDict()
 
-    def next_nonce(self, eid: Prefix) -> int:
-        """The nonce of a subscription request: random at first, then one more each time (RFC 9437 §5)."""
+    def next_nonce(self, eid: Prefix) -> int | None:
+        """The nonce of a subscription request: random, then one more each time (RFC 9437 §5); None at the end."""
         known = self._nonces.get(eid)
-        # From the lower half, so that it never comes to an end; from the upper half of that, where no Map-Register's
-        # nonce comes, since a Map-Server signs nothing near those for a request (docs/adr/0003, rule 8).
-        self._note(eid, max(1 << 62 | self._random64() >> 2, self._floor + 1) if known is None else known + 1)
-        return self._nonces[eid]
+        # From the lower half, so that it never comes to an end by itself; from the upper half of that, where no
+        # Map-Register's nonce comes, since a Map-Server signs nothing near those for a request (docs/adr/0003, rule 8).
+        nonce = max(1 << 62 | self._random64() >> 2, self._floor + 1) if known is None else known + 1
+        if is_exhausted(nonce):
+            return None
+        self._note(eid, nonce)
+        return nonce
 
     def _note(self, eid: Prefix, nonce: int) -> None:
         self._nonces[eid] = nonce
         self._nonces.move_to_end(eid)
-        self._highest = max(self._highest, nonce)
+        if nonce <= HIGHEST_FLOOR:
+            self._highest = max(self._highest, nonce)
         if len(self._nonces) > NONCES_KEPT + len(self._active):
             oldest = next(each for each in self._nonces if each not in self._active)
-            self._floor = max(self._floor, self._nonces.pop(oldest))
+            let_go = self._nonces.pop(oldest)
+            if let_go <= HIGHEST_FLOOR:
+                self._floor = max(self._floor, let_go)
 
     def acknowledged(self, eid: Prefix, nonce: int, now: int) -> None:
         """The Map-Server confirmed a subscription under the nonce of the request."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
+import pytest
+
 from testbed.lisp.actions import SECOND_NS
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.nonces import FURTHEST_AHEAD, HIGHEST_NONCE, LAST_NONCE
+from testbed.lisp.nonces import FURTHEST_AHEAD, HIGHEST_NONCE, LAST_NONCE, NONCE_STEP
+from testbed.lisp.subscriptions import HIGHEST_FLOOR, NONCE_OWNER, NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import EidRecord, LocatorFlag, MapNotify, RlocRecord, XtrIdentity, host_eid
 from tests.unit.lisp_network import EID, MAP_SERVER, RLOCS, Network, settled, site_secret
 from tests.unit.lisp_server import RLOC_B, RLOC_C, Server, events, sends
@@ -41,3 +46,30 @@ def test_a_map_notify_does_not_drive_the_register_nonce_to_its_end() -> None:
         assert network.saw("control_dropped", "xtr-a")[-1].fields["reason"] == reason
     network.run_for(120 * SECOND_NS)
     assert network.owner() == "xtr-a"
+
+
+def test_a_publication_under_the_highest_nonce_costs_its_prefix_the_subscription_and_nothing_else() -> None:
+    network = settled(Network("pubsub"))
+    (asked,) = network.saw("map_request_sent", "xtr-c")
+    locators = (RlocRecord(RLOCS["xtr-b"], flags=LocatorFlag.REACHABLE),)
+    notify = MapNotify(HIGHEST_NONCE, (EidRecord(host_eid(EID), 60, locators),))
+    network.give("xtr-c", ControlReceived(site_secret("xtr-c").seal(notify), MAP_SERVER, 4342))
+    assert network.saw("publication_received", "xtr-c")
+    network.run_for(60 * SECOND_NS)
+    assert network.saw("map_reply_received", "xtr-c")  # a plain request has the right mapping back
+    assert network.nodes["xtr-c"].saved[NONCE_OWNER] == int(asked.fields["nonce"], 16)
+
+
+@pytest.mark.parametrize("highest", [HIGHEST_FLOOR, HIGHEST_NONCE, LAST_NONCE])
+def test_a_stored_nonce_near_the_end_leaves_room_for_subscriptions(highest: int) -> None:
+    nonce = Subscriptions(lambda: 0, 0, highest).next_nonce(ip_network(f"{EID}/32"))
+    assert nonce == HIGHEST_FLOOR + NONCE_STEP + 1
+
+
+def test_nonces_of_prefixes_that_are_let_go_leave_room_for_subscriptions() -> None:
+    subscriptions = Subscriptions(lambda: 0, 0)
+    subscriptions.acknowledged(ip_network("10.0.0.1/32"), HIGHEST_NONCE, 0)
+    subscriptions.forget(ip_network("10.0.0.1/32"))
+    for number in range(NONCES_KEPT):
+        subscriptions.next_nonce(ip_network(f"10.{number >> 8}.{number & 255}.2/32"))
+    assert subscriptions.next_nonce(ip_network("10.0.0.1/32")) == 0
