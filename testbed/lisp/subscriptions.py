@@ -106,9 +106,13 @@ class Subscriptions:
         return self._nonces.get(eid) == nonce
 
     def ended(self, eid: Prefix, nonce: int) -> bool:
-        """The Map-Server ended a subscription: under its last nonce (RFC 9437 §5); whether there was one."""
-        if eid not in self._active or nonce != self._nonces[eid]:
+        """The Map-Server ended a subscription: under its last nonce (RFC 9437 §5); whether there was one.
+
+        That is above our last if the publication which nobody acknowledged never came.
+        """
+        if eid not in self._active or nonce < self._nonces[eid]:
             return False
+        self._note(eid, nonce)
         self._active.discard(eid)
         return True
 

@@ -129,6 +129,20 @@ def test_rfc9437_5_a_subscriber_that_never_acknowledges_is_told_and_subscribes_a
     assert len(network.saw("subscription_acknowledged", "xtr-c")) == 2
 
 
+def test_rfc9437_5_a_subscriber_that_no_publication_reached_is_told_of_the_end_and_subscribes_again() -> None:
+    network = settled(Network("pubsub", xtr_options=XtrOptions(resubscribe_s=0)))
+    moved = network.now
+    network.faults = lambda source, destination, payload, count: (
+        [] if destination == RLOCS["xtr-c"] and network.now < moved + 75 * SECOND_NS else [10 * MS_NS]
+    )
+    network.sight("xtr-b")
+    network.run_for(80 * SECOND_NS)
+    assert not network.saw("publication_received", "xtr-c")
+    assert len(network.saw("subscription_ended", "ms")) == 1
+    assert len(network.saw("subscription_acknowledged", "xtr-c")) == 2
+    assert [event.fields["rloc"] for event in network.saw("map_cache_changed", "xtr-c", since_ns=moved)] == ["10.0.2.2"]
+
+
 IDENTITY = XtrIdentity(int(RLOC_C))  # as `Server.register` gives it to the xTR at RLOC_C
 FIRST = 1 << 60  # far from the nonces of Map-Registers
 MOBILE_EID = "192.168.0.10/32"
