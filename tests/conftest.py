@@ -1,4 +1,4 @@
-"""What holds for every test: markers by folder, ^C, and that no skip hides a loss.
+"""What holds for every test: markers by folder, ^C, no deadline of an example, and that no skip hides a loss.
 
 Under script/test a skip whose reason is not on the list fails the run.
 """
@@ -10,9 +10,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ALLOWED = Path(__file__).with_name("allowed-skips.txt")
 _refused: list[str] = []
+settings.register_profile("patient", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("patient")
 
 
 def allowed_reasons() -> list[str]:

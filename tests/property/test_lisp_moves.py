@@ -44,7 +44,7 @@ SURVIVES_RESTART = {"smr-old-xtr", "map-version"}
 
 
 @pytest.mark.parametrize("mechanism", ["smr-old-xtr", "pubsub", "smr-map-server", "map-version"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     moves=MOVES,
     seed=st.integers(0, 2**32),

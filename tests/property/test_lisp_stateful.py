@@ -187,7 +187,7 @@ class RegistrationMachine(RuleBasedStateMachine):
                 assert [locator.rloc for locator in record.locators] == ([RLOCS[held[0]]] if held else [])
 
 
-CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-RegistrationMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+RegistrationMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestMapCache = CacheMachine.TestCase
 TestRegistrations = RegistrationMachine.TestCase

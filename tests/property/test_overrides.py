@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.spec import apply_overrides, load_experiment
@@ -46,7 +46,6 @@ def written(base: dict[str, object], key: str, value: object) -> dict[str, objec
     return copy
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(assignments)
 def test_an_override_is_as_if_written(drawn: list[tuple[str, object]]) -> None:
     expected = BASE

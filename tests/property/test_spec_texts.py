@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.plan import build_plan
@@ -44,7 +44,6 @@ def placed_or(load: Callable[[], T]) -> T | None:
     return None
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(damaged(TOPOLOGY) | st.text())
 def test_a_damaged_topology_has_a_plan_or_placed_problems(text: str) -> None:
     topology = placed_or(lambda: load_topology(text, "t.yaml"))
@@ -52,7 +51,6 @@ def test_a_damaged_topology_has_a_plan_or_placed_problems(text: str) -> None:
         build_plan(topology)
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(damaged(EXPERIMENT) | st.text())
 def test_a_damaged_experiment_has_placed_problems_if_any(text: str) -> None:
     topology = load_topology(TOPOLOGY, "t.yaml")
@@ -61,7 +59,6 @@ def test_a_damaged_experiment_has_placed_problems_if_any(text: str) -> None:
         build_plan(topology, experiment)
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(damaged(TOPOLOGY) | st.text())
 def test_the_kind_of_any_text_is_known_or_refused(text: str) -> None:
     assert placed_or(lambda: kind_of(text, "t.yaml")) in ("topology", "experiment", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.measure.gaps import count, excursion, find_gaps, without_undecided
@@ -157,7 +157,6 @@ def series_of(fates: list[str | int]) -> ProbeSeries:
     return ProbeSeries.of("icmp", "to-guest", rows)
 
 
-@settings(deadline=None)
 @given(FATES)
 def test_gaps_are_the_maximal_runs(fates: list[str | int]) -> None:
     runs: list[list[tuple[int, str]]] = [[]]
@@ -175,7 +174,6 @@ def test_gaps_are_the_maximal_runs(fates: list[str | int]) -> None:
     assert [(g.first_seq, g.last_seq, g.lost, g.unsendable) for g in gaps] == expected
 
 
-@settings(deadline=None)
 @given(FATES)
 def test_every_lost_probe_is_in_one_gap(fates: list[str | int]) -> None:
     series = series_of(fates)
@@ -187,7 +185,6 @@ def test_every_lost_probe_is_in_one_gap(fates: list[str | int]) -> None:
     assert counts.naive_ns == counts.lost * INTERVAL_NS
 
 
-@settings(deadline=None)
 @given(FATES)
 def test_no_reply_comes_within_a_gap(fates: list[str | int]) -> None:
     series = series_of(fates)
@@ -199,7 +196,6 @@ def test_no_reply_comes_within_a_gap(fates: list[str | int]) -> None:
             assert not within.any()
 
 
-@settings(deadline=None)
 @given(FATES, st.integers(min_value=0, max_value=500))
 def test_only_unanswered_probes_are_undecided(fates: list[str | int], patience_ms: int) -> None:
     series = series_of(fates)

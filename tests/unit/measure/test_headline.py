@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.measure.headline import duration, precise, written_parts
@@ -25,7 +25,6 @@ def test_precise(value_ms: float, words: str) -> None:
     assert precise(value_ms) == words
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 50_000), min_size=3, max_size=3))
 def test_parts_as_read_add_up_to_the_whole_as_read(parts: list[float]) -> None:
     """To less than the last digit that the whole is written with."""
@@ -34,7 +33,6 @@ def test_parts_as_read_add_up_to_the_whole_as_read(parts: list[float]) -> None:
     assert abs(sum(written) - float(whole)) < 10 ** -len(whole.partition(".")[2])
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 50_000), min_size=3, max_size=3))
 def test_a_part_is_the_same_wherever_it_is_read(parts: list[float]) -> None:
     """1145.586 ms is not 1.14 s in one place and 1.15 s in another: each is what it is, rounded to its digits."""

@@ -69,7 +69,7 @@ def test_same_seed_same_interval() -> None:
     assert describe(sample, rng(5)) == describe(sample, rng(5))
 
 
-@settings(deadline=None, max_examples=30)  # a busy machine is slow, not wrong
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1e6), min_size=6, max_size=30))
 def test_interval_lies_within_the_sample(sample: list[float]) -> None:
     found = describe(sample, rng())

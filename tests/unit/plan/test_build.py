@@ -7,7 +7,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.plan import PlanError, build_plan, plan_from_json, plan_to_json
@@ -113,7 +113,6 @@ def interfaces(plan: Plan) -> list[Interface]:
     return ends + [port for bridge in plan.bridges for port in bridge.ports]
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(topologies())
 def test_in_every_plan_names_fit_and_addresses_are_unique(topology: Topology) -> None:
     plan = build_plan(topology)
@@ -131,7 +130,6 @@ def test_in_every_plan_names_fit_and_addresses_are_unique(topology: Topology) ->
     assert len({ip_interface(address).ip for address in addresses}) == len(addresses)
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(topologies())
 def test_in_every_plan_next_hops_are_neighbours(topology: Topology) -> None:
     plan = build_plan(topology)
