@@ -66,12 +66,12 @@ SO_NO_CHECK = 11  # asm-generic/socket.h: of what is sent
 
 
 def test_rfc9301_5_a_datagram_without_udp_checksum_is_dropped() -> None:
-    receiver = ControlSocket(ip_address("127.0.0.73"))
+    receiver = ControlSocket(ip_address("127.0.0.74"))
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for no_checksum in (1, 0):
                 sender.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, no_checksum)
-                sender.sendto(bytes([no_checksum]), ("127.0.0.73", 4342))
+                sender.sendto(bytes([no_checksum]), ("127.0.0.74", 4342))
         received = wait_until(receiver.receive, "the datagram")
         assert received is not None
         assert received[0] == b"\0"  # the one with a checksum, though sent second
