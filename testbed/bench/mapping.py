@@ -24,6 +24,7 @@ from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.map_server import MapServer
 from testbed.lisp.mechanisms import mechanism_named
+from testbed.lisp.nonces import LOWEST_SUBSCRIPTION_NONCE
 from testbed.lisp.sealing import Secret
 from testbed.lisp.wire import (
     EidPrefix,
@@ -85,7 +86,7 @@ class Messages:
         rloc = locator(1, subscriber or 1)
         xtr = identity(1, subscriber) if subscriber is not None else None
         asked = RequestedEid(EidPrefix(host_prefix(eid)), notify=subscriber is not None)
-        request = MapRequest(next(self._nonces), (rloc,), (asked,), xtr=xtr).encode()
+        request = MapRequest(LOWEST_SUBSCRIPTION_NONCE + next(self._nonces), (rloc,), (asked,), xtr=xtr).encode()
         return EncapsulatedControl(rloc, eid, PORT, request).encode(), rloc
 
     def acknowledgement(self, payload: bytes, receiver: IPv4Address) -> bytes | None:

@@ -14,6 +14,8 @@ LAST_NONCE = (1 << 64) - 1
 NONCE_STEP = 1 << 32
 #: The highest nonce that is taken from a peer, or given to one to count on from.
 HIGHEST_NONCE = LAST_NONCE - NONCE_STEP
+#: Subscriptions begin here or above: where no Map-Register comes, whose nonces begin with the time in nanoseconds.
+LOWEST_SUBSCRIPTION_NONCE = 1 << 62
 #: So far ahead of an xTR's own nonce a Map-Server's can be: it has been told of nothing for so many losses.
 FURTHEST_AHEAD = NONCE_STEP << 16
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from testbed.lisp.actions import Action, Prefix, SaveNonce
-from testbed.lisp.nonces import NONCE_STEP, is_exhausted
+from testbed.lisp.nonces import LOWEST_SUBSCRIPTION_NONCE, NONCE_STEP, is_exhausted
 
 #: The owner under which the highest nonce of all is stored (RFC 9437 §5 recommends to keep them).
 NONCE_OWNER = "subscription"
@@ -34,9 +34,9 @@ class Subscriptions:
         #: The last nonce of each prefix, sent or received: the next request takes the one after it.
         self._nonces: OrderedDict[Prefix, int] = OrderedDict()
         #: The highest nonce of those that are not kept: above it, a prefix's next is new to the Map-Server.
-        self._floor = (
-            -1 if highest is None else min(highest, HIGHEST_FLOOR) + NONCE_STEP
-        )  # what was published while we were down
+        self._floor = -1
+        if highest is not None:
+            self._floor = min(highest, HIGHEST_FLOOR) + NONCE_STEP  # above what was published while we were down
         self._highest = self._stored = highest or 0
         #: Prefixes whose subscription the Map-Server has acknowledged.
         self._active: set[Prefix] = set()
@@ -48,7 +48,7 @@ class Subscriptions:
         known = self._nonces.get(eid)
         # From the lower half, so that it never comes to an end by itself; from the upper half of that, where no
         # Map-Register's nonce comes, since a Map-Server signs nothing near those for a request (docs/adr/0003, rule 8).
-        nonce = max(1 << 62 | self._random64() >> 2, self._floor + 1) if known is None else known + 1
+        nonce = max(LOWEST_SUBSCRIPTION_NONCE | self._random64() >> 2, self._floor + 1) if known is None else known + 1
         if is_exhausted(nonce):
             return None
         self._note(eid, nonce)

@@ -8,7 +8,7 @@ import pytest
 
 from testbed.lisp.actions import SECOND_NS
 from testbed.lisp.inputs import ControlReceived
-from testbed.lisp.nonces import FURTHEST_AHEAD, HIGHEST_NONCE, LAST_NONCE, NONCE_STEP
+from testbed.lisp.nonces import FURTHEST_AHEAD, HIGHEST_NONCE, LAST_NONCE, LOWEST_SUBSCRIPTION_NONCE, NONCE_STEP
 from testbed.lisp.subscriptions import HIGHEST_FLOOR, NONCE_OWNER, NONCES_KEPT, Subscriptions
 from testbed.lisp.wire import EidRecord, LocatorFlag, MapNotify, RlocRecord, XtrIdentity, host_eid
 from tests.unit.lisp_network import EID, MAP_SERVER, RLOCS, Network, settled, site_secret
@@ -72,4 +72,4 @@ def test_nonces_of_prefixes_that_are_let_go_leave_room_for_subscriptions() -> No
     subscriptions.forget(ip_network("10.0.0.1/32"))
     for number in range(NONCES_KEPT):
         subscriptions.next_nonce(ip_network(f"10.{number >> 8}.{number & 255}.2/32"))
-    assert subscriptions.next_nonce(ip_network("10.0.0.1/32")) == 0
+    assert subscriptions.next_nonce(ip_network("10.0.0.1/32")) == LOWEST_SUBSCRIPTION_NONCE
