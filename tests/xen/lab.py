@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.events import Event, parse_events
+from testbed.paths import runtime
 from tests.netns.runs import ATTEMPTS, spoilt_by_the_machine
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,7 @@ def machine_state() -> dict[str, set[str]]:
         for word in (b"qemu-system", b"dumpcap", b"testbed.lab", b"mnexec", b"mininet:", b"unshare"):
             if word in names:
                 processes.add(f"{word.decode()} {pid}")
+    labs = runtime() / "labs"
     listed = subprocess.run(["lsns", "-n", "-o", "NS"], capture_output=True, text=True).stdout
     return {
         "processes": processes,
@@ -90,9 +92,7 @@ def machine_state() -> dict[str, set[str]]:
         "interfaces": {path.name for path in Path("/sys/class/net").iterdir()},
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
         "pins": {str(path) for path in Path("/sys/fs/bpf").rglob("*")} if Path("/sys/fs/bpf").exists() else set(),
-        "labs": {path.name for path in Path("/run/testbed/labs").iterdir()}
-        if Path("/run/testbed/labs").exists()
-        else set(),
+        "labs": {path.name for path in labs.iterdir()} if labs.exists() else set(),
     }
 
 
