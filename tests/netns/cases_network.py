@@ -105,6 +105,7 @@ def up(run_dir: str) -> dict[str, Any]:
 RECEIVER = """
 import json, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: room for all, however late this reads
 s.bind(("10.0.1.1", 9000))
 print("ready", flush=True)
 got = []

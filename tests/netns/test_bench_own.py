@@ -51,7 +51,10 @@ def test_a_killed_benchmark_leaves_no_process_and_no_namespace() -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended meanwhile
+        return []
     return [each for child in children for each in (child, *_descendants(child))]
 
 

@@ -33,9 +33,11 @@ def test_a_sweep_measures_each_combination_once_and_has_a_report(tmp_path: Path)
         cell.write_text(json.dumps({**earlier, "verdict": "INVALID", "attempts": [in_vain]}))
         retried = command(*arguments, "--format", "json", runtime=runtime)
     assert retried.returncode == 0, retried.stderr
-    (new,) = set((out / "runs").iterdir()) - set(runs)
+    new = {run.name for run in set((out / "runs").iterdir()) - set(runs)}
     attempts = [list(each.values()) for each in json.loads(retried.stdout)["rows"][1]["attempts"]]
-    assert attempts == [in_vain, [new.name, "PASS"]]
+    # A busy machine may spoil the next one as well.
+    assert (attempts[0], attempts[-1][1]) == (in_vain, "PASS")
+    assert {run for run, _ in attempts[1:]} == new
     assert json.loads(again.stdout) == data
     assert json.loads(retried.stdout) == json.loads((out / "sweep.json").read_text())
     assert data["complete"]

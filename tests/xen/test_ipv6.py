@@ -9,7 +9,7 @@ import pytest
 
 from testbed.decode import Capture
 from testbed.lisp.sightings import SightingKind, mac_octets, read_frame
-from tests.xen.lab import Run, left_behind, machine_state, run_experiment
+from tests.xen.lab import Run, left_behind, machine_state, run_measured
 
 pytestmark = [pytest.mark.xen, pytest.mark.timeout(900)]
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     sets = (
         "topology=../topologies/two-sites-ipv6.yaml", "probes.flows=[icmp, udp, tcp]", "baseline_s=1", "settle_s=3",
     )  # fmt: skip
-    run = run_experiment(tmp_path_factory.mktemp("runs"), *(word for each in sets for word in ("--set", each)))
+    run = run_measured(tmp_path_factory.mktemp("runs"), *(word for each in sets for word in ("--set", each)))
     yield run
     assert left_behind(before) == {}
 
