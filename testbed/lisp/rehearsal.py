@@ -94,7 +94,7 @@ class Cast:
 
     def member(self, name: str) -> _Node:
         """A new machine for this name of the cast, in its first state."""
-        numbers = count(1 << 60)  # far from the Map-Registers' nonces, as random ones are
+        numbers = count(1 << 32)
 
         def not_random() -> int:
             return next(numbers)
