@@ -78,6 +78,7 @@ class EbpfDataPlane:
             6: program.map("entries_v6", layout.ENTRY_SIZE),
         }
         self._drops = program.per_cpu_map("drop_counters", 8)
+        self._reports_lost = program.per_cpu_map("reports_lost", 8)
         self._installed: dict[tuple[Prefix, int], _Installed] = {}
         self._generations: OrderedDict[int, _Generation] = OrderedDict()
         self._last_generation = 0
@@ -150,7 +151,10 @@ class EbpfDataPlane:
             del self._entries[eid.version][layout.encode_key(eid, instance_id)]
 
     def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
-        """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix."""
+        """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix.
+
+        The time is of CLOCK_MONOTONIC_COARSE, up to a timer tick (1 to 10 ms) behind CLOCK_MONOTONIC.
+        """
         counters = self._counters(eid, instance_id)
         return counters.packets, counters.bytes, counters.last_used_ns
 
@@ -204,6 +208,10 @@ class EbpfDataPlane:
     def drops_not_counted(self) -> str | None:
         """Why what the kernel drops of what it was handed is not in `drops`; None: it is."""
         return self._kernel_drops.why_not
+
+    def reports_lost(self) -> int:
+        """Reports that the kernel had no room for, because `read_events` was not called for so long."""
+        return sum_of(self._reports_lost[bytes(4)])
 
     def icmp_errors_withheld(self) -> int:
         """ICMP errors that were due and not sent, because of their rate (RFC 1812 §4.3.2.8)."""

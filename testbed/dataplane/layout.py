@@ -27,13 +27,15 @@ THRESHOLDS = 65536
 
 _CONFIG = struct.Struct("=IIIIIBBBB16s16sIIII")
 _ECHO_REQUEST = struct.Struct("=QIHH")
-_ENTRY = struct.Struct("=QQQQIIHBBI")
+_ENTRY = struct.Struct("=QIIHBBI")
 _LOCATOR = struct.Struct("=16sHHI")
+_USAGE = struct.Struct("=QQQ")
 LONGEST_PACKET = 0xFFFF  # octets of IP
 _REPORT = struct.Struct("=QIIBBBx6s2xI16s16s16s")
 CONFIG_SIZE = _CONFIG.size
 ECHO_REQUEST_SIZE = _ECHO_REQUEST.size
-ENTRY_SIZE = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
+_USAGE_OFFSET = _ENTRY.size + MAX_LOCATORS * _LOCATOR.size
+ENTRY_SIZE = _USAGE_OFFSET + _USAGE.size
 
 
 class KernelKind(IntEnum):
@@ -183,9 +185,6 @@ def encode_entry(
     head = _ENTRY.pack(
         # 0 means never, and a moment that has passed is as good as the first nanosecond.
         0 if expires_ns is None else max(1, expires_ns),
-        counters.packets,
-        counters.bytes,
-        counters.last_used_ns or 0,
         generation,
         announced,
         map_version,
@@ -201,7 +200,8 @@ def encode_entry(
         threshold = THRESHOLDS * taken // total if total else THRESHOLDS * count // len(locators)
         mtu = min(mtu_of(locator.rloc), LONGEST_PACKET)
         tail += _LOCATOR.pack(locator.rloc.packed.ljust(16, b"\0"), locator.rloc.version, mtu, threshold)
-    return (head + tail).ljust(ENTRY_SIZE, b"\0")
+    usage = _USAGE.pack(counters.packets, counters.bytes, counters.last_used_ns or 0)
+    return (head + tail).ljust(_USAGE_OFFSET, b"\0") + usage
 
 
 def kernel_kind(kind: EntryKind) -> KernelKind:
@@ -211,7 +211,8 @@ def kernel_kind(kind: EntryKind) -> KernelKind:
 
 def decode_counters(value: bytes) -> Counters:
     """The counters in a `struct entry`."""
-    _, packets, octets, last_used_ns, *_, locator_status = _ENTRY.unpack_from(value)
+    *_, locator_status = _ENTRY.unpack_from(value)
+    packets, octets, last_used_ns = _USAGE.unpack_from(value, _USAGE_OFFSET)
     return Counters(packets, octets, last_used_ns or None, locator_status)
 
 

@@ -102,13 +102,16 @@ class DataPlane(Protocol):
         """Remove the entry of exactly this prefix; nothing happens if there is none."""
 
     def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
-        """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix."""
+        """(packets, bytes, last_used_ns or None, to a few ms) of an entry since there is one for this prefix."""
 
     def mtus(self) -> dict[str, Any]:
         """MTUs in octets of IP: {"link": of the core, "paths": [{"rloc", "mtu", "age_s"}] that are narrower}."""
 
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason."""
+
+    def reports_lost(self) -> int:
+        """Reports that were lost because `read_events` was not called for so long."""
 
     def drops_not_counted(self) -> str | None:
         """Why what the kernel drops of what it was handed is not in `drops`; None: it is."""

@@ -50,7 +50,7 @@ def test_best_priority_of_a_reachable_family_is_used() -> None:
 def test_weights_become_shares_of_the_hash(weights: tuple[int, ...], thresholds: list[int]) -> None:
     locators = tuple(locator(f"10.0.0.{n}", weight=weight) for n, weight in enumerate(weights, 1))
     value = layout.encode_entry(layout.KernelKind.REMOTE, locators)
-    found = [struct.unpack_from("=16sII", value, 48 + 24 * n)[2] for n in range(len(weights))]
+    found = [struct.unpack_from("=16sII", value, 24 + 24 * n)[2] for n in range(len(weights))]
     assert found == thresholds
     assert len(value) == layout.ENTRY_SIZE
 

@@ -16,56 +16,39 @@ struct arrival {
 };
 
 static __always_inline void report_stale(const struct locator *locator, const struct arrival *arrival,
-					 const struct inner *inner, __u64 now)
+					 const struct inner *inner)
 {
-	struct report_key key = {};
+	struct report_key key = {.peer = arrival->peer};
 	struct report *report;
 
 	set_destination(&key.eid, inner);
-	key.peer = arrival->peer;
-	if (!report_is_due(&key, now))
-		return;
-	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+	report = due_report(REPORT_STALE, &key);
 	if (!report)
 		return;
-	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = now;
-	report->kind = REPORT_STALE;
 	report->eid_family = inner->family;
 	report->rloc_family = locator->family;
 	report->peer_family = arrival->family;
 	report->instance_id = arrival->instance_id;
-	report->eid = key.eid;
 	report->rloc = locator->rloc;
-	report->peer = key.peer;
 	bpf_ringbuf_submit(report, 0);
 }
 
 /*
- * Report what a packet says of one of its EIDs. Returns whether that was due; what is not said again
- * by every packet must not be forgotten then.
+ * Report what a packet says of one of its EIDs. Returns whether that was done; what is not said again
+ * by every packet must not be forgotten before.
  */
 static __always_inline int report_arrival(__u32 kind, __u32 number, const union address *eid,
-					  const struct arrival *arrival, const struct inner *inner,
-					  __u64 now)
+					  const struct arrival *arrival, const struct inner *inner)
 {
 	struct report_key key = {.eid = *eid, .peer = arrival->peer};
-	struct report *report;
+	struct report *report = due_report(kind, &key);
 
-	if (!report_is_due(&key, now))
-		return 0;
-	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
 	if (!report)
 		return 0;
-	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = now;
-	report->kind = kind;
 	report->number = number;
 	report->eid_family = inner->family;
 	report->peer_family = arrival->family;
 	report->instance_id = arrival->instance_id;
-	report->eid = key.eid;
-	report->peer = key.peer;
 	bpf_ringbuf_submit(report, 0);
 	return 1;
 }
@@ -87,7 +70,7 @@ static __always_inline int reencapsulate(struct __sk_buff *skb, const struct con
 
 	if (choose_locator(entry, inner, &locator))
 		return drop(DROP_NO_LOCATOR);
-	report_stale(&locator, arrival, inner, now);
+	report_stale(&locator, arrival, inner);
 	if (inner->ttl <= 1)
 		return drop(DROP_TTL);
 	limit = locator.mtu - overhead_of(&locator);

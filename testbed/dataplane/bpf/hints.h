@@ -21,7 +21,7 @@ static __always_inline void hear_locator_status(const struct lisp_header *lisp, 
 	if (bits == cached->locator_status)
 		return;
 	set_source(&eid, inner);
-	if (report_arrival(REPORT_LOCATOR_STATUS, bits, &eid, arrival, inner, now))
+	if (report_arrival(REPORT_LOCATOR_STATUS, bits, &eid, arrival, inner))
 		cached->locator_status = bits;
 }
 
@@ -47,7 +47,7 @@ static __always_inline void hear_nonce(const struct lisp_header *lisp, const str
 	else
 		return;
 	set_source(&eid, inner);
-	if (report_arrival(kind, nonce, &eid, arrival, inner, now))
+	if (report_arrival(kind, nonce, &eid, arrival, inner))
 		bpf_map_delete_elem(&echo_requests, &peer);
 }
 
@@ -60,7 +60,7 @@ static __always_inline void hear_source(const struct entry *entry, const struct 
 	if (kind_now(entry, now) != KIND_RESOLVE)
 		return;
 	set_source(&eid, inner);
-	report_arrival(REPORT_UNMAPPED_SOURCE, 0, &eid, arrival, inner, now);
+	report_arrival(REPORT_UNMAPPED_SOURCE, 0, &eid, arrival, inner);
 }
 
 /* Not inlined: whoever listens to nothing shall not pay for registers and stack that this wants. */

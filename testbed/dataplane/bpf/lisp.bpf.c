@@ -24,7 +24,7 @@ char licence[] SEC("license") = "Dual BSD/GPL";
 static __always_inline int from_site(struct __sk_buff *skb, const struct config *config,
 				     struct inner *inner, int injected)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = coarse_now();
 	struct entry *entry = entry_of_destination(config->instance_id, inner);
 
 	if (!entry)
@@ -121,7 +121,7 @@ int decapsulate(struct __sk_buff *skb)
 	if (tos < 0)
 		return drop(DROP_ECN);
 
-	now = bpf_ktime_get_ns();
+	now = coarse_now();
 	entry = entry_of_destination(arrival.instance_id, &inner);
 	kind = entry ? kind_now(entry, now) : KIND_RESOLVE;
 	if (!entry || (kind != KIND_LOCAL && kind != KIND_OWN && kind != KIND_AWAY))

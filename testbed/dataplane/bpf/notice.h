@@ -16,11 +16,10 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 	struct report_key key = {};
 	struct report *report;
 	void *dynamic;
-	__u64 now;
 
 	/* The usual case, for which the clock is rarely needed. */
 	if (entry && (entry->kind == KIND_LOCAL || entry->kind == KIND_OWN) &&
-	    (!entry->expires_ns || bpf_ktime_get_ns() < entry->expires_ns))
+	    (!entry->expires_ns || coarse_now() < entry->expires_ns))
 		return;
 	if (family == 4) {
 		struct key_v4 prefix = {64, bpf_htonl(config->instance_id), address->v4};
@@ -35,18 +34,11 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 	if (!dynamic)
 		return;
 	set_address(&key.eid, family, address);
-	now = bpf_ktime_get_ns();
-	if (!report_is_due(&key, now))
-		return;
-	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+	report = due_report(REPORT_EID_SEEN, &key);
 	if (!report)
 		return;
-	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = now;
-	report->kind = REPORT_EID_SEEN;
 	report->eid_family = family;
 	report->instance_id = config->instance_id;
-	report->eid = key.eid;
 	bpf_skb_load_bytes(skb, ETH_ALEN, report->mac, ETH_ALEN);
 	bpf_ringbuf_submit(report, 0);
 }

@@ -142,25 +142,24 @@ static __always_inline int read_inner(struct __sk_buff *skb, __u32 offset, struc
 	return 0;
 }
 
-/* Write TTL and traffic class into the IP header at `offset`; IPv4's checksum follows (RFC 1624). */
+/*
+ * Write TTL and traffic class into the IP header at `offset`; IPv4's checksum follows (RFC 1624). Its words are put
+ * together in registers: a word that is read right after one of its octets was written waits for that.
+ */
 static __always_inline int write_inner(struct __sk_buff *skb, __u32 offset, struct inner *inner,
 				       __u8 ttl, __u8 tos)
 {
 	if (inner->family == 4) {
 		struct iphdr *ip = &inner->ip.v4;
-		__u16 before[2], after[2];
+		__u16 version_length = 4 << 12 | ip->ihl << 8;
 		__u64 sum = (__u16)~ip->check;
 
-		__builtin_memcpy(&before[0], (__u8 *)ip, 2);
-		__builtin_memcpy(&before[1], (__u8 *)ip + 8, 2);
+		sum += (__u16)~bpf_htons(version_length | ip->tos);
+		sum += (__u16)~bpf_htons(ip->ttl << 8 | ip->protocol);
+		sum += bpf_htons(version_length | tos);
+		sum += bpf_htons(ttl << 8 | ip->protocol);
 		ip->ttl = ttl;
 		ip->tos = tos;
-		__builtin_memcpy(&after[0], (__u8 *)ip, 2);
-		__builtin_memcpy(&after[1], (__u8 *)ip + 8, 2);
-		sum += (__u16)~before[0];
-		sum += (__u16)~before[1];
-		sum += after[0];
-		sum += after[1];
 		ip->check = ~fold(sum);
 		inner->ttl = ttl;
 		inner->tos = tos;

@@ -65,11 +65,20 @@ struct locator {
 	__u32 threshold; /* taken if the flow hash's upper 16 bits are below; ascending, last 65536 */
 };
 
-struct entry {
-	__u64 expires_ns; /* CLOCK_MONOTONIC; 0 = never */
+/* What every packet writes; two processors at once where both directions of a flow are of one EID. */
+struct usage {
 	__u64 packets;
 	__u64 bytes;
-	__u64 last_used_ns;
+	__u64 last_used_ns; /* CLOCK_MONOTONIC_COARSE */
+};
+
+/*
+ * `usage` has the end, away from what is only read: on a cache line of its own, no processor waits for
+ * another's counting. Not at a multiple of 64: in an entries_v6 node it would straddle two lines, and an
+ * atomic operation there stops all processors.
+ */
+struct entry {
+	__u64 expires_ns; /* CLOCK_MONOTONIC; 0 = never */
 	__u32 generation; /* changes when the locators do */
 	__u32 announced;  /* the generation whose first packet was reported */
 	__u16 map_version;
@@ -77,6 +86,7 @@ struct entry {
 	__u8 locator_count;
 	__u32 locator_status; /* the bits that came last from there (RFC 9300 §10); 0 = none yet */
 	struct locator locators[MAX_LOCATORS];
+	struct usage usage;
 };
 
 struct key_v4 {
@@ -213,6 +223,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } reports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} reports_lost SEC(".maps");
 
 #define CHUNK 512 /* the most that bpf_csum_diff takes at once on old kernels */
 

@@ -5,6 +5,7 @@
 
 #include "echo.h"
 #include "packet.h"
+#include "report.h"
 #include "state.h"
 
 /* In UAPI headers since Linux 6.3; older kernels refuse them, which is counted as adjust-room. */
@@ -134,22 +135,20 @@ static __always_inline void set_destination(union address *to, const struct inne
 		set_address(to, 6, (const union address *)&inner->ip.v6.daddr);
 }
 
-/* Whether a report about this key is due; remembers that it was made. */
-static __always_inline int report_is_due(const struct report_key *key, __u64 now)
+/*
+ * The clock that packets are accounted and entries expire by: a timer tick behind bpf_ktime_get_ns(), and much
+ * cheaper. What becomes an event has the exact one.
+ */
+static __always_inline __u64 coarse_now(void)
 {
-	__u64 *last = bpf_map_lookup_elem(&reported, key);
-
-	if (last && now - *last < REPORT_INTERVAL_NS)
-		return 0;
-	bpf_map_update_elem(&reported, key, &now, BPF_ANY);
-	return 1;
+	return bpf_ktime_get_coarse_ns();
 }
 
 static __always_inline void account(struct __sk_buff *skb, struct entry *entry, __u64 now)
 {
-	__sync_fetch_and_add(&entry->packets, 1);
-	__sync_fetch_and_add(&entry->bytes, skb->len - ETH_HLEN);
-	entry->last_used_ns = now;
+	__sync_fetch_and_add(&entry->usage.packets, 1);
+	__sync_fetch_and_add(&entry->usage.bytes, skb->len - ETH_HLEN);
+	entry->usage.last_used_ns = now;
 }
 
 /* RFC 9300 §5.3: map-versions if the mapping has one (RFC 9302), else a nonce, fresh in each packet. */
@@ -277,22 +276,22 @@ static __always_inline int choose_locator(const struct entry *entry, const struc
 	return -1;
 }
 
-/* Report the first packet that goes where the entry's locators now point. */
+/* Report the first packet that goes where the entry's locators now point: exactly one, if need be a later one. */
 static __always_inline void announce(struct entry *entry, const struct locator *locator,
 				     const struct inner *inner, __u32 instance_id)
 {
 	struct report *report;
 	__u32 generation = entry->generation;
 
-	if (entry->announced == generation ||
-	    __sync_lock_test_and_set(&entry->announced, generation) == generation)
+	if (entry->announced == generation)
 		return;
-	report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+	report = new_report(REPORT_FIRST_PACKET);
 	if (!report)
 		return;
-	__builtin_memset(report, 0, sizeof(*report));
-	report->mono_ns = bpf_ktime_get_ns();
-	report->kind = REPORT_FIRST_PACKET;
+	if (__sync_lock_test_and_set(&entry->announced, generation) == generation) {
+		bpf_ringbuf_discard(report, 0);
+		return;
+	}
 	report->number = generation;
 	report->eid_family = inner->family;
 	report->rloc_family = locator->family;

@@ -37,7 +37,7 @@ static __always_inline int check_map_versions(const struct lisp_header *lisp, co
 		if (is_newer_version(destination, local->map_version))
 			return DROP_MAP_VERSION_DESTINATION;
 		set_destination(&eid, inner);
-		report_arrival(REPORT_OLD_DESTINATION_VERSION, destination, &eid, arrival, inner, now);
+		report_arrival(REPORT_OLD_DESTINATION_VERSION, destination, &eid, arrival, inner);
 	}
 	if (!source)
 		return -1;
@@ -50,7 +50,7 @@ static __always_inline int check_map_versions(const struct lisp_header *lisp, co
 	if (!is_newer_version(source, cached->map_version))
 		return DROP_MAP_VERSION_SOURCE;
 	set_source(&eid, inner);
-	report_arrival(REPORT_NEW_SOURCE_VERSION, source, &eid, arrival, inner, now);
+	report_arrival(REPORT_NEW_SOURCE_VERSION, source, &eid, arrival, inner);
 	return -1;
 }
 

@@ -240,10 +240,11 @@ class XtrAgent:
         return {**state, **self._drops(), "mtu": self._plane.mtus()}
 
     def _drops(self) -> dict[str, Any]:
-        """What the data plane dropped, by reason; and why the kernel's part of it is missing, if it is."""
+        """What the data plane dropped, by reason, and could not report; why the kernel's part is missing, if it is."""
         drops = {reason: count for reason, count in self._plane.drops().items() if count}
+        said: dict[str, Any] = {"drops": drops, "reports_lost": self._plane.reports_lost()}
         why = self._plane.drops_not_counted()
-        return {"drops": drops} if why is None else {"drops": drops, "drops_not_counted": why}
+        return said if why is None else {**said, "drops_not_counted": why}
 
     def _hint(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The orchestrator says that a guest runs here now."""
