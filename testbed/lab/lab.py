@@ -16,6 +16,7 @@ from typing import Any
 from testbed.errors import TestbedError
 from testbed.eventlog import EventLog
 from testbed.lab.agentprocess import AgentProcess
+from testbed.lab.awake import processors_awake
 from testbed.lab.captures import Captures, capture_points
 from testbed.lab.configs import Configs
 from testbed.lab.emulated import EmulatedLab
@@ -63,6 +64,9 @@ class Lab:
     def up(self) -> None:
         """Bring everything up until the guest answers its correspondent."""
         self.progress.phase("network")
+        if self.experiment.lisp.rehearse_every_ms is not None:
+            how = self._stack.enter_context(processors_awake())
+            self.events.emit("processors_kept_awake", how=how)
         self.network = self._stack.enter_context(Network(self.plan, self.run_dir, seed=self.experiment.seed))
         self.substrate = self._make_substrate()
         self._stack.callback(self.substrate.close)

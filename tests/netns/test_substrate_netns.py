@@ -96,6 +96,7 @@ def test_agents_that_rehearse_say_so_and_change_nothing(tmp_path: Path) -> None:
     assert migration["bound"]["bound_ms"] <= migration["metrics"]["remap_latency_ms"]
     rehearsing = {e["source"]: e["every_ms"] for e in done.events if e["kind"] == "rehearsing"}
     assert rehearsing == dict.fromkeys(("ms", "xtr-a", "xtr-b", "xtr-c"), 5.0)
+    assert done.first("processors_kept_awake")["how"] in ("pm-qos", "idle-loops")
     # What is rehearsed has names for documentation, RFC 5737; none of it may show.
     assert not [e for e in done.events if "198.51.100." in json.dumps(e) or "192.0.2." in json.dumps(e)]
 

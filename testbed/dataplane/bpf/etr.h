@@ -22,7 +22,7 @@ static __always_inline void report_stale(const struct locator *locator, const st
 	struct report *report;
 
 	set_destination(&key.eid, inner);
-	report = due_report(REPORT_STALE, &key);
+	report = due_report(REPORT_STALE, &key, ARRIVAL_INTERVAL_NS);
 	if (!report)
 		return;
 	report->eid_family = inner->family;
@@ -41,7 +41,7 @@ static __always_inline int report_arrival(__u32 kind, __u32 number, const union 
 					  const struct arrival *arrival, const struct inner *inner)
 {
 	struct report_key key = {.eid = *eid, .peer = arrival->peer};
-	struct report *report = due_report(kind, &key);
+	struct report *report = due_report(kind, &key, ARRIVAL_INTERVAL_NS);
 
 	if (!report)
 		return 0;

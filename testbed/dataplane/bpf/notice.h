@@ -34,7 +34,7 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 	if (!dynamic)
 		return;
 	set_address(&key.eid, family, address);
-	report = due_report(REPORT_EID_SEEN, &key);
+	report = due_report(REPORT_EID_SEEN, &key, SEEN_INTERVAL_NS);
 	if (!report)
 		return;
 	report->eid_family = family;

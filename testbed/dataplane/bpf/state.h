@@ -16,7 +16,12 @@
 #define MAX_ENTRIES 65536
 #define MAX_LOCATORS 8
 #define MAX_REMEMBERED 8192
-#define REPORT_INTERVAL_NS 10000000ULL /* one report per EID (and peer) in 10 ms */
+#define SEEN_INTERVAL_NS 10000000ULL /* one report in 10 ms of an EID that shows itself */
+/*
+ * One in 70 ms of what a peer's packets say: each may cost a question and an answer over the whole network, and
+ * what they bring about comes a few round trips later, of which this is no multiple.
+ */
+#define ARRIVAL_INTERVAL_NS 70000000ULL
 
 union address {
 	__u8 bytes[16];

@@ -30,21 +30,6 @@ def take_priority(realtime: int) -> str:
     return "normal"
 
 
-def keep_processors_awake() -> bool:
-    """Keep every processor out of idle states for as long as this process lives; False if it may not.
-
-    A processor of a virtual machine that has gone to sleep takes 50 µs and more to be given back by the host. The
-    kernel's PM QoS interface takes the longest wake-up latency that is tolerable, in µs as 32 bits, and holds
-    to it until the descriptor is closed.
-    """
-    try:
-        fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, bytes(4))
-    except OSError:
-        return False
-    return True
-
-
 def settle_memory() -> None:
     """Exempt everything that is loaded by now from garbage collection, which then has little to look at."""
     gc.collect()

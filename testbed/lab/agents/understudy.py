@@ -17,7 +17,6 @@ from typing import Any, get_args
 
 from testbed.eventlog import EventLog
 from testbed.lab.agents.driver import Driver
-from testbed.lab.agents.priority import keep_processors_awake
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, SaveNonce, SendControl
 from testbed.lisp.rehearsal import Rehearsal
@@ -78,7 +77,7 @@ def rehearse(
     control: ControlSocket,
     dry: Mapping[type, Callable[[Any], None]] | None = None,
 ) -> ExitStack:
-    """Rehearse now and then, so that a message finds this process's code in the caches and a processor awake.
+    """Rehearse now and then, so that a message finds this process's code in the caches.
 
     Args:
         rehearsal: of the machine's part.
@@ -109,7 +108,6 @@ def rehearse(
             },
         )
         stack.callback(driver.stop)
-        awake = keep_processors_awake()
-        log.emit("rehearsing", every_ms=every_s * 1000, processors_kept_awake=awake)
+        log.emit("rehearsing", every_ms=every_s * 1000)
         driver.start(_Role(rehearsal, round(every_s * 1e9), agent))
         return stack.pop_all()
