@@ -87,7 +87,7 @@ def test_stale_reports_are_limited_per_peer(plane: EbpfDataPlane, core_wire: Wir
             core_wire.send(arriving(ipv4(PEER, EID, b"", protocol=253), source))
             core_wire.expect(is_lisp)
     stale = events_of(plane, DataPlaneEventKind.STALE_PACKET)
-    allowed = 1 + (time.monotonic_ns() - started) // 10_000_000
+    allowed = 1 + (time.monotonic_ns() - started) // 70_000_000
     by_peer = [str(event.peer) for event in stale]
     assert set(by_peer) == {OLD_RLOC, "10.0.2.3"}
     assert by_peer.count(OLD_RLOC) <= allowed

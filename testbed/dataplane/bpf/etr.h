@@ -18,11 +18,11 @@ struct arrival {
 static __always_inline void report_stale(const struct locator *locator, const struct arrival *arrival,
 					 const struct inner *inner)
 {
-	struct report_key key = {.peer = arrival->peer};
+	struct report_key key = {.peer = arrival->peer, .kind = REPORT_STALE};
 	struct report *report;
 
 	set_destination(&key.eid, inner);
-	report = due_report(REPORT_STALE, &key, ARRIVAL_INTERVAL_NS);
+	report = due_report(&key, ARRIVAL_INTERVAL_NS);
 	if (!report)
 		return;
 	report->eid_family = inner->family;
@@ -40,8 +40,8 @@ static __always_inline void report_stale(const struct locator *locator, const st
 static __always_inline int report_arrival(__u32 kind, __u32 number, const union address *eid,
 					  const struct arrival *arrival, const struct inner *inner)
 {
-	struct report_key key = {.eid = *eid, .peer = arrival->peer};
-	struct report *report = due_report(kind, &key, ARRIVAL_INTERVAL_NS);
+	struct report_key key = {.eid = *eid, .peer = arrival->peer, .kind = kind};
+	struct report *report = due_report(&key, ARRIVAL_INTERVAL_NS);
 
 	if (!report)
 		return 0;

@@ -13,7 +13,7 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 				   const union address *address)
 {
 	struct entry *entry = entry_for(config->instance_id, family, address);
-	struct report_key key = {};
+	struct report_key key = {.kind = REPORT_EID_SEEN};
 	struct report *report;
 	void *dynamic;
 
@@ -34,7 +34,7 @@ static __always_inline void notice(struct __sk_buff *skb, const struct config *c
 	if (!dynamic)
 		return;
 	set_address(&key.eid, family, address);
-	report = due_report(REPORT_EID_SEEN, &key, SEEN_INTERVAL_NS);
+	report = due_report(&key, SEEN_INTERVAL_NS);
 	if (!report)
 		return;
 	report->eid_family = family;

@@ -25,17 +25,17 @@ static __always_inline struct report *new_report(__u32 kind)
 }
 
 /*
- * The same, about an EID and a peer: NULL also if these were reported less than an interval ago. One that finds
- * no room is due again with the next packet.
+ * The same, as a key says: NULL also if that was reported less than an interval ago. One that finds no room is
+ * due again with the next packet.
  */
-static __always_inline struct report *due_report(__u32 kind, const struct report_key *key, __u64 interval_ns)
+static __always_inline struct report *due_report(const struct report_key *key, __u64 interval_ns)
 {
 	__u64 *last = bpf_map_lookup_elem(&reported, key), now = bpf_ktime_get_ns();
 	struct report *report;
 
 	if (last && now - *last < interval_ns)
 		return NULL;
-	report = new_report(kind);
+	report = new_report(key->kind);
 	if (!report)
 		return NULL;
 	bpf_map_update_elem(&reported, key, &now, BPF_ANY);

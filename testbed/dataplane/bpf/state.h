@@ -134,10 +134,11 @@ struct report {
 	union address peer;
 };
 
-/* Whom a report was about, so that it is not repeated for every packet. */
+/* What was reported of whom, so that it is not repeated for every packet, and silences nothing else. */
 struct report_key {
 	union address eid;
 	union address peer;
+	__u32 kind;
 };
 
 struct {
