@@ -85,6 +85,9 @@ class EmulatedLab:
         self._wire = socket_inside(self._pid, socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._wire.bind((GUEST_INTERFACE, 0))
 
+    def abandon(self) -> None:
+        """Nothing here waits."""
+
     def start_guest(self) -> None:
         """Boot: its services start, it is plugged in, and it asks for its gateway, as whoever boots does."""
         self._start_services()

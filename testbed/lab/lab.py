@@ -76,10 +76,10 @@ class Lab:
             try:
                 self._start_captures()
                 self._start_agents()
+                hosts.result()
             except BaseException:
-                self.substrate.close()  # ends the wait for hosts that nobody needs any more
+                self.substrate.abandon()
                 raise
-            hosts.result()
         self._wait_sites()
         self.progress.phase("guest")
         self.substrate.start_guest()

@@ -54,6 +54,9 @@ class Substrate(Protocol):
     def up(self) -> None:
         """Bring the hosts up; TestbedError if one does not come."""
 
+    def abandon(self) -> None:
+        """Nobody needs the hosts any more: end an `up` in another thread. What is up stays, for `collect`."""
+
     def start_guest(self) -> None:
         """Start the guest at the site where the plan puts it; returns when it was started, not when it answers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,7 @@ class XenLab:
         self._uuid = str(uuid.uuid4())
         self._accelerator: Choice | None = None
         self._hypervisor: str | None = None
+        self._abandoned = threading.Event()
         self._hosts_by_site = {host.site: host.name for host in plan.xen_hosts}
         self._folder = folder
         self._console = run_dir / "console"
@@ -123,9 +125,15 @@ class XenLab:
             {plan.out_of_band: plan.machine.name for plan in plans},
             self._events,
         )
-        self._fleet = Fleet(plans, self._images, self._folder / "hosts", self._console, self._events)
+        self._fleet = Fleet(plans, self._images, self._folder / "hosts", self._console, self._events, self._abandoned)
         self._fleet.up(self._progress, cold=self._cold)
         self._hypervisor = next(iter(self._fleet.hosts.values())).hypervisor_version()
+
+    def abandon(self) -> None:
+        """End the machines whose dom0 is not ready yet."""
+        self._abandoned.set()
+        if self._fleet is not None:
+            self._fleet.abandon()
 
     def _host_plan(self, number: int, host: XenHost) -> HostPlan:
         assert self._accelerator is not None

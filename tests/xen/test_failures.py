@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbed.lab.session import labs
+from testbed.paths import cache
 from tests.waiting import wait_until
 from tests.xen.lab import FIRST, ROOT, Run, command, left_behind, machine_state
 
@@ -71,27 +72,51 @@ def saving(lab: str) -> bool:
     return command("exec", "--lab", lab, "xen-a", "pidof", "libxl-save-helper", timeout_s=60.0).returncode == 0
 
 
-def test_interrupt_takes_the_lab_down_and_keeps_the_evidence(tmp_path: Path) -> None:
-    before = machine_state()
+def interrupted_after(event: str, out: Path) -> Path:
+    """Run the first migration, interrupt it when `event` happens, and return the run's folder."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "testbed", "run", str(FIRST), "--out", str(tmp_path)],
+        [sys.executable, "-m", "testbed", "run", str(FIRST), "--out", str(out)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    wait_until(
-        lambda: any(tmp_path.iterdir()) and "hosts_ready" in events_of(run_folder(tmp_path)),
-        "the hosts",
-        deadline_s=300.0,
-    )
+    wait_until(lambda: any(out.iterdir()) and event in events_of(run_folder(out)), event, deadline_s=300.0)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=150.0)[0]
     assert process.returncode == 11, said
-    folder = run_folder(tmp_path)
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["verdict"] == "ERROR"
     assert "interrupted" in said
-    assert (folder / "logs" / "xen-a" / "libvirtd.log").exists()
-    assert (folder / "console" / "xen-a.log").exists()
+    folder = run_folder(out)
+    assert json.loads((folder / "summary.json").read_text())["verdict"] == "ERROR"
+    return folder
+
+
+def test_interrupt_takes_the_lab_down_and_keeps_the_evidence(tmp_path: Path) -> None:
+    before = machine_state()
+    # Restored hosts may be ready before the agents are: what is up then must be asked for its logs all the same.
+    folder = interrupted_after("hosts_ready", tmp_path)
+    assert "evidence_missing" not in events_of(folder)
+    for host in ("xen-a", "xen-b"):
+        assert (folder / "logs" / host / "libvirtd.log").exists()
+        assert (folder / "console" / f"{host}.log").exists()
     assert left_behind(before) == {}
+
+
+def test_interrupt_while_hosts_come_up_ends_them_and_keeps_their_state(tmp_path: Path) -> None:
+    before, states = machine_state(), saved_states()
+    folder = interrupted_after("accelerator_chosen", tmp_path)
+    happened = events_of(folder)
+    assert "saved_state_refused" not in happened
+    assert "hosts_ready" not in happened, "the interrupt came too late to show anything"
+    assert "evidence_missing" in happened
+    assert saved_states() == states
+    assert left_behind(before) == {}
+
+
+def saved_states() -> set[str]:
+    """The names of the saved states of booted hosts."""
+    return {path.parent.name for path in (cache() / "states").glob("*/complete")}
+
+
+#: Leaves the listener (dropbear's pid file) and ends every session, its own too.
+END_SSH_SESSIONS = 'for pid in $(pidof dropbear); do [ "$pid" = "$(cat /var/run/dropbear.pid)" ] || kill "$pid"; done'
 
 
 def test_up_exec_inspect_down_and_kill(tmp_path: Path) -> None:
@@ -114,6 +139,10 @@ def test_up_exec_inspect_down_and_kill(tmp_path: Path) -> None:
         assert "vm1" in listed.stdout
         for name in (".", "keys", "hosts"):
             assert (lab / name).stat().st_mode & 0o077 == 0
+        # A connection that breaks is made again, with the lab's key: the saved state's opens nothing any more.
+        command("exec", "--lab", lab.name, "xen-a", "sh", "-c", END_SSH_SESSIONS)
+        state = json.loads(command("inspect", "--lab", lab.name, "--format", "json").stdout)
+        assert "vm1" in state["placement"]["xen-a"]["hypervisor"]
         # The hard way: kill the process that holds the lab. The kernel reaps, `down` waits and removes the rest.
         pid = int((lab / "unshare.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,15 +56,25 @@ class Fleet:
         folder: of the lab (0700), for seed disks, sockets and keys.
         console: the folder that takes the consoles as they are written.
         events: takes what happens.
+        abandoned: set when nobody needs the hosts any more: no other attempt is made to bring them up.
     """
 
-    def __init__(self, plans: list[HostPlan], images: ImageSet, folder: Path, console: Path, events: EventLog) -> None:
+    def __init__(
+        self,
+        plans: list[HostPlan],
+        images: ImageSet,
+        folder: Path,
+        console: Path,
+        events: EventLog,
+        abandoned: threading.Event,
+    ) -> None:
         self._plans = plans
         self._images = images
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._console = console
         self._events = events
+        self._abandoned = abandoned
         self._keys = lab_keys.generate()
         self._state = cache() / "states" / state_digest(plans, images)
         self.hosts: dict[str, Host] = {}
@@ -80,6 +91,8 @@ class Fleet:
                 self._restore(progress)
                 restored = True
             except TestbedError as error:
+                if self._abandoned.is_set():
+                    raise  # the state is as good as it was
                 self._events.emit("saved_state_refused", state=self._state.name, why=f"{error.what}: {error.why}")
                 shutil.rmtree(self._state, ignore_errors=True)
                 self.close()
@@ -100,6 +113,9 @@ class Fleet:
             shutil.rmtree(folder, ignore_errors=True)
             machine = Machine(plan.machine, self._images, folder, self._console / f"{plan.machine.name}.log")
             self.hosts[plan.machine.name] = Host(machine, plan.out_of_band, plan.migration, self._keys, self._events)
+        # After the list is complete: `abandon` either sees all of it, or was told of before this line.
+        if self._abandoned.is_set():
+            raise TestbedError("hosts-abandoned", "the hosts are not needed any more")
 
     def _boot(self, progress: Progress) -> None:
         self._prepare()
@@ -176,6 +192,12 @@ class Fleet:
     def placement(self) -> dict[str, Any]:
         """Host → what runs there."""
         return dict(zip(self.hosts, self.each(lambda host: host.placement()), strict=True))
+
+    def abandon(self) -> None:
+        """End the machines that are still coming up, and with them the wait for them; `abandoned` is set before."""
+        for host in list(self.hosts.values()):
+            if not host.ready:
+                host.machine.stop()
 
     def close(self) -> None:
         """End every machine."""

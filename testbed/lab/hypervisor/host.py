@@ -46,6 +46,7 @@ class Host:
         name: of the host.
         out_of_band: its address on the orchestrator's network.
         migration: its address that the migration stream goes to.
+        ready: whether all of its layers have answered.
         restored: whether it came from a saved state.
     """
 
@@ -57,6 +58,7 @@ class Host:
         self.keys = keys
         self.shell = Shell(out_of_band, keys)
         self.libvirt = Connection(f"xen+tcp://{out_of_band}/system", self._domain_event)
+        self.ready = False
         self.restored = False
         self._events = events
 
@@ -108,7 +110,7 @@ class Host:
         progress(self.name, "ssh")
         self.shell.connect(self.budget_s("ssh"))
         self.shell.check("xenstore-read /local/domain/0/name", deadline_s=self.budget_s("xenstored"))
-        progress(self.name, "ready")
+        self._is_ready(progress)
 
     def reconnect(self, state_keys: LabKeys, progress: Progress) -> None:
         """After a restore: replace the saved state's keys by the lab's, set the clock, connect."""
@@ -119,10 +121,15 @@ class Host:
             f"cat > /root/.ssh/authorized_keys && date -s @{int(time.time())} > /dev/null",
             stdin=self.keys.client_public.encode() + b"\n",
         )
-        # The connection stays; the key that opened it is good for nothing from here on.
+        # The connection stays; the key that opened it opens no other from here on.
+        self.shell.keys = self.keys
         progress(self.name, "libvirt")
         self.libvirt.open(self.budget_s("libvirt"))
         self.restored = True
+        self._is_ready(progress)
+
+    def _is_ready(self, progress: Progress) -> None:
+        self.ready = True
         progress(self.name, "ready")
 
     def restart_libvirtd(self) -> None:
@@ -163,6 +170,7 @@ class Host:
             (logs / "qemu.log").write_bytes((self.machine.folder / "qemu.log").read_bytes())
         for command, name in EVIDENCE:
             try:
+                self.machine.check_alive()
                 (logs / name).write_text(self.shell.run(command, deadline_s=20.0).output)
             except TestbedError as error:
                 missing.append(f"{self.name}/{name}: {error.what}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,15 +103,18 @@ class Machine:
         self.folder = folder
         self.console = console
         self.process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._starting_or_stopping = threading.Lock()
 
     def start(self, seed: bytes, *, incoming: bool = False) -> None:
-        """Start the machine; with `incoming` it waits for `restore`."""
+        """Start the machine, once; with `incoming` it waits for `restore`. TestbedError after `stop`."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.console.parent.mkdir(parents=True, exist_ok=True)
         write_secret(self.folder / "seed.tar", seed)
         command = command_line(self.spec, self.images, self.folder, self.console, incoming=incoming)
-        errors = (self.folder / "qemu.log").open("wb")
-        with errors:
+        with self._starting_or_stopping, (self.folder / "qemu.log").open("wb") as errors:
+            if self._stopped:
+                raise TestbedError("machine-stopped", f"the machine of {self.spec.name} was stopped before it started")
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -122,7 +126,8 @@ class Machine:
     def check_alive(self) -> None:
         """Raise TestbedError with QEMU's last words if the process has ended."""
         if self.process is None or self.process.poll() is not None:
-            said = (self.folder / "qemu.log").read_text(errors="replace").strip()
+            log = self.folder / "qemu.log"
+            said = log.read_text(errors="replace").strip() if log.exists() else "it never started"
             raise TestbedError(
                 "machine-died", f"the machine of {self.spec.name} has ended",
                 why="\n".join([*said.splitlines()[-5:], *self.console_tail(15)]),
@@ -204,7 +209,9 @@ class Machine:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End the process; idempotent."""
+        """End the process, and let none start; idempotent, from any thread."""
+        with self._starting_or_stopping:
+            self._stopped = True
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
         if self.process is not None:

@@ -35,11 +35,11 @@ class PinnedKey(paramiko.MissingHostKeyPolicy):
 
 
 class Shell:
-    """One SSH connection to a dom0; reconnects when the connection is gone."""
+    """One SSH connection to a dom0; reconnects when the connection is gone, with the `keys` it has then."""
 
     def __init__(self, address: str, keys: LabKeys) -> None:
         self.address = address
-        self._keys = keys
+        self.keys = keys
         self._client: paramiko.SSHClient | None = None
 
     def connect(self, deadline_s: float) -> None:
@@ -48,12 +48,12 @@ class Shell:
         problem: Exception | None = None
         while time.monotonic() < end:
             client = paramiko.SSHClient()
-            client.set_missing_host_key_policy(PinnedKey(self._keys.host_public))
+            client.set_missing_host_key_policy(PinnedKey(self.keys.host_public))
             try:
                 client.connect(
                     self.address,
                     username="root",
-                    pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(self._keys.client_pem.decode())),
+                    pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(self.keys.client_pem.decode())),
                     timeout=max(1.0, end - time.monotonic()),
                     banner_timeout=max(1.0, end - time.monotonic()),
                     auth_timeout=max(1.0, end - time.monotonic()),
