@@ -60,6 +60,8 @@ class Hint(IntFlag):
 
 NO_HINTS = Hint(0)
 
+_KERNEL_KINDS = {kind: KernelKind[kind.name] for kind in EntryKind}
+
 _REPORT_KINDS = {
     1: DataPlaneEventKind.FIRST_PACKET_NEW_RLOC,
     2: DataPlaneEventKind.STALE_PACKET,
@@ -206,7 +208,7 @@ def encode_entry(
 
 def kernel_kind(kind: EntryKind) -> KernelKind:
     """The kernel's number of a kind."""
-    return KernelKind[kind.name]
+    return _KERNEL_KINDS[kind]
 
 
 def decode_counters(value: bytes) -> Counters:

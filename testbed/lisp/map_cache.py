@@ -68,7 +68,8 @@ class MapCache:
         end, so that the set falls apart together (RFC 9301 §5.5).
         """
         inside = [value.expires_ns for _, value in self._entries.inside(entry.eid, entry.instance_id)]
-        entry = replace(entry, expires_ns=min([entry.expires_ns, *inside]))
+        if inside and min(inside) < entry.expires_ns:
+            entry = replace(entry, expires_ns=min(inside))
         self._entries.set(entry.eid, entry, entry.instance_id)
         self._serial += 1
         heapq.heappush(self._expiries, (entry.expires_ns, self._serial, entry))

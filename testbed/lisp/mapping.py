@@ -82,7 +82,8 @@ def judge(records: tuple[EidRecord, ...], asked: Prefix, config: XtrConfig) -> J
     covering = [prefix for _, prefix in usable if prefix.overlaps(asked)]
     for record, prefix in usable:
         if any(prefix.overlaps(each) for each in covering):
-            judged.taken.append(replace(record, eid=config.in_instance(prefix)))
+            eid = config.in_instance(prefix)
+            judged.taken.append(record if record.eid == eid else replace(record, eid=eid))
         else:
             judged.refused.append((record, "not what was asked for"))
     return judged

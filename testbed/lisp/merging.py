@@ -91,6 +91,8 @@ def as_told_to(fellow: Claimant, registration: Registration) -> EidRecord:
     """A set as one of its xTRs is told of it: the locators that it called its own are (L-bit)."""
     part = next(each for each in registration.parts if each.owner == fellow)
     own = {each.rloc for each in part.record.locators if LocatorFlag.LOCAL in each.flags}
+    if own.isdisjoint(each.rloc for each in registration.record.locators if LocatorFlag.LOCAL not in each.flags):
+        return registration.record
     locators = tuple(
         replace(each, flags=each.flags | LocatorFlag.LOCAL) if each.rloc in own else each
         for each in registration.record.locators

@@ -236,12 +236,11 @@ class Registrar:
             for registration in self._registrations.values()
         ]
 
-    def record(self, eid: Prefix, *, ttl_minutes: int | None = None, authoritative: bool = False) -> EidRecord:
+    def record(self, eid: Prefix, *, authoritative: bool = False) -> EidRecord:
         """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
-        options = self._config.options
         return EidRecord(
             self._config.in_instance(eid),
-            options.registration_ttl_minutes if ttl_minutes is None else ttl_minutes,
+            self._config.options.registration_ttl_minutes,
             self._locators_of(self._merged.get(eid)),
             flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
             map_version=self.version_of(eid),
@@ -301,8 +300,12 @@ class Registrar:
         # original arrived and its Map-Notify was lost, only a new nonce gets an answer.
         self._nonce += 1
         withdrawing = registration.machine.state is RegistrationState.WITHDRAWING
-        record = self.record(registration.eid, ttl_minutes=0 if withdrawing else None)
-        record = replace(record, locators=self._own())
+        record = EidRecord(
+            self._config.in_instance(registration.eid),
+            0 if withdrawing else self._config.options.registration_ttl_minutes,
+            self._own(),
+            map_version=self.version_of(registration.eid),
+        )
         flags = MapRegisterFlag.WANT_MAP_NOTIFY
         if self._config.options.merge_registrations:
             flags |= MapRegisterFlag.MERGE

@@ -47,7 +47,7 @@ class Part:
         return cls(
             owner,
             rloc,
-            replace(record, locators=in_wire_order(record.locators)),
+            record if len(record.locators) < 2 else replace(record, locators=in_wire_order(record.locators)),
             proxy=MapRegisterFlag.PROXY_REPLY in flags,
             notify=MapRegisterFlag.WANT_MAP_NOTIFY in flags,
             nonce=message.nonce,

@@ -21,11 +21,11 @@ from testbed.lisp.wire import (
     MAX_RECORDS,
     EidPrefix,
     EidRecord,
-    EidRecordFlag,
     EncapsulatedControl,
     LocatorFlag,
     MapRequest,
     MapRequestFlag,
+    RlocRecord,
 )
 from testbed.lisp.wire import Action as MappingAction
 
@@ -205,12 +205,12 @@ class Resolver:
         """A registered mapping as a proxy gives it: not authoritative, no locator local (§5.4, §8.2)."""
         if ttl_minutes is None:
             ttl_minutes = self._config.options.registration_ttl_minutes or record.ttl_minutes
-        locators = tuple(replace(locator, flags=locator.flags & LocatorFlag.REACHABLE) for locator in record.locators)
-        return replace(
-            record,
-            ttl_minutes=ttl_minutes,
-            locators=locators,
-            flags=record.flags & ~EidRecordFlag.AUTHORITATIVE,
+        return EidRecord(
+            record.eid,
+            ttl_minutes,
+            tuple(_nobodys(locator) for locator in record.locators),
+            record.action,
+            map_version=record.map_version,
         )
 
     def _forward(self, outer: EncapsulatedControl, registration: Registration) -> list[Action]:
@@ -220,3 +220,9 @@ class Resolver:
             SendControl(outer.encode(), registration.rloc),
             emit("map_request_forwarded", eid=registration.eid, peer=registration.rloc),
         ]
+
+
+def _nobodys(locator: RlocRecord) -> RlocRecord:
+    """A locator as somebody gives it whose own it is not: without L-bit and p-bit."""
+    flags = LocatorFlag.REACHABLE if LocatorFlag.REACHABLE in locator.flags else LocatorFlag.NONE
+    return locator if flags == locator.flags else replace(locator, flags=flags)

@@ -47,7 +47,7 @@ LOCATOR = MAPPING.locators[0]
         (MapReply(1, (replace(MAPPING, ttl_minutes=1 << 32),)), "ttl_minutes"),
         (MapReply(1, (replace(MAPPING, action=8),)), "action = 8 does not fit in 3 bits"),
         (MapReply(1, (replace(MAPPING, map_version=4096),)), "map_version = 4096 does not fit in 12 bits"),
-        (MapReply(1, (replace(MAPPING, locators=(LOCATOR,) * 256),)), "locator count = 256"),
+        (MapReply(1, (replace(MAPPING, locators=(LOCATOR,) * 256),)), "locator_count = 256"),
         (MapReply(1, (replace(MAPPING, locators=(replace(LOCATOR, priority=256),)),)), "priority = 256"),
         (MapReply(1, (replace(MAPPING, locators=(replace(LOCATOR, weight=256),)),)), "weight = 256"),
         (MapRegister(1, (), Authentication(256)), "key_id = 256"),

@@ -8,7 +8,7 @@ bit that nobody assigned yet is zero on transmit and ignored on receipt, as RFC 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 #: UDP ports (RFC 9300 §5.3, RFC 9301 §5).
@@ -192,6 +192,7 @@ _Code = TypeVar("_Code", bound=IntEnum)
 _Flags = TypeVar("_Flags", bound=IntFlag)
 
 
+@lru_cache(maxsize=4096)
 def known(code: type[_Code], value: int) -> _Code | int:
     """The enum's member, or the plain integer when the registry had none."""
     try:
@@ -206,13 +207,21 @@ def flags_in(flags: type[_Flags], word: int) -> _Flags:
     Unassigned bits are dropped here: they must be ignored on receipt, and a member for each of their
     combinations (which `IntFlag` would make and keep) is memory that a stranger could claim.
     """
-    return flags(word & _assigned(flags))
+    member: _Flags = _member(flags, word & _assigned(flags))
+    return member
 
 
 def with_flag(flags: _Flags, flag: _Flags, *, on: bool) -> _Flags:
     """The flags with one of them set or cleared."""
-    value = flags.value | flag.value if on else flags.value & ~flag.value
-    return flags if value == flags.value else type(flags)(value)
+    before = int(flags)
+    value = before | int(flag) if on else before & ~int(flag)
+    return flags if value == before else _member(type(flags), value)
+
+
+@lru_cache(maxsize=4096)
+def _member(flags: type[_Flags], value: int) -> _Flags:
+    """`flags(value)`, without a look through the enum's members each time."""
+    return flags(value)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from types import TracebackType
+from typing import ClassVar
 
 
 class WireError(ValueError):
@@ -19,6 +21,28 @@ class WireError(ValueError):
         self.offset = offset
         self.path = path
         self.why = why
+
+
+class Layout:
+    """Unsigned integers one after the other, network order: read, and written, as one.
+
+    Args:
+        fields: the octets of each, 1, 2, 4 or 8, by its name.
+    """
+
+    _CODES: ClassVar = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+    def __init__(self, **fields: int) -> None:
+        self.fields = fields
+        self.struct = struct.Struct("!" + "".join(self._CODES[octets] for octets in fields.values()))
+
+    def pack(self, *values: int) -> bytes:
+        """The octets; ValueError (with its name) about the first value that does not fit."""
+        try:
+            return self.struct.pack(*values)
+        except struct.error:
+            pairs = zip(self.fields.items(), values, strict=True)
+            return b"".join(packed(value, octets, name) for (name, octets), value in pairs)
 
 
 class Reader:
@@ -81,6 +105,15 @@ class Reader:
             raise self.error(name, f"needs {_octets(octets)}, {self.end - start} left")
         self.offset = stop
         return int.from_bytes(self.data[start:stop], "big")
+
+    def uints(self, layout: Layout) -> tuple[int, ...]:
+        """The values of a layout, in its order; a `WireError` is about the field that the octets end in."""
+        start, stop = self.offset, self.offset + layout.struct.size
+        if stop > self.end:
+            for name, octets in layout.fields.items():
+                self.take(octets, name)
+        self.offset = stop
+        return layout.struct.unpack_from(self.data, start)
 
     def rest(self) -> bytes:
         """Everything that is left."""

@@ -15,7 +15,7 @@ from testbed.lisp.wire.codes import (
     flags_in,
     known,
 )
-from testbed.lisp.wire.reader import Reader, fitting, packed
+from testbed.lisp.wire.reader import Layout, Reader, fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,10 @@ def encode_eid(eid: Eid) -> bytes:
     return encode_address(InstanceId(eid.instance_id, address) if eid.instance_id else address)
 
 
+_RLOC_RECORD = Layout(priority=1, weight=1, multicast_priority=1, multicast_weight=1, flags=2)
+_EID_RECORD = Layout(ttl_minutes=4, locator_count=1, eid_mask_length=1, act=2, map_version=2)
+
+
 @dataclass(frozen=True, slots=True)
 class RlocRecord:
     """A locator of a mapping (RFC 9301 §5.4, 'Loc').
@@ -125,20 +129,16 @@ class RlocRecord:
     @classmethod
     def decode(cls, reader: Reader) -> RlocRecord:
         """Read one; WireError as `decode_address`."""
-        priority = reader.uint(1, "priority")
-        weight = reader.uint(1, "weight")
-        multicast_priority = reader.uint(1, "multicast_priority")
-        multicast_weight = reader.uint(1, "multicast_weight")
-        flags = flags_in(LocatorFlag, reader.uint(2, "flags"))
+        priority, weight, multicast_priority, multicast_weight, flags = reader.uints(_RLOC_RECORD)
         rloc = decode_address(reader, "rloc")
-        return cls(rloc, priority, weight, multicast_priority, multicast_weight, flags)
+        return cls(rloc, priority, weight, multicast_priority, multicast_weight, flags_in(LocatorFlag, flags))
 
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
-        head = packed(self.priority, 1, "priority") + packed(self.weight, 1, "weight")
-        head += packed(self.multicast_priority, 1, "multicast_priority")
-        head += packed(self.multicast_weight, 1, "multicast_weight")
-        return head + packed(int(self.flags), 2, "flags") + encode_address(self.rloc)
+        head = _RLOC_RECORD.pack(
+            self.priority, self.weight, self.multicast_priority, self.multicast_weight, int(self.flags)
+        )
+        return head + encode_address(self.rloc)
 
 
 def in_wire_order(locators: Iterable[RlocRecord]) -> tuple[RlocRecord, ...]:
@@ -178,23 +178,22 @@ class EidRecord:
     @classmethod
     def decode(cls, reader: Reader) -> EidRecord:
         """Read one; WireError as `decode_eid` and `RlocRecord.decode`."""
-        ttl_minutes = reader.uint(4, "ttl_minutes")
-        locator_count = reader.uint(1, "locator_count")
-        mask_length = reader.uint(1, "eid_mask_length")
-        half_word = reader.uint(2, "act")
-        map_version = reader.uint(2, "map_version") & 0x0FFF
+        ttl_minutes, locator_count, mask_length, half_word, version_word = reader.uints(_EID_RECORD)
         eid = decode_eid(reader, mask_length)
         locators = decode_locators(reader, locator_count)
         action = known(Action, half_word >> 13)
-        flags = flags_in(EidRecordFlag, half_word & EidRecordFlag.AUTHORITATIVE.value)
-        return cls(eid, ttl_minutes, locators, action, flags, map_version)
+        flags = flags_in(EidRecordFlag, half_word & int(EidRecordFlag.AUTHORITATIVE))
+        return cls(eid, ttl_minutes, locators, action, flags, version_word & 0x0FFF)
 
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
-        head = packed(self.ttl_minutes, 4, "ttl_minutes") + packed(len(self.locators), 1, "locator count")
-        head += packed(eid_mask_length(self.eid), 1, "eid mask length")
-        head += packed(fitting(self.action, 3, "action") << 13 | int(self.flags), 2, "act")
-        head += packed(fitting(self.map_version, 12, "map_version"), 2, "map_version")
+        head = _EID_RECORD.pack(
+            self.ttl_minutes,
+            len(self.locators),
+            eid_mask_length(self.eid),
+            fitting(self.action, 3, "action") << 13 | int(self.flags),
+            fitting(self.map_version, 12, "map_version"),
+        )
         return head + encode_eid(self.eid) + b"".join(locator.encode() for locator in self.locators)
 
 
