@@ -115,7 +115,8 @@ class EbpfDataPlane:
         locators = layout.usable_locators(entry, self._families)
         installed = _Installed(entry, locators, self._generation_of(place, locators))
         # What its packets said of the locators counted for the mapping that is replaced.
-        self._write(installed, replace(self._counters(*place), locator_status=0))
+        counted = self._counters(*place)
+        self._write(installed, layout.Counters(counted.packets, counted.bytes, counted.last_used_ns))
         self._installed[place] = installed
 
     def _write(self, installed: _Installed, counters: layout.Counters) -> None:
