@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import Any
 
 from testbed.dataplane import interface, layout
 from testbed.dataplane.compiler import compiled_object
+from testbed.dataplane.generations import Generations, rlocs_of
 from testbed.dataplane.kerneldrops import KernelDrops, sum_of
 from testbed.dataplane.libbpf import BpfObject, RingBuffer
 from testbed.dataplane.model import (
@@ -30,17 +30,6 @@ from testbed.dataplane.slowpath import SlowPath, Tap
 from testbed.errors import TestbedError
 
 MAX_INSTANCE_ID = (1 << 24) - 1
-#: Generations whose first packet may still be on its way in the ring buffer.
-REMEMBERED_GENERATIONS = 4096
-
-
-@dataclass(slots=True)
-class _Generation:
-    """The locators that an entry got at one moment, and those that it had before."""
-
-    locators: tuple[Locator, ...]
-    old_rloc: Address | None
-    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +69,7 @@ class EbpfDataPlane:
         self._drops = program.per_cpu_map("drop_counters", 8)
         self._reports_lost = program.per_cpu_map("reports_lost", 8)
         self._installed: dict[tuple[Prefix, int], _Installed] = {}
-        self._generations: OrderedDict[int, _Generation] = OrderedDict()
-        self._last_generation = 0
+        self._generations = Generations()
         self._own: set[tuple[Prefix, int]] = set()
         self._resources = ExitStack()
 
@@ -122,7 +110,6 @@ class EbpfDataPlane:
     def _write(self, installed: _Installed, counters: layout.Counters) -> None:
         """Put an entry into the kernel's table."""
         entry, generation = installed.entry, installed.generation
-        known = self._generations.get(generation)
         key = layout.encode_key(entry.eid, entry.instance_id)
         self._entries[entry.eid.version][key] = layout.encode_entry(
             layout.kernel_kind(entry.kind),
@@ -132,7 +119,7 @@ class EbpfDataPlane:
             expires_ns=entry.expires_ns,
             generation=generation,
             # Announced by an earlier value of the entry, or nothing to announce: keep the kernel quiet.
-            announced=generation if known is None or known.announced else 0,
+            announced=generation if self._generations.has_nothing_to_announce(generation) else 0,
             map_version=entry.map_version,
         )
 
@@ -189,7 +176,7 @@ class EbpfDataPlane:
 
     def _places_of(self, rlocs: AbstractSet[Address]) -> Iterator[tuple[Prefix, int]]:
         """Where entries go to one of these locators."""
-        return (place for place, each in self._installed.items() if not rlocs.isdisjoint(_rlocs(each.locators)))
+        return (place for place, each in self._installed.items() if not rlocs.isdisjoint(rlocs_of(each.locators)))
 
     def _rewrite(self, rlocs: AbstractSet[Address]) -> None:
         """Write the entries anew that go to one of these locators, whose MTU has changed."""
@@ -245,11 +232,10 @@ class EbpfDataPlane:
         for sample in self._reports.read():
             event, number = layout.decode_report(sample)
             if event.kind is DataPlaneEventKind.FIRST_PACKET_NEW_RLOC:
-                generation = self._generations.get(number)
                 # A refresh of the entry can race with its announcement; one is enough.
-                if generation is None or generation.announced:
+                generation = self._generations.announce(number)
+                if generation is None:
                     continue
-                generation.announced = True
                 event = replace(event, old_rloc=generation.old_rloc)
             events.append(event)
         return events
@@ -280,32 +266,11 @@ class EbpfDataPlane:
 
     def _generation_of(self, place: tuple[Prefix, int], locators: tuple[Locator, ...]) -> int:
         """The generation of these locators at a place: the present one if they are the same."""
-        if not locators:
-            return 0
-        number = self._installed[place].generation if place in self._installed else 0
-        present = self._generations.get(number)
-        if present is not None and _rlocs(present.locators) == _rlocs(locators):
-            return number
-        self._last_generation += 1
-        old = present.locators[0].rloc if present is not None else None
-        self._generations[self._last_generation] = _Generation(locators, old)
-        self._forget_generations()
-        return self._last_generation
-
-    def _forget_generations(self) -> None:
-        """Drop the oldest generations that no entry uses, once there are many."""
-        if len(self._generations) <= REMEMBERED_GENERATIONS + len(self._installed):
-            return
-        used = {installed.generation for installed in self._installed.values()}
-        for number in list(self._generations):
-            if len(self._generations) <= REMEMBERED_GENERATIONS // 2 + len(used):
-                return
-            if number not in used:
-                del self._generations[number]
-
-
-def _rlocs(locators: tuple[Locator, ...]) -> frozenset[Address]:
-    return frozenset(locator.rloc for locator in locators)
+        present = self._installed[place].generation if place in self._installed else 0
+        number = self._generations.after(present, locators)
+        if self._generations.are_many(len(self._installed)):
+            self._generations.forget({number, *(each.generation for each in self._installed.values())})
+        return number
 
 
 def open_ebpf(

@@ -78,7 +78,8 @@ class Lab:
                 self._start_agents()
                 hosts.result()
             except BaseException:
-                self.substrate.abandon()
+                if not hosts.done():  # one that did not come up by itself is still asked for its logs
+                    self.substrate.abandon()
                 raise
         self._wait_sites()
         self.progress.phase("guest")

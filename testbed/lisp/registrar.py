@@ -238,13 +238,19 @@ class Registrar:
 
     def record(self, eid: Prefix, *, authoritative: bool = False) -> EidRecord:
         """Our mapping of a prefix: the site's locators, this xTR's own marked (RFC 9301 §5.4)."""
-        return EidRecord(
-            self._config.in_instance(eid),
-            self._config.options.registration_ttl_minutes,
-            self._locators_of(self._merged.get(eid)),
-            flags=EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE,
-            map_version=self.version_of(eid),
-        )
+        flags = EidRecordFlag.AUTHORITATIVE if authoritative else EidRecordFlag.NONE
+        locators = self._locators_of(self._merged.get(eid))
+        return self._record(eid, self._config.options.registration_ttl_minutes, locators, flags)
+
+    def _record(
+        self,
+        eid: Prefix,
+        ttl_minutes: int,
+        locators: tuple[RlocRecord, ...],
+        flags: EidRecordFlag = EidRecordFlag.NONE,
+    ) -> EidRecord:
+        eid_in_instance, version = self._config.in_instance(eid), self.version_of(eid)
+        return EidRecord(eid_in_instance, ttl_minutes, locators, flags=flags, map_version=version)
 
     def locators(self) -> tuple[RlocRecord, ...]:
         """The site's locators, in the order of every mapping of it; of merged ones, of what was learnt last."""
@@ -300,12 +306,8 @@ class Registrar:
         # original arrived and its Map-Notify was lost, only a new nonce gets an answer.
         self._nonce += 1
         withdrawing = registration.machine.state is RegistrationState.WITHDRAWING
-        record = EidRecord(
-            self._config.in_instance(registration.eid),
-            0 if withdrawing else self._config.options.registration_ttl_minutes,
-            self._own(),
-            map_version=self.version_of(registration.eid),
-        )
+        ttl_minutes = 0 if withdrawing else self._config.options.registration_ttl_minutes
+        record = self._record(registration.eid, ttl_minutes, self._own())
         flags = MapRegisterFlag.WANT_MAP_NOTIFY
         if self._config.options.merge_registrations:
             flags |= MapRegisterFlag.MERGE
