@@ -125,13 +125,13 @@ class EbpfDataPlane:
 
     def rehearse(self, entry: Entry) -> None:
         """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
-        layout.decode_report(layout.example_report(entry.eid.network_address))
+        layout.decode_report(self._reports.rehearse(layout.example_report(entry.eid.network_address)))
         locators = layout.usable_locators(entry, self._families)
-        layout.encode_entry(
+        value = layout.encode_entry(
             layout.kernel_kind(entry.kind), locators, mtu_of=self._path_mtus.of, expires_ns=entry.expires_ns
         )
-        with contextlib.suppress(KeyError):
-            self._entries[entry.eid.version][layout.encode_key(entry.eid, entry.instance_id)]
+        if (entry.eid, entry.instance_id) not in self._installed:
+            self._entries[entry.eid.version].rehearse(layout.encode_key(entry.eid, entry.instance_id), value)
 
     def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
         """Remove the entry of exactly this prefix; nothing happens if there is none."""

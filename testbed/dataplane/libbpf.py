@@ -108,6 +108,10 @@ class Library:
         return function
 
 
+#: bpf_map_update_elem: replace what is there, add nothing.
+BPF_EXIST = 2
+
+
 class Map:
     """A map of a loaded object; keys and values are bytes."""
 
@@ -127,6 +131,12 @@ class Map:
         result = self._library.bpf_map_update_elem(self._fd, key, value, 0)
         if result != 0:
             raise self._library.error("Writing a map of the data plane", result)
+
+    def rehearse(self, key: bytes, value: bytes) -> None:
+        """Do what writing and reading do, of a key that is not there, without effect."""
+        self._library.bpf_map_lookup_elem(self._fd, key, ctypes.create_string_buffer(self._value_size))
+        # Only for a key that is there: what the kernel finds out after it has made the new value.
+        self._library.bpf_map_update_elem(self._fd, key, value, BPF_EXIST)
 
     def __delitem__(self, key: bytes) -> None:
         if self._library.bpf_map_delete_elem(self._fd, key) != 0:
@@ -148,6 +158,14 @@ class RingBuffer:
     def _take(self, _context: int, data: int, size: int) -> int:
         self._samples.append(ctypes.string_at(data, size))
         return 0
+
+    def rehearse(self, sample: bytes) -> bytes:
+        """A sample as `read` would return it if the kernel had written it."""
+        waiting, self._samples = self._samples, []
+        buffer = ctypes.create_string_buffer(sample, len(sample))
+        self._callback(None, ctypes.addressof(buffer), len(sample))
+        (found,), self._samples = self._samples, waiting
+        return found
 
     def read(self) -> list[bytes]:
         """All samples since the last call, oldest first; never blocks."""
