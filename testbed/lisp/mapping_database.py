@@ -206,14 +206,15 @@ class MappingDatabase:
     def _tell(self, registration: Registration, losers: set[Claimant], now: int) -> list[Action]:
         """Tell everybody whom a change concerns: who had the EID, and whoever the mechanism says."""
         eid, record, owners = registration.eid, registration.record, registration.owners
-        actions = self._tell_losers({*losers, *self.ownership.ignorant_of(eid)} - {*owners}, eid, record, now)
-        actions += self._publisher.publish(self.resolver.proxied(record), eid, owners, now)
+        told_of_loss = self._tell_losers({*losers, *self.ownership.ignorant_of(eid)} - {*owners}, eid, record, now)
+        # Who sends to the old locator first, who sends it on from there after that.
+        actions = self._publisher.publish(self.resolver.proxied(record), eid, owners, now)
         if self._config.mechanism.smr_from_map_server:
             host = host_eid(eid.prefix.network_address, eid.instance_id)
             for itr_rloc in self.resolver.askers(eid, now):
                 if itr_rloc not in {locator.rloc for locator in record.locators}:
                     actions += self.solicitor.solicit(host, itr_rloc, now, defer=True, transmissions=SMR_TRANSMISSIONS)
-        return actions
+        return actions + told_of_loss
 
     def _tell_losers(self, losers: Iterable[Claimant], eid: EidPrefix, record: EidRecord, now: int) -> list[Action]:
         actions: list[Action] = []

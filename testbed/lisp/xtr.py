@@ -11,7 +11,6 @@ from testbed.lisp.actions import (
     MINUTE_NS,
     Action,
     Address,
-    BindNeighbour,
     ClearForwarding,
     Emit,
     Forwarding,
@@ -183,9 +182,9 @@ class Xtr:
         for eid in self._presence.eids_of(sighting):
             arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
             self._proxy.sighted(eid)
-            # The kernel can be told its MAC when the Map-Register has left: nothing comes because of it before.
-            binding = [action for action in local if isinstance(action, BindNeighbour)]
-            actions += [action for action in local if action not in binding]
+            # The kernel can be told when the Map-Register has left: nothing comes because of it before.
+            kernel = [action for action in local if not isinstance(action, Emit)]
+            actions += [action for action in local if isinstance(action, Emit)]
             if arrived:
                 prefix = host_prefix(eid)
                 actions += self._itr.forget(prefix)
@@ -194,7 +193,7 @@ class Xtr:
                 if self._config.mechanism.smr_on_discovery:
                     for peer in self._peers():
                         actions += self._solicit(eid, peer, now, defer=True)
-            actions += binding
+            actions += kernel
         return actions
 
     def _peers(self) -> list[Address]:
