@@ -175,6 +175,14 @@ class KeepRegistration:
 
 
 @dataclass(frozen=True, slots=True)
+class Unhurried:
+    """Nobody waits for what follows in the list; whoever waits for what came before it may be served first."""
+
+
+UNHURRIED = Unhurried()
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Something happened that the timeline should say; `emit` makes one.
 
@@ -230,6 +238,7 @@ Action: TypeAlias = (
     | Inject
     | SaveNonce
     | KeepRegistration
+    | Unhurried
     | Emit
 )
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from testbed.lisp.actions import (
     CONTROL_PORT,
+    UNHURRIED,
     Action,
     Address,
     Forwarding,
@@ -96,7 +97,7 @@ class MapNotifies:
             for record in notify.records:
                 actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions.append(SendControl(secret.sealing(ack), event.source, CONTROL_PORT))
+        actions += [UNHURRIED, SendControl(secret.sealing(ack), event.source, CONTROL_PORT)]
         return actions
 
     def _is_of_a_loss(self, notify: MapNotify) -> bool:
@@ -181,5 +182,5 @@ class MapNotifies:
         if self._probe_hosts.allow(eid, now):
             # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
             self._probe_hosts.forget_before(now)
-            actions.append(ProbeNeighbour(eid, mac))
+            actions += [UNHURRIED, ProbeNeighbour(eid, mac)]
         return actions

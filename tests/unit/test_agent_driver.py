@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from testbed.eventlog import EventLog
-from testbed.lab.agents.driver import BATCH, Driver
-from testbed.lisp.actions import Action
+from testbed.events import Event
+from testbed.lab.agents.driver import BATCH, MOST_PUT_OFF, PUT_OFF_S, Driver
+from testbed.lab.agents.sockets import ControlSocket
+from testbed.lisp.actions import UNHURRIED, Action, SaveNonce, SendControl, emit
 from testbed.lisp.wire import CONTROL_PORT
+
+LOOPBACK = ip_address("127.0.0.1")
 
 
 class Flooded:
@@ -59,5 +65,95 @@ def test_a_flood_of_datagrams_leaves_timers_their_turn(tmp_path: Path) -> None:
             driver.stop()
         log.close()
         assert machine.inputs
+
+    asyncio.run(run())
+
+
+class Told:
+    """A machine that wants the same done about every input."""
+
+    def __init__(self, actions: list[Action]) -> None:
+        self._actions = actions
+
+    def handle(self, event: Any, now: int) -> list[Action]:
+        return self._actions
+
+    def handle_timer(self, now: int) -> list[Action]:
+        return []
+
+    def next_deadline(self) -> int | None:
+        return None
+
+
+class Desk:
+    """A driver of a machine, and what has been done and said so far."""
+
+    def __init__(self, folder: Path, actions: list[Action], control: ControlSocket | None = None) -> None:
+        self.done: list[str] = []
+        self.said: list[Event] = []
+        self.log = EventLog(folder / "events.jsonl", "ms", also=self.said.append)
+        self.control = control or ControlSocket(LOOPBACK, port=0)
+        self.driver = Driver(self.log, self.control, {SaveNonce: lambda action: self.done.append(action.owner)})
+        self.driver.start(Told(actions))
+
+    def close(self) -> None:
+        self.driver.stop()
+        self.control.close()
+        self.log.close()
+
+
+def test_what_nobody_waits_for_is_put_off_and_done_in_its_order(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [SaveNonce("first", 1), emit("done"), UNHURRIED, SaveNonce("then", 2), emit("too")])
+        before_ns = time.monotonic_ns()
+        desk.driver.feed(None, before_ns)
+        after_ns = time.monotonic_ns()
+        assert (desk.done, desk.said) == (["first"], [])
+        while len(desk.said) < 2:
+            await asyncio.sleep(0.001)
+        assert desk.done == ["first", "then"]
+        done, too = desk.said
+        assert (done.kind, too.kind) == ("done", "too")
+        # Each when it happened, not when it was written.
+        assert before_ns <= done.mono_ns <= after_ns < before_ns + PUT_OFF_S * 1e9 <= too.mono_ns
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_input_comes_before_what_is_put_off(tmp_path: Path) -> None:
+    async def run() -> None:
+        control = ControlSocket(LOOPBACK, port=0)
+        put_off: list[Action] = [SendControl(b"", LOOPBACK, control.port), SaveNonce("put off", 2)]
+        desk = Desk(tmp_path, [SaveNonce("input", 1), UNHURRIED, *put_off], control)
+        desk.driver.feed(None, 0)
+        while "put off" not in desk.done:
+            await asyncio.sleep(0)
+        assert desk.done == ["input", "input", "put off"]
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_an_end_leaves_nothing_undone(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [UNHURRIED, SaveNonce("put off", 1), emit("done", mono_ns=7)])
+        desk.driver.feed(None, 0)
+        desk.close()
+        assert desk.done == ["put off"]
+        assert [(event.kind, event.mono_ns) for event in desk.said] == [("done", 7)]
+
+    asyncio.run(run())
+
+
+def test_a_flood_does_not_put_off_without_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [UNHURRIED, SaveNonce("put off", 1)])
+        for _ in range(MOST_PUT_OFF + 1):
+            desk.driver.feed(None, 0)
+        assert len(desk.done) == 1
+        desk.driver.feed(None, 0)
+        assert len(desk.done) == 2
+        desk.close()
 
     asyncio.run(run())

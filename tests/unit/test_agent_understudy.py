@@ -12,6 +12,7 @@ import pytest
 from testbed.eventlog import EventLog
 from testbed.events import Event
 from testbed.lab.agents.driver import Driver
+from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lab.agents.understudy import rehearse
 from testbed.lisp.actions import Action, SaveNonce, SendControl, emit
@@ -84,7 +85,7 @@ def test_it_plays_and_nothing_leaves(tmp_path: Path) -> None:
         done = asyncio.Event()
         rehearsal = CountedRehearsal(5, done)
         agent = Agent(tmp_path)
-        with rehearse(rehearsal, EVERY_S, agent=agent.driver, log=agent.log, control=agent.control):
+        with rehearse(rehearsal, EVERY_S, agent=agent.driver, log=agent.log, control=agent.control, pace=Pace()):
             await asyncio.wait_for(done.wait(), 10)
         played = rehearsal.played
         # Whatever it had sent or said would be here by now: the loop has turned since.
@@ -105,7 +106,7 @@ def test_who_is_busy_does_not_rehearse(tmp_path: Path) -> None:
         # As if the agent had just done something, an hour from now.
         agent.driver.last_input_ns = time.monotonic_ns() + 3_600_000_000_000
         with (
-            rehearse(rehearsal, EVERY_S, agent=agent.driver, log=agent.log, control=agent.control),
+            rehearse(rehearsal, EVERY_S, agent=agent.driver, log=agent.log, control=agent.control, pace=Pace()),
             pytest.raises(TimeoutError),
         ):
             await asyncio.wait_for(done.wait(), 10 * EVERY_S)
@@ -120,10 +121,15 @@ def test_a_message_to_the_agent_is_its_own(tmp_path: Path) -> None:
         agent = Agent(tmp_path)
         before = time.monotonic_ns()
         with rehearse(
-            CountedRehearsal(1, asyncio.Event()), 60, agent=agent.driver, log=agent.log, control=agent.control
+            CountedRehearsal(1, asyncio.Event()),
+            60,
+            agent=agent.driver,
+            log=agent.log,
+            control=agent.control,
+            pace=Pace(),
         ):
             agent.control.send(b"to itself", LOOPBACK, agent.control.port)
-            while not agent.machine.inputs:
+            while len(agent.said) < 2:
                 await asyncio.sleep(0)
         assert agent.driver.last_input_ns > before
         assert [event.kind for event in agent.said] == ["rehearsing", "heard"]

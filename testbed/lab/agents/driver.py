@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from testbed.eventlog import EventLog
+from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.runtime import AgentConfigError
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
+from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl, Unhurried
 from testbed.lisp.inputs import ControlReceived
 
 #: Datagrams, frames or packets taken from one source before the others get their turn.
 BATCH = 64
+#: So long waits what nobody waits for: longer than the messages of a remapping take one after the other where there is
+#: no distance between its agents, and far less than any retransmission.
+PUT_OFF_S = 0.005
+#: So many things wait at most: a flood of messages leaves no time for them.
+MOST_PUT_OFF = 256
 
 
 class Machine(Protocol):
@@ -72,13 +79,18 @@ class Driver:
         log: takes the events.
         control: the control port.
         performers: how each kind of action is carried out; `SendControl` by the control port if nothing else is said.
+        pace: of the process.
 
     Attributes:
         last_input_ns: when it last had something to do.
     """
 
     def __init__(
-        self, log: EventLog, control: ControlSocket, performers: Mapping[type, Callable[[Any], object]]
+        self,
+        log: EventLog,
+        control: ControlSocket,
+        performers: Mapping[type, Callable[[Any], object]],
+        pace: Pace | None = None,
     ) -> None:
         self._log = log
         self._control = control
@@ -86,6 +98,11 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._machine: Machine | None = None
         self.last_input_ns = 0
+        self._pace = pace or Pace()
+        #: What nobody waits for, and of events when it was begun that they tell of.
+        self._later: deque[tuple[Action, int | None]] = deque()
+        #: When the last of these was.
+        self._begun_ns = 0
         self._performers: dict[type, Callable[[Any], object]] = {SendControl: self._send, **performers}
 
     def start(self, machine: Machine, actions: Iterable[Action] = ()) -> None:
@@ -96,10 +113,12 @@ class Driver:
         self._schedule()
 
     def stop(self) -> None:
-        """Take no input any more."""
+        """Take no input any more, and do all that was put off."""
         self._loop.remove_reader(self._control.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        while self._later:
+            self._do_first()
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""
@@ -117,26 +136,56 @@ class Driver:
             self.feed(ControlReceived(payload, source, port), arrival_ns)
 
     def _perform(self, actions: list[Action]) -> None:
-        """Carry out actions; an event is stamped when the action that it tells of was begun.
-
-        Stamped after it, a send or a change could seem later than what it caused elsewhere: the
-        scheduler may take the processor from us within the system call. Events are written after
-        everything else is done, so that the log is in nobody's way.
-        """
-        events: list[tuple[int, Emit]] = []
+        """Carry out what somebody waits for; the events of it, and what nobody waits for, are put off."""
         begun_ns = time.monotonic_ns()
-        try:
-            for action in actions:
-                if isinstance(action, Emit):
-                    events.append((begun_ns if action.mono_ns is None else action.mono_ns, action))
-                else:
-                    # A message that is made only now is sent when it is made.
-                    prepared = action.prepared() if isinstance(action, SendControl) else action
-                    begun_ns = time.monotonic_ns()
-                    self._performers[type(action)](prepared)
-        finally:
-            for stamp_ns, event in events:
-                self._log.emit(event.kind, mono_ns=stamp_ns, **event.fields)
+        for number, action in enumerate(actions):
+            if isinstance(action, Emit):
+                self._put_off(action, begun_ns)
+            elif isinstance(action, Unhurried):
+                for each in actions[number + 1 :]:
+                    self._put_off(each)
+                return
+            else:
+                begun_ns = self._carry_out(action)
+
+    def _carry_out(self, action: Action) -> int:
+        """Do it; returns when that was begun, which is the time of the events that tell of it.
+
+        Stamped after it, a send or a change could seem later than what it caused elsewhere: the scheduler may take
+        the processor from us within the system call. A message that is made only now is sent when it is made.
+        """
+        prepared = action.prepared() if isinstance(action, SendControl) else action
+        begun_ns = time.monotonic_ns()
+        self._performers[type(action)](prepared)
+        return begun_ns
+
+    def _put_off(self, action: Action, begun_ns: int | None = None) -> None:
+        """Do it when it is in nobody's way; `begun_ns` is of what an event tells, unless that is put off too."""
+        if not self._later:
+            self._loop.call_later(PUT_OFF_S, self._catch_up)
+        self._later.append((action, begun_ns))
+        if len(self._later) > MOST_PUT_OFF:
+            self._do_first()
+
+    def _catch_up(self) -> None:
+        """Do the first of what was put off, and then the next unless there is input."""
+        if not self._later:
+            return
+        self._pace.relax()
+        self._do_first()
+        self._pace.hurry()
+        if self._later:
+            # Not `call_soon`: that would come before the input that is there by then.
+            self._loop.call_later(0, self._catch_up)
+
+    def _do_first(self) -> None:
+        action, begun_ns = self._later.popleft()
+        if isinstance(action, Emit):
+            stamps = (action.mono_ns, begun_ns, self._begun_ns)
+            stamp_ns = next(each for each in stamps if each is not None)
+            self._log.emit(action.kind, mono_ns=stamp_ns, **action.fields)
+        elif not isinstance(action, Unhurried):
+            self._begun_ns = self._carry_out(action)
 
     def _send(self, action: SendControl) -> None:
         reason = self._control.send(action.payload, action.destination, action.port)
@@ -156,5 +205,6 @@ class Driver:
     def _fire(self) -> None:
         assert self._machine is not None
         self._timer = None
+        self._pace.hurry()
         self._perform(self._machine.handle_timer(time.monotonic_ns()))
         self._schedule()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.lab.agents.driver import Driver, NonceStore
-from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
+from testbed.lab.agents.priority import AGENT_PRIORITY, Pace, settle_memory
 from testbed.lab.agents.registrations import RegistrationStore
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket
@@ -56,7 +56,8 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         control = ControlSocket(config.rloc)
         stack.callback(control.close)
         machine = MapServer(config, saved=nonces.saved, random64=lambda: secrets.randbits(64))
-        driver = Driver(runtime.log, control, {SaveNonce: nonces.save, KeepRegistration: registrations.save})
+        pace = Pace()
+        driver = Driver(runtime.log, control, {SaveNonce: nonces.save, KeepRegistration: registrations.save}, pace)
         runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
         stack.callback(driver.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
@@ -66,8 +67,10 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
                 map_server_options=config.options,
                 authentication=runtime.config["authentication"],
             )
-            stack.enter_context(rehearse(rehearsal, every_ms / 1000, agent=driver, log=runtime.log, control=control))
-        take_priority(AGENT_PRIORITY)
+            stack.enter_context(
+                rehearse(rehearsal, every_ms / 1000, agent=driver, log=runtime.log, control=control, pace=pace)
+            )
+        pace.take(AGENT_PRIORITY)
         settle_memory()
         driver.start(machine, machine.restore(registrations.texts, time.monotonic_ns()))
         yield

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from testbed.eventlog import EventLog
 from testbed.lab.agents.driver import Driver
+from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, SaveNonce, SendControl
 from testbed.lisp.rehearsal import Rehearsal
@@ -44,15 +45,19 @@ class _Role:
         every_ns: from one cue to the next.
         agent: the driver of the one who plays it in earnest. Who has just had something to do needs no rehearsal,
             and the processor is somebody else's.
+        pace: of the process; who plays in earnest goes before whoever rehearses.
     """
 
-    def __init__(self, rehearsal: Rehearsal, every_ns: int, agent: Driver) -> None:
-        self._rehearsal, self._every_ns, self._agent = rehearsal, every_ns, agent
+    def __init__(self, rehearsal: Rehearsal, every_ns: int, agent: Driver, pace: Pace) -> None:
+        self._rehearsal, self._every_ns, self._agent, self._pace = rehearsal, every_ns, agent, pace
         self._deadline = 0
 
     def handle(self, event: object, now: int) -> list[Action]:
         """Play one migration."""
-        return self._rehearsal.step()
+        self._pace.relax()
+        actions = self._rehearsal.step()
+        self._pace.hurry()
+        return actions
 
     def handle_timer(self, now: int) -> list[Any]:
         """Give the next cue, if it is time."""
@@ -75,6 +80,7 @@ def rehearse(
     agent: Driver,
     log: EventLog,
     control: ControlSocket,
+    pace: Pace,
     dry: Mapping[type, Callable[[Any], None]] | None = None,
 ) -> ExitStack:
     """Rehearse now and then, so that a message finds this process's code in the caches.
@@ -85,6 +91,7 @@ def rehearse(
         agent: whose understudy it is.
         log: of the agent, which is told that it rehearses.
         control: the agent's control port, which looks its routes up and sends nothing.
+        pace: of the process.
         dry: how kinds of action are carried out that something can be done of without effect; of others nothing is.
 
     Returns what ends it when it is closed.
@@ -106,8 +113,9 @@ def rehearse(
                 _GiveCue: lambda action: stage.send(_CUE, LOOPBACK, stage.port),
                 **(dry or {}),
             },
+            pace,
         )
         stack.callback(driver.stop)
         log.emit("rehearsing", every_ms=every_s * 1000)
-        driver.start(_Role(rehearsal, round(every_s * 1e9), agent))
+        driver.start(_Role(rehearsal, round(every_s * 1e9), agent, pace))
         return stack.pop_all()

@@ -23,7 +23,7 @@ from testbed.dataplane.model import DataPlane
 from testbed.dataplane.slowpath import TAP_QUEUE_FRAMES
 from testbed.lab.agents.driver import BATCH, Driver, NonceStore
 from testbed.lab.agents.neighbours import NeighbourTable
-from testbed.lab.agents.priority import AGENT_PRIORITY, settle_memory, take_priority
+from testbed.lab.agents.priority import AGENT_PRIORITY, Pace, settle_memory
 from testbed.lab.agents.runtime import Runtime, read_key, run_agent
 from testbed.lab.agents.sockets import ControlSocket, LanSocket
 from testbed.lab.agents.translation import destination_of, entry_of, input_of
@@ -120,6 +120,7 @@ class XtrAgent:
         neighbours: the kernel's table of that LAN.
         control: its control port.
         nonces: its persistent nonces.
+        pace: of the process.
 
     Attributes:
         driver: of its state machine.
@@ -134,6 +135,7 @@ class XtrAgent:
         neighbours: NeighbourTable,
         control: ControlSocket,
         nonces: NonceStore,
+        pace: Pace,
     ) -> None:
         self._log, self._plane, self._lan, self._gateways = runtime.log, plane, lan, config.gateways
         self._rlocs = (config.rloc, *config.fellows)
@@ -163,6 +165,7 @@ class XtrAgent:
                 ProbeNeighbour: self._probe_neighbour,
                 Inject: lambda action: plane.inject(action.packet),
             },
+            pace,
         )
         runtime.on("inspect", self._inspect)
         runtime.on("hint", self._hint)
@@ -335,7 +338,8 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
         stack.callback(lan.close)
         neighbours = NeighbourTable(runtime.config["eid_interface"])
         stack.callback(neighbours.close)
-        agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces)
+        pace = Pace()
+        agent = XtrAgent(runtime, config, plane, lan, neighbours, control, nonces, pace)
         stack.callback(agent.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
             part = Part.MOBILE_SITE if config.dynamic_eid_prefixes else Part.CORRESPONDENT
@@ -344,9 +348,17 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
             )
             dry: dict[type, Callable[[Any], None]] = {SetForwarding: lambda action: plane.rehearse(entry_of(action))}
             stack.enter_context(
-                rehearse(rehearsal, every_ms / 1000, agent=agent.driver, log=runtime.log, control=control, dry=dry)
+                rehearse(
+                    rehearsal,
+                    every_ms / 1000,
+                    agent=agent.driver,
+                    log=runtime.log,
+                    control=control,
+                    pace=pace,
+                    dry=dry,
+                )
             )
-        take_priority(AGENT_PRIORITY)
+        pace.take(AGENT_PRIORITY)
         settle_memory()
         agent.start()
         yield
