@@ -407,6 +407,14 @@ def test_rfc9301_6_1_askers_are_bounded_and_what_is_over_makes_room() -> None:
     assert solicited(server) == [str(askers[0]), str(askers[4])]
 
 
+def test_whoever_sends_to_the_old_locator_hears_of_a_move_before_whoever_sends_on_from_there() -> None:
+    server = Server(mechanism="smr-map-server")
+    server.register()
+    server.request("192.168.0.10/32", itr_rlocs=(RLOC_C,))
+    actions = server.register(nonce=5, site="b", source=RLOC_B)
+    assert [send.destination for send in sends(actions)] == [RLOC_C, RLOC_A, RLOC_B]
+
+
 def test_rfc9301_6_1_nobody_is_noted_for_what_is_not_registered() -> None:
     server = Server(mechanism="smr-map-server")
     for number in range(50):

@@ -195,6 +195,9 @@ def test_any_sign_of_a_dynamic_eid_registers_it_at_that_moment(kind: SightingKin
     assert BindNeighbour(EID, MAC) in actions
     (register,) = sent(actions, MapRegister)
     assert [str(record.eid) for record in register.records] == [f"{EID}/32"]
+    # Whoever will send here because of it is farther away than the kernel's table.
+    kinds = [type(action) for action in actions]
+    assert kinds.index(SendControl) < kinds.index(SetForwarding) < kinds.index(BindNeighbour)
 
 
 def test_a_rarp_shows_whom_its_mac_is_known_to_be() -> None:
