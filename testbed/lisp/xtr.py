@@ -187,7 +187,7 @@ class Xtr:
             actions += [action for action in local if isinstance(action, Emit)]
             if arrived:
                 prefix = host_prefix(eid)
-                actions += self._itr.forget(prefix)
+                kernel += self._itr.forget(prefix)  # what was held for it: into the entry
                 # At the moment of discovery: the next refresh is up to a minute away.
                 actions += self._registrar.register(prefix, now)
                 if self._config.mechanism.smr_on_discovery:

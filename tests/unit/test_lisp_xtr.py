@@ -13,6 +13,7 @@ from testbed.lisp.actions import (
     BindNeighbour,
     Emit,
     Forwarding,
+    Inject,
     ProbeNeighbour,
     SaveNonce,
     SendControl,
@@ -20,7 +21,7 @@ from testbed.lisp.actions import (
     UnbindNeighbour,
 )
 from testbed.lisp.config import XtrConfig, XtrOptions
-from testbed.lisp.inputs import ControlReceived, HostExpected, HostSighted, StaleReceived, Started
+from testbed.lisp.inputs import ControlReceived, HostExpected, HostSighted, PacketMissed, StaleReceived, Started
 from testbed.lisp.mechanisms import mechanism_named
 from testbed.lisp.sealing import Secret
 from testbed.lisp.sightings import Sighting, SightingKind
@@ -198,6 +199,14 @@ def test_any_sign_of_a_dynamic_eid_registers_it_at_that_moment(kind: SightingKin
     # Whoever will send here because of it is farther away than the kernel's table.
     kinds = [type(action) for action in actions]
     assert kinds.index(SendControl) < kinds.index(SetForwarding) < kinds.index(BindNeighbour)
+
+
+def test_what_was_held_for_an_eid_that_appears_here_goes_into_its_entry() -> None:
+    site = Site()
+    site.give(PacketMissed(EID, b"held"))
+    actions = site.sight()
+    assert kinds(actions).index(SetForwarding) < kinds(actions).index(Inject)
+    assert Inject(b"held") in actions
 
 
 def test_a_rarp_shows_whom_its_mac_is_known_to_be() -> None:
