@@ -135,6 +135,17 @@ def test_input_comes_before_what_is_put_off(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_beginning_is_told_before_anything_else(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        desk.driver.stop()
+        desk.driver.start(Told([]), [emit("restored"), UNHURRIED, SaveNonce("put off", 1)])
+        assert ([event.kind for event in desk.said], desk.done) == (["restored"], ["put off"])
+        desk.close()
+
+    asyncio.run(run())
+
+
 def test_an_end_leaves_nothing_undone(tmp_path: Path) -> None:
     async def run() -> None:
         desk = Desk(tmp_path, [UNHURRIED, SaveNonce("put off", 1), emit("done", mono_ns=7)])

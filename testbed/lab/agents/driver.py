@@ -109,6 +109,7 @@ class Driver:
         """Carry out what the machine wants from the start, and begin to read the control port."""
         self._machine = machine
         self._perform(list(actions))
+        self._do_all()  # of what comes next, nothing is to be ahead of it
         self._loop.add_reader(self._control.fileno(), self._receive)
         self._schedule()
 
@@ -117,8 +118,7 @@ class Driver:
         self._loop.remove_reader(self._control.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        while self._later:
-            self._do_first()
+        self._do_all()
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""
@@ -177,6 +177,10 @@ class Driver:
         if self._later:
             # Not `call_soon`: that would come before the input that is there by then.
             self._loop.call_later(0, self._catch_up)
+
+    def _do_all(self) -> None:
+        while self._later:
+            self._do_first()
 
     def _do_first(self) -> None:
         action, begun_ns = self._later.popleft()
