@@ -8,7 +8,7 @@ caller's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeAlias
@@ -54,11 +54,13 @@ class SendControl:
             what stands before it in a list of actions need not wait for it.
         destination: address.
         port: UDP port there.
+        hurried: whether anybody waits for it. An acknowledgement only ends repetitions that begin after a second.
     """
 
     message: bytes | Callable[[], bytes]
     destination: Address
     port: int = CONTROL_PORT
+    hurried: bool = True
 
     @property
     def payload(self) -> bytes:
@@ -67,7 +69,7 @@ class SendControl:
 
     def prepared(self) -> SendControl:
         """The same with its octets made."""
-        return self if isinstance(self.message, bytes) else SendControl(self.message(), self.destination, self.port)
+        return self if isinstance(self.message, bytes) else replace(self, message=self.message())
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +177,6 @@ class KeepRegistration:
 
 
 @dataclass(frozen=True, slots=True)
-class Unhurried:
-    """Nobody waits for what follows in the list; whoever waits for what came before it may be served first."""
-
-
-UNHURRIED = Unhurried()
-
-
-@dataclass(frozen=True, slots=True)
 class Emit:
     """Something happened that the timeline should say; `emit` makes one.
 
@@ -238,7 +232,6 @@ Action: TypeAlias = (
     | Inject
     | SaveNonce
     | KeepRegistration
-    | Unhurried
     | Emit
 )
 

@@ -6,7 +6,6 @@ from collections import Counter
 
 from testbed.lisp.actions import (
     CONTROL_PORT,
-    UNHURRIED,
     Action,
     Address,
     Forwarding,
@@ -76,7 +75,7 @@ class MapNotifies:
         if published is None:
             return self._dropped("authentication", event.source)
         ack = MapNotifyAck(notify.nonce, notify.records, notify.authentication, notify.xtr)  # answered as it came
-        acknowledge = SendControl(ack.encode(), event.source, CONTROL_PORT)
+        acknowledge = SendControl(ack.encode(), event.source, CONTROL_PORT, hurried=False)
         return [*used(needs, event.source, self._counters), *published, acknowledge]
 
     def _notified(self, notify: MapNotify, event: ControlReceived, secret: Secret, now: int) -> list[Action]:
@@ -97,7 +96,7 @@ class MapNotifies:
             for record in notify.records:
                 actions += self._learn(record, notify.nonce, event.source, now)
         ack = MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr)
-        actions += [UNHURRIED, SendControl(secret.sealing(ack), event.source, CONTROL_PORT)]
+        actions.append(SendControl(secret.sealing(ack), event.source, CONTROL_PORT, hurried=False))
         return actions
 
     def _is_of_a_loss(self, notify: MapNotify) -> bool:
@@ -182,5 +181,5 @@ class MapNotifies:
         if self._probe_hosts.allow(eid, now):
             # If the Map-Server's word is older than what is on the LAN, the answer is a new sighting.
             self._probe_hosts.forget_before(now)
-            actions += [UNHURRIED, ProbeNeighbour(eid, mac)]
+            actions.append(ProbeNeighbour(eid, mac))
         return actions

@@ -183,7 +183,7 @@ class Xtr:
             arrived, local = self._presence.sight(eid, sighting, event.mono_ns, now)
             self._proxy.sighted(eid)
             # The kernel can be told when the Map-Register has left: nothing comes because of it before.
-            kernel = [action for action in local if not isinstance(action, Emit)]
+            kernel: list[Action] = [action for action in local if not isinstance(action, Emit)]
             actions += [action for action in local if isinstance(action, Emit)]
             if arrived:
                 prefix = host_prefix(eid)

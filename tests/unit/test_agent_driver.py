@@ -13,10 +13,12 @@ from testbed.eventlog import EventLog
 from testbed.events import Event
 from testbed.lab.agents.driver import BATCH, MOST_PUT_OFF, PUT_OFF_S, Driver
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import UNHURRIED, Action, SaveNonce, SendControl, emit
+from testbed.lisp.actions import Action, SendControl, emit
 from testbed.lisp.wire import CONTROL_PORT
 
 LOOPBACK = ip_address("127.0.0.1")
+REPLY = SendControl(b"reply", LOOPBACK)
+ACK, TO_ITSELF = (SendControl(text, LOOPBACK, hurried=False) for text in (b"ack", b"to itself"))
 
 
 class Flooded:
@@ -86,15 +88,20 @@ class Told:
 
 
 class Desk:
-    """A driver of a machine, and what has been done and said so far."""
+    """A driver of a machine that sends to itself, and what has been sent and said so far."""
 
-    def __init__(self, folder: Path, actions: list[Action], control: ControlSocket | None = None) -> None:
-        self.done: list[str] = []
+    def __init__(self, folder: Path, actions: list[Action]) -> None:
+        self.sent: list[bytes] = []
         self.said: list[Event] = []
         self.log = EventLog(folder / "events.jsonl", "ms", also=self.said.append)
-        self.control = control or ControlSocket(LOOPBACK, port=0)
-        self.driver = Driver(self.log, self.control, {SaveNonce: lambda action: self.done.append(action.owner)})
+        self.control = ControlSocket(LOOPBACK, port=0)
+        self.driver = Driver(self.log, self.control, {SendControl: self._send})
         self.driver.start(Told(actions))
+
+    def _send(self, action: SendControl) -> None:
+        self.sent.append(action.payload)
+        if action.payload == TO_ITSELF.payload:
+            self.control.send(action.payload, LOOPBACK, self.control.port)
 
     def close(self) -> None:
         self.driver.stop()
@@ -102,20 +109,19 @@ class Desk:
         self.log.close()
 
 
-def test_what_nobody_waits_for_is_put_off_and_done_in_its_order(tmp_path: Path) -> None:
+def test_what_nobody_waits_for_is_put_off(tmp_path: Path) -> None:
     async def run() -> None:
-        desk = Desk(tmp_path, [SaveNonce("first", 1), emit("done"), UNHURRIED, SaveNonce("then", 2), emit("too")])
+        desk = Desk(tmp_path, [ACK, REPLY, emit("replied")])
         before_ns = time.monotonic_ns()
         desk.driver.feed(None, before_ns)
         after_ns = time.monotonic_ns()
-        assert (desk.done, desk.said) == (["first"], [])
-        while len(desk.said) < 2:
+        assert (desk.sent, desk.said) == ([b"reply"], [])
+        while not desk.said:
             await asyncio.sleep(0.001)
-        assert desk.done == ["first", "then"]
-        done, too = desk.said
-        assert (done.kind, too.kind) == ("done", "too")
-        # Each when it happened, not when it was written.
-        assert before_ns <= done.mono_ns <= after_ns < before_ns + PUT_OFF_S * 1e9 <= too.mono_ns
+        assert time.monotonic_ns() >= before_ns + PUT_OFF_S * 1e9
+        assert desk.sent == [b"reply", b"ack"]
+        (replied,) = desk.said
+        assert before_ns <= replied.mono_ns <= after_ns  # when it happened, not when it was written
         desk.close()
 
     asyncio.run(run())
@@ -123,13 +129,24 @@ def test_what_nobody_waits_for_is_put_off_and_done_in_its_order(tmp_path: Path) 
 
 def test_input_comes_before_what_is_put_off(tmp_path: Path) -> None:
     async def run() -> None:
-        control = ControlSocket(LOOPBACK, port=0)
-        put_off: list[Action] = [SendControl(b"", LOOPBACK, control.port), SaveNonce("put off", 2)]
-        desk = Desk(tmp_path, [SaveNonce("input", 1), UNHURRIED, *put_off], control)
+        desk = Desk(tmp_path, [REPLY, TO_ITSELF, ACK])
         desk.driver.feed(None, 0)
-        while "put off" not in desk.done:
+        while b"ack" not in desk.sent:
             await asyncio.sleep(0)
-        assert desk.done == ["input", "input", "put off"]
+        assert desk.sent == [b"reply", b"to itself", b"reply", b"ack"]
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_who_asks_is_told_everything(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [emit("done")])
+        desk.driver.feed(None, 0)
+        desk.driver.catch_up()
+        assert [event.kind for event in desk.said] == ["done"]
+        await asyncio.sleep(2 * PUT_OFF_S)  # with nothing left for when it would have been done
+        assert len(desk.said) == 1
         desk.close()
 
     asyncio.run(run())
@@ -139,8 +156,8 @@ def test_a_beginning_is_told_before_anything_else(tmp_path: Path) -> None:
     async def run() -> None:
         desk = Desk(tmp_path, [])
         desk.driver.stop()
-        desk.driver.start(Told([]), [emit("restored"), UNHURRIED, SaveNonce("put off", 1)])
-        assert ([event.kind for event in desk.said], desk.done) == (["restored"], ["put off"])
+        desk.driver.start(Told([]), [emit("restored"), ACK])
+        assert ([event.kind for event in desk.said], desk.sent) == (["restored"], [b"ack"])
         desk.close()
 
     asyncio.run(run())
@@ -148,10 +165,10 @@ def test_a_beginning_is_told_before_anything_else(tmp_path: Path) -> None:
 
 def test_an_end_leaves_nothing_undone(tmp_path: Path) -> None:
     async def run() -> None:
-        desk = Desk(tmp_path, [UNHURRIED, SaveNonce("put off", 1), emit("done", mono_ns=7)])
+        desk = Desk(tmp_path, [ACK, emit("done", mono_ns=7)])
         desk.driver.feed(None, 0)
         desk.close()
-        assert desk.done == ["put off"]
+        assert desk.sent == [b"ack"]
         assert [(event.kind, event.mono_ns) for event in desk.said] == [("done", 7)]
 
     asyncio.run(run())
@@ -159,12 +176,10 @@ def test_an_end_leaves_nothing_undone(tmp_path: Path) -> None:
 
 def test_a_flood_does_not_put_off_without_end(tmp_path: Path) -> None:
     async def run() -> None:
-        desk = Desk(tmp_path, [UNHURRIED, SaveNonce("put off", 1)])
-        for _ in range(MOST_PUT_OFF + 1):
+        desk = Desk(tmp_path, [ACK])
+        for _ in range(MOST_PUT_OFF + 2):
             desk.driver.feed(None, 0)
-        assert len(desk.done) == 1
-        desk.driver.feed(None, 0)
-        assert len(desk.done) == 2
+        assert len(desk.sent) == 2
         desk.close()
 
     asyncio.run(run())

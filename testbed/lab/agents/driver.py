@@ -14,7 +14,7 @@ from testbed.eventlog import EventLog
 from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.runtime import AgentConfigError
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl, Unhurried
+from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
 
 #: Datagrams, frames or packets taken from one source before the others get their turn.
@@ -99,17 +99,15 @@ class Driver:
         self._machine: Machine | None = None
         self.last_input_ns = 0
         self._pace = pace or Pace()
-        #: What nobody waits for, and of events when it was begun that they tell of.
-        self._later: deque[tuple[Action, int | None]] = deque()
-        #: When the last of these was.
-        self._begun_ns = 0
+        #: What nobody waits for, and when that was begun which it tells of.
+        self._later: deque[tuple[Emit | SendControl, int]] = deque()
         self._performers: dict[type, Callable[[Any], object]] = {SendControl: self._send, **performers}
 
     def start(self, machine: Machine, actions: Iterable[Action] = ()) -> None:
         """Carry out what the machine wants from the start, and begin to read the control port."""
         self._machine = machine
         self._perform(list(actions))
-        self._do_all()  # of what comes next, nothing is to be ahead of it
+        self.catch_up()  # of what comes next, nothing is to be ahead of it
         self._loop.add_reader(self._control.fileno(), self._receive)
         self._schedule()
 
@@ -118,7 +116,12 @@ class Driver:
         self._loop.remove_reader(self._control.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        self._do_all()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do all that was put off: for somebody who asks, everything that has happened is told."""
+        while self._later:
+            self._do_first()
 
     def feed(self, event: object, now: int) -> None:
         """Give the machine an input that came at `now`."""
@@ -138,13 +141,9 @@ class Driver:
     def _perform(self, actions: list[Action]) -> None:
         """Carry out what somebody waits for; the events of it, and what nobody waits for, are put off."""
         begun_ns = time.monotonic_ns()
-        for number, action in enumerate(actions):
-            if isinstance(action, Emit):
+        for action in actions:
+            if isinstance(action, Emit) or (isinstance(action, SendControl) and not action.hurried):
                 self._put_off(action, begun_ns)
-            elif isinstance(action, Unhurried):
-                for each in actions[number + 1 :]:
-                    self._put_off(each)
-                return
             else:
                 begun_ns = self._carry_out(action)
 
@@ -159,15 +158,15 @@ class Driver:
         self._performers[type(action)](prepared)
         return begun_ns
 
-    def _put_off(self, action: Action, begun_ns: int | None = None) -> None:
-        """Do it when it is in nobody's way; `begun_ns` is of what an event tells, unless that is put off too."""
+    def _put_off(self, action: Emit | SendControl, begun_ns: int) -> None:
+        """Do it when it is in nobody's way; `begun_ns` is when that was begun which an event tells of."""
         if not self._later:
-            self._loop.call_later(PUT_OFF_S, self._catch_up)
+            self._loop.call_later(PUT_OFF_S, self._do_next)
         self._later.append((action, begun_ns))
         if len(self._later) > MOST_PUT_OFF:
             self._do_first()
 
-    def _catch_up(self) -> None:
+    def _do_next(self) -> None:
         """Do the first of what was put off, and then the next unless there is input."""
         if not self._later:
             return
@@ -176,20 +175,15 @@ class Driver:
         self._pace.hurry()
         if self._later:
             # Not `call_soon`: that would come before the input that is there by then.
-            self._loop.call_later(0, self._catch_up)
-
-    def _do_all(self) -> None:
-        while self._later:
-            self._do_first()
+            self._loop.call_later(0, self._do_next)
 
     def _do_first(self) -> None:
         action, begun_ns = self._later.popleft()
         if isinstance(action, Emit):
-            stamps = (action.mono_ns, begun_ns, self._begun_ns)
-            stamp_ns = next(each for each in stamps if each is not None)
+            stamp_ns = begun_ns if action.mono_ns is None else action.mono_ns
             self._log.emit(action.kind, mono_ns=stamp_ns, **action.fields)
-        elif not isinstance(action, Unhurried):
-            self._begun_ns = self._carry_out(action)
+        else:
+            self._carry_out(action)
 
     def _send(self, action: SendControl) -> None:
         reason = self._control.send(action.payload, action.destination, action.port)
@@ -209,6 +203,5 @@ class Driver:
     def _fire(self) -> None:
         assert self._machine is not None
         self._timer = None
-        self._pace.hurry()
         self._perform(self._machine.handle_timer(time.monotonic_ns()))
         self._schedule()

@@ -58,7 +58,12 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
         machine = MapServer(config, saved=nonces.saved, random64=lambda: secrets.randbits(64))
         pace = Pace()
         driver = Driver(runtime.log, control, {SaveNonce: nonces.save, KeepRegistration: registrations.save}, pace)
-        runtime.on("inspect", lambda request: machine.inspect(time.monotonic_ns()))
+
+        def inspect(_: Mapping[str, Any]) -> Mapping[str, Any]:
+            driver.catch_up()
+            return machine.inspect(time.monotonic_ns())
+
+        runtime.on("inspect", inspect)
         stack.callback(driver.stop)
         if every_ms := runtime.config.get("rehearse_every_ms"):
             rehearsal = Rehearsal(

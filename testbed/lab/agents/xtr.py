@@ -236,6 +236,7 @@ class XtrAgent:
     # --- the control socket ------------------------------------------------------------------------
 
     def _inspect(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.driver.catch_up()
         state = self._machine.inspect(time.monotonic_ns())
         for row in state["map_cache"]:
             packets, octets, last_used_ns = self._plane.usage(ip_network(row["eid"]), state["instance_id"])
