@@ -127,11 +127,11 @@ class EbpfDataPlane:
         """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
         layout.decode_report(self._reports.rehearse(layout.example_report(entry.eid.network_address)))
         locators = layout.usable_locators(entry, self._families)
-        value = layout.encode_entry(
+        layout.encode_entry(
             layout.kernel_kind(entry.kind), locators, mtu_of=self._path_mtus.of, expires_ns=entry.expires_ns
         )
-        if (entry.eid, entry.instance_id) not in self._installed:
-            self._entries[entry.eid.version].rehearse(layout.encode_key(entry.eid, entry.instance_id), value)
+        with contextlib.suppress(KeyError):
+            self._entries[entry.eid.version][layout.encode_key(entry.eid, entry.instance_id)]
 
     def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
         """Remove the entry of exactly this prefix; nothing happens if there is none."""

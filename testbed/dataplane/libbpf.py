@@ -108,10 +108,6 @@ class Library:
         return function
 
 
-#: bpf_map_update_elem: replace what is there, add nothing.
-BPF_EXIST = 2
-
-
 class Map:
     """A map of a loaded object; keys and values are bytes."""
 
@@ -131,12 +127,6 @@ class Map:
         result = self._library.bpf_map_update_elem(self._fd, key, value, 0)
         if result != 0:
             raise self._library.error("Writing a map of the data plane", result)
-
-    def rehearse(self, key: bytes, value: bytes) -> None:
-        """Do what writing and reading do, of a key that is not there, without effect."""
-        self._library.bpf_map_lookup_elem(self._fd, key, ctypes.create_string_buffer(self._value_size))
-        # Only for a key that is there: what the kernel finds out after it has made the new value.
-        self._library.bpf_map_update_elem(self._fd, key, value, BPF_EXIST)
 
     def __delitem__(self, key: bytes) -> None:
         if self._library.bpf_map_delete_elem(self._fd, key) != 0:

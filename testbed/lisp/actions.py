@@ -184,8 +184,8 @@ class Emit:
         kind: what.
         values: more about it; what has a value of its own type becomes text in `fields` only, which is asked for
             when whatever the event is about has been done.
-        mono_ns: when, if that was before now (a kernel's stamp). Without it the event happened when the action
-            before it in the list was begun.
+        mono_ns: when, if that was before now (a kernel's stamp). Without it the event happened when the last
+            action before it in the list that somebody waits for was begun.
     """
 
     kind: str

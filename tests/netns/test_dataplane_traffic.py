@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from testbed.dataplane.layout import encode_key
 from testbed.dataplane.model import DataPlaneEventKind, Entry, EntryKind, Locator
 from tests.netns.conftest import RLOCS, OpenPlane, Planes, served
 from tests.netns.lispnet import Network, inside
@@ -28,6 +29,15 @@ def test_echoes_both_ways(network: Network, planes: Planes, eid: str) -> None:
     assert network.ping("host1", eid.format(2), "-s", "1000")
     assert network.ping("host2", eid.format(1))
     assert drops_of(planes) == {}
+
+
+def test_a_rehearsal_installs_and_reports_nothing(planes: Planes) -> None:
+    plane, rehearsed = planes[1], ip_network("198.51.100.10/32")
+    plane.read_events()
+    plane.rehearse(Entry(rehearsed, EntryKind.REMOTE, (Locator(ip_address("192.0.2.2")),)))
+    assert plane.read_events() == []
+    with pytest.raises(KeyError):
+        plane._entries[4][encode_key(rehearsed, 0)]
 
 
 def stream(network: Network, host: str, eid: str) -> bytes:

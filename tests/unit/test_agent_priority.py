@@ -15,12 +15,12 @@ class Scheduler:
     """The kernel's, as far as an agent asks it."""
 
     def __init__(self, permits: bool) -> None:
-        self._permits, self.policy, self.priorities = permits, os.SCHED_OTHER, [0]
+        self._permits, self.priorities = permits, [0]
 
     def setscheduler(self, pid: int, policy: int, param: os.sched_param) -> None:
         if not self._permits:
             raise PermissionError
-        self.policy = policy
+        assert policy == os.SCHED_FIFO
         self.priorities.append(param.sched_priority)
 
     def setparam(self, pid: int, param: os.sched_param) -> None:
@@ -32,7 +32,6 @@ def scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     kernel = Scheduler(request.param)
     monkeypatch.setattr(priority.os, "sched_setscheduler", kernel.setscheduler)
     monkeypatch.setattr(priority.os, "sched_setparam", kernel.setparam)
-    monkeypatch.setattr(priority.os, "sched_getscheduler", lambda pid: kernel.policy)
     monkeypatch.setattr(priority.os, "setpriority", lambda which, who, niceness: None)
     return kernel
 

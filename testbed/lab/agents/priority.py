@@ -35,7 +35,7 @@ def take_priority(realtime: int) -> str:
 class Pace:
     """The priority of an agent: high while somebody waits for what it does, low for the rest.
 
-    Agents are more than processors. What one has still to do when its message has left (storing, events,
+    Agents are more than processors. What one has still to do when its message has left (events,
     acknowledgements) would be in the way of the one that has just got the message.
     """
 
@@ -46,7 +46,7 @@ class Pace:
     def take(self, realtime: int) -> str:
         """Begin, with `take_priority`; before that, and where the priority is none of SCHED_FIFO, there is one pace."""
         taken = take_priority(realtime)
-        if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        if taken.startswith("fifo-"):
             self._high = os.sched_param(realtime)
         return taken
 
