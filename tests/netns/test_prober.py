@@ -190,7 +190,8 @@ def test_a_connection_that_breaks_is_said_and_opened_again(network: Network, tmp
     wait_until(lambda: bool(prober.events("tcp_broken")), 5)
     (tmp_path / "responder.jsonl").unlink()
     responder = Agent(network, "xtr1", "responder", tmp_path)
-    wait_until(lambda: len(prober.events("tcp_connected")) == 2, 10)
+    # A responder that dies closes its connections before its port: one more can have been made to it, and broken.
+    wait_until(lambda: len(prober.events("tcp_connected")) > len(prober.events("tcp_broken")), 10)
     wait_for_rows(tmp_path, 60)
     assert prober.stop() == 0
     assert responder.stop() == 0
@@ -199,5 +200,5 @@ def test_a_connection_that_breaks_is_said_and_opened_again(network: Network, tmp
     assert sum(row["received_ns"] is not None for row in rows[-50:]) >= 45
     assert any(row["sent_ns"] is None for row in rows)  # what was due without a connection
     (ended,) = prober.events("probing_ended")
-    assert ended["connections"] == 2
+    assert ended["connections"] == len(prober.events("tcp_connected")) == len(prober.events("tcp_broken")) + 1
     assert ended["octets_in_order"] == 24 * ended["answered"]
