@@ -113,6 +113,26 @@ def test_rows_are_in_order_of_sending_and_corrected_in_place() -> None:
     }
 
 
+def test_rows_that_are_taken_a_few_at_a_time_are_the_same_rows() -> None:
+    """What changes in between is given again, also where its row was given before."""
+    ledger, output = Ledger("udp", "from-guest"), bytearray()
+    for seq in range(7):
+        ledger.add(Probe(seq, seq * 10, seq * 10 + 1))
+    taken = []
+    while some := list(ledger.changed_rows(3)):
+        taken.append(sum(len(rows) for _, rows in some) // probes.ROW_OCTETS)
+        for offset, rows in some:
+            output[offset : offset + len(rows)] = rows
+        if len(taken) == 1:
+            ledger.answer(1, 99)
+            ledger.departed(6, 98)
+    assert taken == [3, 3, 2]
+    rows = [json.loads(line) for line in output.decode().splitlines()]
+    assert [row["seq"] for row in rows] == list(range(7))
+    assert [row["received_ns"] for row in rows] == [None, 99, None, None, None, None, None]
+    assert rows[6]["kernel_sent_ns"] == 98
+
+
 def test_probes_out_of_order_are_refused() -> None:
     ledger = Ledger("udp", "from-guest")
     with pytest.raises(ValueError, match="probe 1 after 0"):

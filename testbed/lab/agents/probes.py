@@ -69,7 +69,7 @@ class Ledger:
     """
 
     def __init__(self, flow: str, direction: str) -> None:
-        self._flow, self._direction = flow, direction
+        self._labels = json.dumps({"flow": flow, "direction": direction}, separators=(",", ":"))[:-1]
         self.probes: list[Probe] = []
         self.answered = 0
         self._changed: set[int] = set()
@@ -116,11 +116,17 @@ class Ledger:
                     return True
         return False
 
-    def changed_rows(self) -> Iterator[tuple[int, bytes]]:
-        """(offset in the output, octets) of the rows changed since the last call, neighbours joined."""
+    def changed_rows(self, most: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(offset in the output, octets) of rows changed since they were last given here, neighbours joined.
+
+        Args:
+            most: how many rows at once, the first ones; all of them if left out.
+        """
         run: list[bytes] = []
         first = previous = -1
-        for seq in sorted(self._changed):
+        chosen = sorted(self._changed)[:most]
+        self._changed.difference_update(chosen)
+        for seq in chosen:
             if run and seq != previous + 1:
                 yield first * ROW_OCTETS, b"".join(run)
                 run = []
@@ -130,21 +136,15 @@ class Ledger:
             previous = seq
         if run:
             yield first * ROW_OCTETS, b"".join(run)
-        self._changed.clear()
 
     def row(self, probe: Probe) -> bytes:
         """A probe as one line of JSON, padded with spaces to ROW_OCTETS."""
-        fields = {
-            "flow": self._flow,
-            "direction": self._direction,
-            "seq": probe.seq,
-            "scheduled_ns": probe.scheduled_ns,
-            "sent_ns": probe.sent_ns,
-            "received_ns": probe.received_ns,
-            "replies": probe.replies,
-            "kernel_sent_ns": probe.kernel_sent_ns,
-        }
-        line = json.dumps(fields, separators=(",", ":")).encode()
+        # By hand: the library takes three times as long, and the schedule waits for it.
+        line = (
+            f'{self._labels},"seq":{probe.seq},"scheduled_ns":{probe.scheduled_ns},"sent_ns":{_json(probe.sent_ns)}'
+            f',"received_ns":{_json(probe.received_ns)},"replies":{probe.replies}'
+            f',"kernel_sent_ns":{_json(probe.kernel_sent_ns)}}}'
+        ).encode()
         if len(line) >= ROW_OCTETS:
             raise ValueError(f"a row of {len(line)} octets")
         return line.ljust(ROW_OCTETS - 1) + b"\n"
@@ -160,6 +160,10 @@ class Ledger:
             "lateness_p99_ns": late[len(late) * 99 // 100] if late else None,
             "lateness_max_ns": late[-1] if late else None,
         }
+
+
+def _json(number: int | None) -> str:
+    return "null" if number is None else str(number)
 
 
 def encode_payload(run_id: bytes, seq: int) -> bytes:
