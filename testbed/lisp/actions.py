@@ -177,6 +177,11 @@ class KeepRegistration:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveWay:
+    """What comes after this in the list can wait for whoever has just been told something, and will ask about it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Something happened that the timeline should say; `emit` makes one.
 
@@ -232,6 +237,7 @@ Action: TypeAlias = (
     | Inject
     | SaveNonce
     | KeepRegistration
+    | GiveWay
     | Emit
 )
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from testbed.lisp.actions import Action, Address, SendControl, emit
+from testbed.lisp.actions import Action, Address, GiveWay, SendControl, emit
 from testbed.lisp.admission import Admission, Admitted, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
@@ -152,7 +152,9 @@ class MapServer:
                 actions += done
                 if told is not None:
                     accepted.append(told)
-        # Nobody else waits for this; who registered is told when it is stored.
+        # Nobody waits for this but who registered, and that one only where it is told its map-version.
+        if not self._config.mechanism.map_versions:
+            actions.append(GiveWay())
         actions += [database.keep(record.eid) for record in accepted if isinstance(record.eid, EidPrefix)]
         if refused:
             actions += lost + database.tell_losses(claimant, now)

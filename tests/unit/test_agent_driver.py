@@ -11,9 +11,9 @@ from typing import Any
 
 from testbed.eventlog import EventLog
 from testbed.events import Event
-from testbed.lab.agents.driver import BATCH, MOST_PUT_OFF, PUT_OFF_S, Driver
+from testbed.lab.agents.driver import BATCH, GIVE_WAY_S, MOST_PUT_OFF, PUT_OFF_S, Driver
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, SendControl, emit
+from testbed.lisp.actions import Action, GiveWay, SendControl, emit
 from testbed.lisp.wire import CONTROL_PORT
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -72,13 +72,13 @@ def test_a_flood_of_datagrams_leaves_timers_their_turn(tmp_path: Path) -> None:
 
 
 class Told:
-    """A machine that wants the same done about every input."""
+    """A machine that wants the same done about every input, or else what the input says."""
 
     def __init__(self, actions: list[Action]) -> None:
         self._actions = actions
 
     def handle(self, event: Any, now: int) -> list[Action]:
-        return self._actions
+        return event if isinstance(event, list) else self._actions
 
     def handle_timer(self, now: int) -> list[Action]:
         return []
@@ -122,6 +122,57 @@ def test_what_nobody_waits_for_is_put_off(tmp_path: Path) -> None:
         assert desk.sent == [b"reply", b"ack"]
         (replied,) = desk.said
         assert before_ns <= replied.mono_ns <= after_ns  # when it happened, not when it was written
+        desk.close()
+
+    asyncio.run(run())
+
+
+NEWS, ANSWER, OTHER = (SendControl(text, LOOPBACK) for text in (b"news", b"answer", b"other"))
+
+
+def test_an_answer_gives_way_to_those_who_were_told_something(tmp_path: Path) -> None:
+    """What they ask comes first; the answer's event has the time at which the answer was sent."""
+
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        told_ns = time.monotonic_ns()
+        desk.driver.feed([NEWS, GiveWay(), ANSWER, emit("answered")], told_ns)
+        desk.driver.feed([REPLY], told_ns)
+        assert desk.sent == [b"news", b"reply"]
+        while not desk.said:
+            await asyncio.sleep(0.001)
+        assert desk.sent == [b"news", b"reply", b"answer"]
+        (answered,) = desk.said
+        assert answered.mono_ns >= told_ns + GIVE_WAY_S * 1e9
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_gives_way_to_nobody_where_nobody_was_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        desk.driver.feed([ACK, GiveWay(), ANSWER], 0)
+        assert desk.sent == [b"answer"]
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_answers_keep_the_order_of_what_they_answer(tmp_path: Path) -> None:
+    """A later one waits for one that gave way: what is stored before it is stored in that order too."""
+
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        desk.driver.feed([NEWS, GiveWay(), ANSWER], 0)
+        desk.driver.feed([GiveWay(), OTHER], 0)
+        assert desk.sent == [b"news"]
+        desk.driver.catch_up()  # as for somebody who asks
+        assert desk.sent == [b"news", b"answer", b"other"]
+        desk.driver.feed([GiveWay(), OTHER], 0)
+        assert desk.sent == [b"news", b"answer", b"other", b"other"]
+        await asyncio.sleep(2 * GIVE_WAY_S)
+        assert len(desk.sent) == 4
         desk.close()
 
     asyncio.run(run())

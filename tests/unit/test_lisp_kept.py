@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, Emit, KeepRegistration, SaveNonce, SendControl
+from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Action, Emit, GiveWay, KeepRegistration, SaveNonce, SendControl
 from testbed.lisp.config import MapServerOptions, XtrOptions
 from testbed.lisp.wire import MapNotify, MapRegisterFlag, MapReply, decode_control
 from tests.unit.lisp_network import EID as MOVING
@@ -84,6 +84,21 @@ def test_it_is_stored_before_its_xtr_is_told(disk: Disk) -> None:
     actions = Server().register(EID, nonce=5)
     kinds = [type(action) for action in actions]
     assert kinds.index(KeepRegistration) < kinds.index(SendControl)
+
+
+@pytest.mark.parametrize("mechanism", ["smr-map-server", "map-version"])
+def test_whoever_lost_it_is_told_before_whoever_registered(mechanism: str) -> None:
+    """And is served first, unless whoever registered waits for a map-version to put into its packets."""
+    server = Server(mechanism=mechanism)
+    server.register(EID, nonce=5)
+    actions = server.register(EID, nonce=3, site="b", source=RLOC_B)
+    order = [
+        action.destination if isinstance(action, SendControl) else type(action)
+        for action in actions
+        if isinstance(action, (SendControl, GiveWay, KeepRegistration))
+    ]
+    giving_way = [GiveWay] if mechanism == "smr-map-server" else []
+    assert order == [RLOC_A, *giving_way, KeepRegistration, RLOC_B]
 
 
 def test_a_loser_is_told_at_once_although_it_has_not_been_heard_since(disk: Disk) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from testbed.eventlog import EventLog
 from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.runtime import AgentConfigError
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, Emit, SaveNonce, SendControl
+from testbed.lisp.actions import Action, Emit, GiveWay, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
 
 #: Datagrams, frames or packets taken from one source before the others get their turn.
@@ -22,6 +23,9 @@ BATCH = 64
 #: So long waits what nobody waits for: longer than the messages of a remapping take one after the other where there is
 #: no distance between its agents, and far less than any retransmission.
 PUT_OFF_S = 0.005
+#: So long an agent gives way to whom it has told something: until the questions about it are here and answered.
+#: Whoever registers an EID that moved here hears so much later.
+GIVE_WAY_S = 0.002
 #: So many things wait at most: a flood of messages leaves no time for them.
 MOST_PUT_OFF = 256
 
@@ -101,6 +105,8 @@ class Driver:
         self._pace = pace or Pace()
         #: What nobody waits for, and when that was begun which it tells of.
         self._later: deque[tuple[Emit | SendControl, int]] = deque()
+        #: What gave way to those who were told something, in its order.
+        self._rest: deque[list[Action]] = deque()
         self._performers: dict[type, Callable[[Any], object]] = {SendControl: self._send, **performers}
 
     def start(self, machine: Machine, actions: Iterable[Action] = ()) -> None:
@@ -120,6 +126,7 @@ class Driver:
 
     def catch_up(self) -> None:
         """Do all that was put off: for somebody who asks, everything that has happened is told."""
+        self._resume()
         while self._later:
             self._do_first()
 
@@ -141,11 +148,28 @@ class Driver:
     def _perform(self, actions: list[Action]) -> None:
         """Carry out what somebody waits for; the events of it, and what nobody waits for, are put off."""
         begun_ns = time.monotonic_ns()
-        for action in actions:
+        told = False
+        for done, action in enumerate(actions, 1):
             if isinstance(action, Emit) or (isinstance(action, SendControl) and not action.hurried):
                 self._put_off(action, begun_ns)
+            elif isinstance(action, GiveWay):
+                if told or self._rest:  # in the order of the inputs
+                    self._give_way(actions[done:])
+                    return
             else:
                 begun_ns = self._carry_out(action)
+                told |= isinstance(action, SendControl)
+
+    def _give_way(self, rest: list[Action]) -> None:
+        if not self._rest:
+            self._loop.call_later(GIVE_WAY_S, self._resume)
+        self._rest.append(rest)
+
+    def _resume(self) -> None:
+        """Do what gave way."""
+        rest = list(chain.from_iterable(self._rest))
+        self._rest.clear()
+        self._perform(rest)
 
     def _carry_out(self, action: Action) -> int:
         """Do it; returns when that was begun, which is the time of the events that tell of it.
