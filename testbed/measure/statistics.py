@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -106,9 +106,9 @@ def _bias_corrected(draws: Floats, estimate: float, confidence: float) -> tuple[
     """Percentiles of bootstrap draws, shifted by the estimate's bias; ties count half on each side."""
     below = float((draws < estimate).mean() + 0.5 * (draws == estimate).mean())
     below = min(max(below, 0.5 / len(draws)), 1 - 0.5 / len(draws))
-    bias = stats.norm.ppf(below)
-    tail = stats.norm.ppf((1 - confidence) / 2)
-    ends = stats.norm.cdf([2 * bias + tail, 2 * bias - tail])
+    bias = ndtri(below)
+    tail = ndtri((1 - confidence) / 2)
+    ends = ndtr([2 * bias + tail, 2 * bias - tail])
     low, high = np.percentile(draws, 100 * ends)
     return float(low), float(high)
 
@@ -117,7 +117,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     """The Wilson score interval of a proportion (Wilson 1927), both ends in 0 … 1; (0, 1) without trials."""
     if n == 0:
         return 0.0, 1.0
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     share, z2 = successes / n, z * z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 
-from testbed.measure.compare import MIN_N, cliffs_delta, compare, permutation_p
+from testbed.measure.compare import MIN_N, cliffs_delta, compare, permutation_p, ranked
 from testbed.measure.statistics import P95_MIN_N, describe, ecdf, median_interval, wilson
 
 
@@ -117,6 +118,11 @@ def test_cliffs_delta() -> None:
     assert cliffs_delta(a, b) == 1.0
     assert cliffs_delta(b, a) == -1.0
     assert cliffs_delta(a, a) == 0.0
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, 7.25]) | st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_ranks_are_those_of_the_library(values: list[float]) -> None:
+    assert ranked(np.array(values)).tolist() == rankdata(values).tolist()
 
 
 def test_exact_permutation_test() -> None:
