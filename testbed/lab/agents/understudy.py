@@ -19,7 +19,7 @@ from testbed.eventlog import EventLog
 from testbed.lab.agents.driver import Driver
 from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, SaveNonce, SendControl
+from testbed.lisp.actions import Action, GiveWay, SaveNonce, SendControl
 from testbed.lisp.rehearsal import Rehearsal
 
 NULL = Path(os.devnull)
@@ -53,9 +53,9 @@ class _Role:
         self._deadline = 0
 
     def handle(self, event: object, now: int) -> list[Action]:
-        """Play one migration."""
+        """Play one migration; nobody is told anything, so there is nobody to give way to."""
         self._pace.relax()
-        actions = self._rehearsal.step()
+        actions = [action for action in self._rehearsal.step() if not isinstance(action, GiveWay)]
         self._pace.hurry()
         return actions
 
