@@ -55,7 +55,7 @@ class _Role:
     def handle(self, event: object, now: int) -> list[Action]:
         """Play one migration; nobody is told anything, so there is nobody to give way to."""
         self._pace.relax()
-        actions = [action for action in self._rehearsal.step() if not isinstance(action, GiveWay)]
+        actions: list[Action] = [each for each in self._rehearsal.step() if not isinstance(each, GiveWay)]
         self._pace.hurry()
         return actions
 
