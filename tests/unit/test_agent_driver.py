@@ -76,15 +76,17 @@ class Told:
 
     def __init__(self, actions: list[Action]) -> None:
         self._actions = actions
+        self.due: list[Action] = []
 
     def handle(self, event: Any, now: int) -> list[Action]:
         return event if isinstance(event, list) else self._actions
 
     def handle_timer(self, now: int) -> list[Action]:
-        return []
+        due, self.due = self.due, []
+        return due
 
     def next_deadline(self) -> int | None:
-        return None
+        return 0 if self.due else None
 
 
 class Desk:
@@ -96,7 +98,8 @@ class Desk:
         self.log = EventLog(folder / "events.jsonl", "ms", also=self.said.append)
         self.control = ControlSocket(LOOPBACK, port=0)
         self.driver = Driver(self.log, self.control, {SendControl: self._send})
-        self.driver.start(Told(actions))
+        self.machine = Told(actions)
+        self.driver.start(self.machine)
 
     def _send(self, action: SendControl) -> None:
         self.sent.append(action.payload)
@@ -173,6 +176,19 @@ def test_answers_keep_the_order_of_what_they_answer(tmp_path: Path) -> None:
         assert desk.sent == [b"news", b"answer", b"other", b"other"]
         await asyncio.sleep(2 * GIVE_WAY_S)
         assert len(desk.sent) == 4
+        desk.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_due_comes_after_what_gave_way(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        desk.machine.due = [OTHER]
+        desk.driver.feed([NEWS, GiveWay(), ANSWER], 0)
+        while b"other" not in desk.sent:
+            await asyncio.sleep(0)
+        assert desk.sent == [b"news", b"answer", b"other"]
         desk.close()
 
     asyncio.run(run())

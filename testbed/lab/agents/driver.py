@@ -166,7 +166,7 @@ class Driver:
         self._rest.append(rest)
 
     def _resume(self) -> None:
-        """Do what gave way."""
+        """Do what gave way, in its order."""
         rest = list(chain.from_iterable(self._rest))
         self._rest.clear()
         self._perform(rest)
@@ -227,5 +227,6 @@ class Driver:
     def _fire(self) -> None:
         assert self._machine is not None
         self._timer = None
+        self._resume()  # what is stored before what is due stays before it
         self._perform(self._machine.handle_timer(time.monotonic_ns()))
         self._schedule()

@@ -291,13 +291,11 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
     gc.disable()
     prober = Prober(runtime)
     loop = asyncio.get_running_loop()
-
-    over = asyncio.Event()
+    over: asyncio.Future[None] = loop.create_future()
 
     async def flushing() -> None:
-        while not over.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), FLUSH_S)
+        while not over.done():
+            await asyncio.wait({over}, timeout=FLUSH_S)
             await prober.flush()
 
     flusher = loop.create_task(flushing())
@@ -311,7 +309,7 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
         while prober.outstanding(since_ns) and time.monotonic_ns() < end_ns:
             await asyncio.sleep(0.01)
     finally:
-        over.set()
+        over.set_result(None)
         try:
             await flusher
         finally:
