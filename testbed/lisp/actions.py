@@ -8,8 +8,9 @@ caller's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeAlias
 
@@ -69,7 +70,9 @@ class SendControl:
 
     def prepared(self) -> SendControl:
         """The same with its octets made."""
-        return self if isinstance(self.message, bytes) else replace(self, message=self.message())
+        if isinstance(self.message, bytes):
+            return self
+        return SendControl(self.message(), self.destination, self.port, self.hurried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,7 @@ def emit(kind: str, *, mono_ns: int | None = None, **fields: Any) -> Emit:
     return Emit(kind, fields, mono_ns)
 
 
+@lru_cache(maxsize=4096)
 def host_prefix(address: Address) -> Prefix:
     """The /32 or /128 of one address."""
     if isinstance(address, IPv4Address):

@@ -128,6 +128,7 @@ class MapServer:
             actions += database.ownership.register(sender, message.nonce)
         database.correspondents.heard(claimant, judged.correspondent)
         accepted: list[EidRecord] = []
+        telling: list[Action] = []
         lost: list[Action] = []
         refused = False
         for record in message.records:
@@ -148,35 +149,39 @@ class MapServer:
                 lost += database.remind(claimant, record.eid, now)
                 refused = True
             else:
-                told, done = self._taken(record, record.eid, judged, message, event, now)
+                told, done, others = self._taken(record, record.eid, judged, message, event, now)
                 actions += done
+                telling += others
                 if told is not None:
                     accepted.append(told)
-        # Nobody waits for this but who registered, and that one only where it is told its map-version.
-        if not self._config.mechanism.map_versions:
-            actions.append(GiveWay())
-        actions += [database.keep(record.eid) for record in accepted if isinstance(record.eid, EidPrefix)]
+        answer = [database.keep(record.eid) for record in accepted if isinstance(record.eid, EidPrefix)]
         if refused:
-            actions += lost + database.tell_losses(claimant, now)
+            answer += lost + database.tell_losses(claimant, now)
         if accepted and MapRegisterFlag.WANT_MAP_NOTIFY in message.flags:
-            actions += _notified(accepted, judged, message, event)
-        return actions
+            answer += _notified(accepted, judged, message, event)
+        if self._config.mechanism.map_versions:
+            # Until it knows its map-version, the new xTR's packets tell nobody anything.
+            return actions + answer + telling
+        return [*actions, *telling, GiveWay(), *answer]  # nobody waits for the answer but who registered
 
     def _taken(
         self, record: EidRecord, eid: EidPrefix, judged: Admitted, message: MapRegister, event: ControlReceived,
         now: int,
-    ) -> tuple[EidRecord | None, list[Action]]:  # fmt: skip
-        """Take one record that its sender may register: how it is told of it, None if there is no room for it."""
+    ) -> tuple[EidRecord | None, list[Action], list[Action]]:  # fmt: skip
+        """Take one record that its sender may register.
+
+        Returns how it is told of it (None if there is no room for it), what is to be done, how others are told.
+        """
         claimant, site, database = judged.claimant, judged.correspondent.site, self._database
         if record.ttl_minutes == 0:  # RFC 9301 §5.4: withdrawn; only what is its own
-            return record, database.withdraw(eid, claimant, message.nonce, now)
+            return record, [], database.withdraw(eid, claimant, message.nonce, now)
         part = Part.of(record, message, claimant, event.source, now, self._lifetime_ns)
         merges = MapRegisterFlag.MERGE in message.flags
         registration = registered(database.get(eid), eid, site, part, merges=merges, now=now)
         if is_too_large(registration):
-            return None, self._refused(record, message, event, "too many to merge", site=site)
-        registration, actions = database.accept(registration, message.nonce, record.map_version, now)
-        return as_told_to(claimant, registration), actions
+            return None, self._refused(record, message, event, "too many to merge", site=site), []
+        registration, actions, telling = database.accept(registration, message.nonce, record.map_version, now)
+        return as_told_to(claimant, registration), actions, telling
 
     def _acknowledged(self, message: MapNotifyAck, event: ControlReceived, now: int) -> list[Action]:
         actions = self._database.acknowledged(message, event.payload, event.source, now)

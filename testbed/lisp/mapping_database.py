@@ -108,7 +108,9 @@ class MappingDatabase:
         """Store what is registered of a prefix."""
         return keep(self._registry.get(eid) or eid, self.correspondents)
 
-    def accept(self, new: Registration, nonce: int, brought: int, now: int) -> tuple[Registration, list[Action]]:
+    def accept(
+        self, new: Registration, nonce: int, brought: int, now: int
+    ) -> tuple[Registration, list[Action], list[Action]]:
         """Register a mapping and tell whomever it concerns.
 
         Args:
@@ -118,10 +120,11 @@ class MappingDatabase:
             now: nanoseconds.
 
         Returns:
-            The mapping as numbered here, and what is to be done.
+            The mapping as numbered here, what is to be done, and then how those it concerns are told.
         """
         new, actions = self._numbered(new, brought)
-        return new, actions + self._accept(new, nonce, now)
+        accepted, telling = self._accept(new, nonce, now)
+        return new, actions + accepted, telling
 
     def _numbered(self, registration: Registration, brought: int) -> tuple[Registration, list[Action]]:
         """Give a mapping its map-version, if the mechanism has any; `brought` is what an ETR calls it."""
@@ -130,7 +133,7 @@ class MappingDatabase:
         record, counted = self._versions.number(replace(registration.record, map_version=brought), registration.eid)
         return replace(registration, record=record), counted
 
-    def _accept(self, new: Registration, nonce: int, now: int) -> list[Action]:
+    def _accept(self, new: Registration, nonce: int, now: int) -> tuple[list[Action], list[Action]]:
         eid, site, claimant, record = new.eid, new.site, new.owner, new.record
         old = self._registry.get(eid)
         gone = set(old.owners) - {*new.owners} if old is not None else set()
@@ -148,7 +151,7 @@ class MappingDatabase:
         if site.is_dynamic(eid):
             actions += self.ownership.claim(claimant, eid, nonce, shares=new.merged)
         if old is not None and same_owner and old.record == record:
-            return actions
+            return actions, []
         actions.append(
             emit(
                 "mapping_changed", eid=eid, rloc=first_rloc(record), old_rloc=old and first_rloc(old.record),
@@ -165,8 +168,8 @@ class MappingDatabase:
             losers.update(old.owners)
             if old.merged:  # what its fellows have yet to register of it, on its way perhaps, is as old
                 losers |= {each for each in self.correspondents if each.site == old.site.name}
-        actions += self._tell(new, losers, now)
-        return actions + tell_fellows(new, self._notifier, self.correspondents, now, but=claimant)
+        telling = self._tell(new, losers, now)
+        return actions, telling + tell_fellows(new, self._notifier, self.correspondents, now, but=claimant)
 
     def withdraw(self, eid: EidPrefix, claimant: Claimant, nonce: int, now: int) -> list[Action]:
         """An xTR takes back what it has registered of a prefix, if it has (RFC 9301 §5.4: a TTL of 0)."""

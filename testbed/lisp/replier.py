@@ -15,6 +15,7 @@ from testbed.lisp.wire import (
     MapRequestFlag,
     RlocRecord,
 )
+from testbed.lisp.wire.codes import with_flag
 
 
 class Replier:
@@ -58,7 +59,7 @@ class Replier:
                 )
             ]  # fmt: skip
         self._limit.forget_before(now)
-        reply = MapReply(request.nonce, records, self._flags | (MapReplyFlag.PROBE if probe else MapReplyFlag.NONE))
+        reply = MapReply(request.nonce, records, with_flag(self._flags, MapReplyFlag.PROBE, on=probe))
         actions: list[Action] = [SendControl(reply.encode(), itr_rloc, port)]
         for record in records:
             rlocs = [locator.rloc for locator in record.locators]

@@ -9,6 +9,8 @@ from testbed.lisp.actions import CONTROL_PORT, SECOND_NS, Action, Address, SendC
 from testbed.lisp.timing import RateLimiter, earliest
 from testbed.lisp.wire import EidPrefix, InstanceId, MapRequest, MapRequestFlag, RequestedEid
 
+#: Of every SMR. Made once: every operation on an `IntFlag` is slow.
+_SMR = MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY
 #: Between two SMRs to an ITR that has not asked. RFC 9301 has no acknowledgement of an SMR and no repetition: this is
 #: what it does with a Map-Notify that nobody acknowledges (§5.7), and no more than §6.1 allows.
 SMR_REPETITION_NS = 3 * SECOND_NS
@@ -86,7 +88,7 @@ class Solicitor:
             (self._rloc,),
             (RequestedEid(eid),),
             source_eid=InstanceId(eid.instance_id, address) if eid.instance_id else address,
-            flags=MapRequestFlag.SMR | MapRequestFlag.DONT_MAP_REPLY,
+            flags=_SMR,
         )
         return [
             SendControl(message.encode(), peer, CONTROL_PORT),

@@ -25,11 +25,12 @@ class RateLimiter(Generic[K]):
 
     def allow(self, key: K, now: int) -> bool:
         """Whether one may go now; if so, it counts."""
+        if not self.interval_ns:
+            return True
         if now < self.ready_at(key, now):
             return False
-        if self.interval_ns:
-            self._last_ns[key] = now
-            self._last_ns.move_to_end(key)
+        self._last_ns[key] = now
+        self._last_ns.move_to_end(key)
         return True
 
     def ready_at(self, key: K, now: int) -> int:

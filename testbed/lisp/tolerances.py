@@ -45,5 +45,7 @@ def refusal(missing: Iterable[Tolerance]) -> str:
 
 def used(tolerances: Collection[Tolerance], peer: Address, counters: Counter[str]) -> list[Action]:
     """Count, and say in events, that a message was accepted only because of an option."""
+    if not tolerances:
+        return []
     counters.update(f"tolerated: {each.value}" for each in tolerances)
     return [emit("tolerated", tolerance=each, peer=peer) for each in sorted(tolerances, key=lambda each: each.value)]

@@ -9,11 +9,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from testbed.eventlog import EventLog
 from testbed.events import Event
-from testbed.lab.agents.driver import BATCH, GIVE_WAY_S, MOST_PUT_OFF, PUT_OFF_S, Driver
+from testbed.lab.agents.driver import BATCH, GIVE_WAY_S, MOST_PUT_OFF, PUT_OFF_S, Driver, is_waited_for
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, GiveWay, SendControl, emit
+from testbed.lisp.actions import Action, GiveWay, SaveNonce, SendControl, emit
 from testbed.lisp.wire import CONTROL_PORT
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -128,6 +130,15 @@ def test_what_nobody_waits_for_is_put_off(tmp_path: Path) -> None:
         desk.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("action", "waited_for"),
+    [(REPLY, True), (SaveNonce("xtr", 1), True), (ACK, False), (emit("said"), False), (GiveWay(), False)],
+    ids=lambda value: type(value).__name__,
+)
+def test_somebody_waits_for_it_or_nobody(action: Action, waited_for: bool) -> None:
+    assert is_waited_for(action) is waited_for
 
 
 NEWS, ANSWER, OTHER = (SendControl(text, LOOPBACK) for text in (b"news", b"answer", b"other"))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from testbed.eventlog import EventLog
 from testbed.lab.agents.priority import Pace
@@ -41,6 +41,15 @@ class Machine(Protocol):
 
     def next_deadline(self) -> int | None:
         """When something is due."""
+
+
+def _can_wait(action: Action) -> TypeGuard[Emit | SendControl]:
+    return isinstance(action, Emit) or (isinstance(action, SendControl) and not action.hurried)
+
+
+def is_waited_for(action: Action) -> bool:
+    """Whether somebody waits for this being done."""
+    return not _can_wait(action) and not isinstance(action, GiveWay)
 
 
 class NonceStore:
@@ -150,7 +159,7 @@ class Driver:
         begun_ns = time.monotonic_ns()
         told = False
         for done, action in enumerate(actions, 1):
-            if isinstance(action, Emit) or (isinstance(action, SendControl) and not action.hurried):
+            if _can_wait(action):
                 self._put_off(action, begun_ns)
             elif isinstance(action, GiveWay):
                 if told or self._rest:  # in the order of the inputs

@@ -2,7 +2,7 @@
 
 The understudy has a driver of its own, so that its messages go through everything that the agent's go through: a
 datagram that the kernel delivers (on the loopback interface), the event loop, the decoding, the machine, the
-signatures, the events' text. Only what would change or send something is left out.
+signatures. What would change or send something is left out, and what nobody waits for, as the events' text.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from testbed.eventlog import EventLog
-from testbed.lab.agents.driver import Driver
+from testbed.lab.agents.driver import Driver, is_waited_for
 from testbed.lab.agents.priority import Pace
 from testbed.lab.agents.sockets import ControlSocket
-from testbed.lisp.actions import Action, GiveWay, SaveNonce, SendControl
+from testbed.lisp.actions import Action, SaveNonce, SendControl
 from testbed.lisp.rehearsal import Rehearsal
 
 NULL = Path(os.devnull)
@@ -53,9 +53,9 @@ class _Role:
         self._deadline = 0
 
     def handle(self, event: object, now: int) -> list[Action]:
-        """Play one migration; nobody is told anything, so there is nobody to give way to."""
+        """Play one migration; what nobody waits for need not be quick, and what it touches takes the others' place."""
         self._pace.relax()
-        actions: list[Action] = [each for each in self._rehearsal.step() if not isinstance(each, GiveWay)]
+        actions = [each for each in self._rehearsal.step() if is_waited_for(each)]
         self._pace.hurry()
         return actions
 

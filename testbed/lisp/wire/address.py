@@ -119,6 +119,8 @@ Lcaf = InstanceId | AfiList | NatTraversal | ExplicitLocatorPath | SourceDestina
 Address = IPv4Address | IPv6Address | Lcaf | OpaqueAddress | None
 
 
+#: AFI and address.
+_IPV4_AFI, _IPV4_OCTETS = b"\0\1", 6
 #: A network's messages name the same few addresses again and again.
 _ipv4 = lru_cache(maxsize=4096)(IPv4Address)
 _ipv6 = lru_cache(maxsize=4096)(IPv6Address)
@@ -135,6 +137,11 @@ def decode_address(reader: Reader, name: str, *, last: bool = False) -> Address:
     Raises:
         WireError: the octets end early, or the family is unknown.
     """
+    start, stop = reader.offset, reader.offset + _IPV4_OCTETS
+    if reader.data.startswith(_IPV4_AFI, start) and stop <= reader.end:
+        # What nearly all of them are, without the calls below.
+        reader.offset = stop
+        return _ipv4(reader.data[start + 2 : stop])
     with reader.at(name):
         afi = reader.uint(2, "afi")
         if afi == Afi.IPV4:

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from testbed.lisp.wire.reader import Reader, fitting, packed
+from testbed.lisp.wire.reader import Layout, Reader, fitting, packed
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -33,6 +33,12 @@ ICMPV6_TOO_BIG, ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY = 2, 128, 129
 
 #: An ICMPv4 error must stay within 576 octets (RFC 1812 §4.3.2.3), an ICMPv6 one within 1280 (RFC 4443 §2.4).
 ICMPV4_ERROR_LIMIT, ICMPV6_ERROR_LIMIT = 576, 1280
+
+
+_IPV4 = Layout(
+    ihl=1, tos=1, total_length=2, identification=2, fragment=2, ttl=1, protocol=1, checksum=2, source=4, destination=4
+)
+_UDP = Layout(source_port=2, destination_port=2, length=2, checksum=2)
 
 
 def checksum(data: bytes) -> int:
@@ -119,13 +125,12 @@ def build_udp(
         with_checksum: False sends zero, "none", as LISP data packets do (RFC 9300 §5.3).
     """
     octets = fitting(UDP_HEADER + len(payload), 16, "UDP length")
-    ports = packed(source_port, 2, "source_port") + packed(destination_port, 2, "destination_port")
-    header = ports + struct.pack("!H", octets)
+    datagram = _UDP.pack(source_port, destination_port, octets, 0) + payload
     if not with_checksum:
-        return header + b"\0\0" + payload
+        return datagram
     pseudo = pseudo_header(source, destination, PROTOCOL_UDP, octets)
     # A sum that comes out as zero is sent as all ones, since zero means "none".
-    return header + packed(checksum(pseudo + header + b"\0\0" + payload) or 0xFFFF, 2, "checksum") + payload
+    return _UDP.pack(source_port, destination_port, octets, checksum(pseudo + datagram) or 0xFFFF) + payload
 
 
 def build_udp_packet(
@@ -207,28 +212,20 @@ def _payload(reader: Reader, announced: int, allow_missing: bool) -> tuple[bytes
 
 def _parse_ipv4(reader: Reader, allow_missing: bool) -> IpPacket:
     start = reader.offset
-    header_octets = (reader.uint(1, "ihl") & 0x0F) * 4
+    ihl, traffic_class, total, _, fragment, hop_limit, protocol, _, source, destination = reader.uints(_IPV4)
+    header_octets = (ihl & 0x0F) * 4
     if header_octets < IPV4_HEADER:
         raise reader.error("ihl", f"{header_octets} octets, fewer than {IPV4_HEADER}", offset=start)
-    traffic_class = reader.uint(1, "tos")
-    total = reader.uint(2, "total_length")
     if total < header_octets:
         why = f"{total}, less than the header's {header_octets}"
         raise reader.error("total_length", why, offset=start + 2)
-    reader.take(2, "identification")
-    fragment = reader.uint(2, "fragment")
-    hop_limit = reader.uint(1, "ttl")
-    protocol = reader.uint(1, "protocol")
-    reader.take(2, "checksum")
-    source = IPv4Address(reader.take(4, "source"))
-    destination = IPv4Address(reader.take(4, "destination"))
     reader.take(header_octets - IPV4_HEADER, "options")
     if checksum(reader.data[start : reader.offset]) != 0:
         raise reader.error("checksum", "wrong", offset=start + 10)
     offset = reader.offset
     payload, missing = _payload(reader, total - header_octets, allow_missing)
     return IpPacket(
-        source, destination, protocol, hop_limit, traffic_class, payload, offset,
+        IPv4Address(source), IPv4Address(destination), protocol, hop_limit, traffic_class, payload, offset,
         fragment_offset=(fragment & 0x1FFF) * 8, more_fragments=bool(fragment & 0x2000), missing=missing,
     )  # fmt: skip
 
@@ -301,12 +298,9 @@ def parse_udp(packet: IpPacket, reader: Reader | None = None) -> UdpDatagram:
     else:
         inner = reader.window(packet.payload_offset, packet.payload_offset + len(packet.payload))
     with inner.at("udp"):
-        source_port = inner.uint(2, "source_port")
-        destination_port = inner.uint(2, "destination_port")
-        octets = inner.uint(2, "length")
+        source_port, destination_port, octets, stated = inner.uints(_UDP)
         if octets < UDP_HEADER or (octets > len(packet.payload) and not (packet.missing or packet.fragmented)):
-            raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 2)
-        stated = inner.uint(2, "checksum")
+            raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 4)
     covered = packet.payload[:octets]
     verdict: bool | None = None
     if stated and len(covered) == octets:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from testbed.lisp.wire.address import Address, decode_address, encode_address
 from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, first_word, flags_in, with_flag
-from testbed.lisp.wire.reader import Reader, packed
+from testbed.lisp.wire.reader import Layout, Reader, packed
 from testbed.lisp.wire.record import (
     Eid,
     EidRecord,
@@ -17,6 +17,9 @@ from testbed.lisp.wire.record import (
 )
 
 MAX_ITR_RLOCS = 32
+#: How all messages with a nonce begin.
+HEAD = Layout(header=4, nonce=8)
+_REQUEST = Layout(flags=1, eid_mask_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +88,16 @@ class MapRequest:
     @classmethod
     def decode(cls, reader: Reader) -> MapRequest:
         """Read one, from its first word."""
-        word = reader.uint(4, "header")
+        word, nonce = reader.uints(HEAD)
         flags = flags_in(MapRequestFlag, word)
         itr_rloc_count = (word >> 8 & 0x1F) + 1
-        nonce = reader.uint(8, "nonce")
         source_eid = decode_address(reader, "source_eid")
         itr_rlocs = tuple(decode_address(reader, f"itr_rlocs[{index}]") for index in range(itr_rloc_count))
         requests = []
         for index in range(word & 0xFF):
             with reader.at(f"requests[{index}]"):
-                notify = bool(reader.uint(1, "flags") & 0x80)
-                requests.append(RequestedEid(decode_eid(reader, reader.uint(1, "eid_mask_length")), notify))
+                request_flags, mask_length = reader.uints(_REQUEST)
+                requests.append(RequestedEid(decode_eid(reader, mask_length), bool(request_flags & 0x80)))
         record = xtr = None
         if MapRequestFlag.MAP_DATA_PRESENT in flags:
             with reader.at("map_reply_record"):
@@ -112,11 +114,11 @@ class MapRequest:
             raise ValueError(f"{len(self.itr_rlocs)} ITR-RLOCs, must be 1 to {MAX_ITR_RLOCS}")
         count = packed(len(self.requests), 1, "record count")[0]
         word = first_word(MessageType.MAP_REQUEST, self.flags, (len(self.itr_rlocs) - 1) << 8 | count)
-        parts = [packed(word, 4, "header"), packed(self.nonce, 8, "nonce"), encode_address(self.source_eid)]
+        parts = [HEAD.pack(word, self.nonce), encode_address(self.source_eid)]
         parts += [encode_address(rloc) for rloc in self.itr_rlocs]
         for request in self.requests:
-            parts.append(b"\x80" if request.notify else b"\0")
-            parts.append(packed(eid_mask_length(request.eid), 1, "eid mask length") + encode_eid(request.eid))
+            head = _REQUEST.pack(0x80 if request.notify else 0, eid_mask_length(request.eid))
+            parts.append(head + encode_eid(request.eid))
         if self.map_reply_record is not None:
             parts.append(self.map_reply_record.encode())
         if self.xtr is not None:
@@ -147,9 +149,8 @@ class MapReply:
     @classmethod
     def decode(cls, reader: Reader) -> MapReply:
         """Read one, from its first word."""
-        word = reader.uint(4, "header")
+        word, nonce = reader.uints(HEAD)
         flags = flags_in(MapReplyFlag, word)
-        nonce = reader.uint(8, "nonce")
         records = decode_records(reader, word & 0xFF)
         security = b""
         if MapReplyFlag.SECURITY in flags:
@@ -162,5 +163,4 @@ class MapReply:
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
         word = first_word(MessageType.MAP_REPLY, self.flags, packed(len(self.records), 1, "record count")[0])
-        head = packed(word, 4, "header") + packed(self.nonce, 8, "nonce")
-        return head + b"".join(record.encode() for record in self.records) + self.security
+        return HEAD.pack(word, self.nonce) + b"".join(record.encode() for record in self.records) + self.security

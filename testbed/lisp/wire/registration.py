@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, first_word, flags_in, known, with_flag
-from testbed.lisp.wire.mapping import XTR_IDENTITY_OCTETS, XtrIdentity
-from testbed.lisp.wire.reader import Reader, packed
+from testbed.lisp.wire.mapping import HEAD, XTR_IDENTITY_OCTETS, XtrIdentity
+from testbed.lisp.wire.reader import Layout, Reader, packed
 from testbed.lisp.wire.record import EidRecord, decode_records
 
 #: Where the authentication data begin in all three messages: first word, nonce, key, algorithm, length.
 AUTHENTICATION_DATA_OFFSET = 16
+_AUTHENTICATION = Layout(key_id=1, algorithm_id=1, length=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +34,24 @@ class Authentication:
     @classmethod
     def decode(cls, reader: Reader) -> Authentication:
         """Read it, from the key ID."""
-        key_id = reader.uint(1, "key_id")
-        algorithm_id = known(AlgorithmId, reader.uint(1, "algorithm_id"))
-        return cls(key_id, algorithm_id, reader.take(reader.uint(2, "length"), "data"))
+        key_id, algorithm_id, octets = reader.uints(_AUTHENTICATION)
+        return cls(key_id, known(AlgorithmId, algorithm_id), reader.take(octets, "data"))
 
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
-        head = packed(self.key_id, 1, "key_id") + packed(self.algorithm_id, 1, "algorithm_id")
-        return head + packed(len(self.data), 2, "authentication data length") + self.data
+        return _AUTHENTICATION.pack(self.key_id, int(self.algorithm_id), len(self.data)) + self.data
 
 
 #: Of a message that is not signed (yet).
 UNAUTHENTICATED = Authentication()
 
 
-def _decode_body(reader: Reader, count: int) -> tuple[int, Authentication, tuple[EidRecord, ...]]:
-    nonce = reader.uint(8, "nonce")
+def _decode_body(reader: Reader) -> tuple[int, int, Authentication, tuple[EidRecord, ...]]:
+    """First word, nonce, authentication, records."""
+    word, nonce = reader.uints(HEAD)
     with reader.at("authentication"):
         authentication = Authentication.decode(reader)
-    return nonce, authentication, decode_records(reader, count)
+    return word, nonce, authentication, decode_records(reader, word & 0xFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,8 @@ class MapRegister:
     @classmethod
     def decode(cls, reader: Reader) -> MapRegister:
         """Read one, from its first word."""
-        word = reader.uint(4, "header")
+        word, nonce, authentication, records = _decode_body(reader)
         flags = flags_in(MapRegisterFlag, word)
-        nonce, authentication, records = _decode_body(reader, word & 0xFF)
         xtr = None
         if MapRegisterFlag.XTR_ID_PRESENT in flags:
             with reader.at("xtr"):
@@ -93,7 +92,7 @@ class MapRegister:
         """The octets, under this authentication or the message's own; ValueError if a field does not fit."""
         count = packed(len(self.records), 1, "record count")[0]
         word = first_word(MessageType.MAP_REGISTER, self.flags, count)
-        return packed(word, 4, "header") + _body(self, authentication)
+        return _encoded(self, word, authentication)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +106,13 @@ class _Notification:
 
     def _encode(self, message_type: MessageType, authentication: Authentication | None) -> bytes:
         word = first_word(message_type, 0, packed(len(self.records), 1, "record count")[0])
-        return packed(word, 4, "header") + _body(self, authentication)
+        return _encoded(self, word, authentication)
 
 
 def _decode_notification(
     reader: Reader,
 ) -> tuple[int, tuple[EidRecord, ...], Authentication, XtrIdentity | None]:
-    word = reader.uint(4, "header")
-    nonce, authentication, records = _decode_body(reader, word & 0xFF)
+    _, nonce, authentication, records = _decode_body(reader)
     xtr = None
     # RFC 9301 has no flag for it here, yet "the same contents as a Map-Register message"; peers that
     # copy the trailer announce it with bits of their own, so its length is what tells.
@@ -160,7 +158,7 @@ class MapNotifyAck(_Notification):
         return self._encode(MessageType.MAP_NOTIFY_ACK, authentication)
 
 
-def _body(message: MapRegister | _Notification, authentication: Authentication | None) -> bytes:
-    parts = [packed(message.nonce, 8, "nonce"), (authentication or message.authentication).encode()]
+def _encoded(message: MapRegister | _Notification, word: int, authentication: Authentication | None) -> bytes:
+    parts = [HEAD.pack(word, message.nonce), (authentication or message.authentication).encode()]
     parts += [record.encode() for record in message.records]
     return b"".join(parts) + (message.xtr.encode() if message.xtr is not None else b"")
