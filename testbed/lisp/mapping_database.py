@@ -155,7 +155,7 @@ class MappingDatabase:
         actions.append(
             emit(
                 "mapping_changed", eid=eid, rloc=first_rloc(record), old_rloc=old and first_rloc(old.record),
-                owner=claimant, old_owner=old and old.owner, nonce=hex(nonce),
+                owner=str(claimant), old_owner=old and str(old.owner), nonce=hex(nonce),
                 reason="moved" if old and not same_owner else "changed" if old else "registered",
                 ttl_minutes=record.ttl_minutes, map_version=record.map_version or None,
                 locators=len(record.locators),
@@ -188,7 +188,12 @@ class MappingDatabase:
         if not left:
             reason = "registration expired" if how == "expired" else how
             changed = emit(
-                "mapping_changed", eid=eid, old_rloc=first_rloc(old.record), owner=old.owner, reason=reason, **fields
+                "mapping_changed",
+                eid=eid,
+                old_rloc=first_rloc(old.record),
+                owner=str(old.owner),
+                reason=reason,
+                **fields,
             )
             return [changed, *self._tell_of_withdrawal(old, now)]
         new, actions = self._numbered(replace(old, parts=left, record=united(left)), 0)
@@ -197,9 +202,9 @@ class MappingDatabase:
             return actions
         actions.append(
             emit(
-                "mapping_changed", eid=eid, rloc=first_rloc(new.record), old_rloc=first_rloc(old.record), owner=gone[0],
-                reason=f"part {how}", ttl_minutes=new.record.ttl_minutes, map_version=new.record.map_version or None,
-                locators=len(new.record.locators), **fields,
+                "mapping_changed", eid=eid, rloc=first_rloc(new.record), old_rloc=first_rloc(old.record),
+                owner=str(gone[0]), reason=f"part {how}", ttl_minutes=new.record.ttl_minutes,
+                map_version=new.record.map_version or None, locators=len(new.record.locators), **fields,
             )
         )  # fmt: skip
         return actions + self._tell(new, set(), now) + tell_fellows(new, self._notifier, self.correspondents, now)

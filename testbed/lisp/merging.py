@@ -128,7 +128,7 @@ def conflicts(old: Registration | None, new: Registration) -> list[Action]:
 
 
 def _conflict(new: Registration, about: str, outcome: str) -> Action:
-    return emit("merge_conflict", eid=new.eid, site=new.site.name, owner=new.owner, about=about, outcome=outcome)
+    return emit("merge_conflict", eid=new.eid, site=new.site.name, owner=str(new.owner), about=about, outcome=outcome)
 
 
 def tell_fellows(

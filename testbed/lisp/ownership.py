@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from testbed.lisp.actions import Action, Address, SaveNonce
 from testbed.lisp.nonces import HIGHEST_NONCE, NONCE_STEP
@@ -22,11 +23,11 @@ from testbed.lisp.wire import MAX_RECORDS, EidPrefix, EidRecord, XtrIdentity
 _LAST, _FENCE, _KNOWN, _CLAIM = "last", "fence", "known", "claim"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimant:
+class Claimant(NamedTuple):
     """An xTR, as the Map-Server tells them apart: the site whose secret it has, and its own name.
 
-    `identity` is its xTR-ID and Site-ID, or the address it registers from if it sends none.
+    `identity` is its xTR-ID and Site-ID, or the address it registers from if it sends none. A tuple, since much is
+    looked up by it, and a tuple is hashed and compared without a call.
     """
 
     site: str

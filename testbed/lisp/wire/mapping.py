@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from testbed.lisp.wire.address import Address, decode_address, encode_address
 from testbed.lisp.wire.codes import MapReplyFlag, MapRequestFlag, MessageType, first_word, flags_in, with_flag
@@ -22,8 +23,7 @@ HEAD = Layout(header=4, nonce=8)
 _REQUEST = Layout(flags=1, eid_mask_length=1)
 
 
-@dataclass(frozen=True, slots=True)
-class XtrIdentity:
+class XtrIdentity(NamedTuple):
     """Who an xTR is: the trailer that the I-bit announces (RFC 9301 §5.6, RFC 9437 §4).
 
     Attributes:
