@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from testbed.eventlog import EventLog
 from testbed.events import Event
@@ -95,7 +96,7 @@ def test_it_plays_and_nothing_leaves(tmp_path: Path) -> None:
         assert rehearsal.played == played, "it goes on after its end"
         agent.close()
 
-    asyncio.run(play())
+    uvloop.run(play())
 
 
 def test_who_is_busy_does_not_rehearse(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_who_is_busy_does_not_rehearse(tmp_path: Path) -> None:
         assert rehearsal.played == 0
         agent.close()
 
-    asyncio.run(play())
+    uvloop.run(play())
 
 
 def test_a_message_to_the_agent_is_its_own(tmp_path: Path) -> None:
@@ -135,4 +136,4 @@ def test_a_message_to_the_agent_is_its_own(tmp_path: Path) -> None:
         assert [event.kind for event in agent.said] == ["rehearsing", "heard"]
         agent.close()
 
-    asyncio.run(play())
+    uvloop.run(play())

@@ -18,14 +18,15 @@ from testbed.lab.agents.sockets import ControlSocket
 from testbed.lisp.actions import Action, Emit, GiveWay, SaveNonce, SendControl
 from testbed.lisp.inputs import ControlReceived
 
+MILLISECOND_NS = 1_000_000
 #: Datagrams, frames or packets taken from one source before the others get their turn.
 BATCH = 64
 #: So long waits what nobody waits for: longer than the messages of a remapping take one after the other where there is
 #: no distance between its agents, and far less than any retransmission.
-PUT_OFF_S = 0.005
+PUT_OFF_NS = 5 * MILLISECOND_NS
 #: So long an agent gives way to whom it has told something: until the questions about it are here and answered.
 #: Whoever registers an EID that moved here hears so much later.
-GIVE_WAY_S = 0.002
+GIVE_WAY_NS = 2 * MILLISECOND_NS
 #: So many things wait at most: a flood of messages leaves no time for them.
 MOST_PUT_OFF = 256
 
@@ -171,7 +172,7 @@ class Driver:
 
     def _give_way(self, rest: list[Action]) -> None:
         if not self._rest:
-            self._loop.call_later(GIVE_WAY_S, self._resume)
+            self._call_at(time.monotonic_ns() + GIVE_WAY_NS, self._resume)
         self._rest.append(rest)
 
     def _resume(self) -> None:
@@ -194,7 +195,7 @@ class Driver:
     def _put_off(self, action: Emit | SendControl, begun_ns: int) -> None:
         """Do it when it is in nobody's way; `begun_ns` is when that was begun which an event tells of."""
         if not self._later:
-            self._loop.call_later(PUT_OFF_S, self._do_next)
+            self._call_at(time.monotonic_ns() + PUT_OFF_NS, self._do_next)
         self._later.append((action, begun_ns))
         if len(self._later) > MOST_PUT_OFF:
             self._do_first()
@@ -207,8 +208,8 @@ class Driver:
         self._do_first()
         self._pace.hurry()
         if self._later:
-            # Not `call_soon`: that would come before the input that is there by then.
-            self._loop.call_later(0, self._do_next)
+            # What is called soon comes before the input that is there by now, what is called soon after that behind it.
+            self._loop.call_soon(self._loop.call_soon, self._do_next)
 
     def _do_first(self) -> None:
         action, begun_ns = self._later.popleft()
@@ -230,8 +231,11 @@ class Driver:
             self._timer = None
         deadline = self._machine.next_deadline()
         if deadline is not None:
-            # asyncio's clock is time.monotonic(): the same clock, in seconds.
-            self._timer = self._loop.call_at(deadline / 1e9, self._fire)
+            self._timer = self._call_at(deadline, self._fire)
+
+    def _call_at(self, due_ns: int, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call it when it is due and not before, of a loop whose clock has milliseconds (uvloop's)."""
+        return self._loop.call_at(-(-due_ns // MILLISECOND_NS) / 1000, callback)
 
     def _fire(self) -> None:
         assert self._machine is not None

@@ -19,6 +19,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from testbed.errors import TestbedError
 from testbed.eventlog import EventLog
 
@@ -205,7 +207,7 @@ def run_agent(
         config = read_config(Path(given[0]))
         log = EventLog(Path(config["events"]), str(config["node"]))
         try:
-            return asyncio.run(_run(kind, config, log, make))
+            return uvloop.run(_run(kind, config, log, make))
         finally:
             log.close()
     except TestbedError as error:
