@@ -46,6 +46,15 @@ def test_the_first_ping_is_held_not_lost(lab: Lab) -> None:
     assert (detected["eid"], detected["mac"]) == (GUEST, GUEST_MAC)
 
 
+def test_a_lan_that_went_down_and_came_up_is_heard_again(lab: Lab) -> None:
+    lab.run("xtr-a", "ip", "link", "set", "eid", "down")
+    time.sleep(0.2)  # the agent is told that it is down
+    lab.run("xtr-a", "ip", "link", "set", "eid", "up")
+    lab.announce_guest()
+    (detected,) = wait_until(lambda: lab.saw("eid_detected", "xtr-a"), "the guest is detected")
+    assert detected["via"] == "gratuitous-arp"
+
+
 def test_what_is_held_beyond_its_queue_is_counted(lab: Lab) -> None:
     """While nobody answers: each packet of a flow is held, or has made room for a younger one and is in a counter."""
     lab.stop_agent("ms")

@@ -11,6 +11,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from testbed.lab.agents.driver import Driver, NonceStore
 from testbed.lab.agents.priority import AGENT_PRIORITY, Pace, settle_memory
 from testbed.lab.agents.registrations import RegistrationStore
@@ -82,4 +84,4 @@ async def map_server_agent(runtime: Runtime) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_agent("mapserver", map_server_agent))
+    sys.exit(run_agent("mapserver", map_server_agent, run=uvloop.run))

@@ -195,10 +195,10 @@ class LanSocket:
         return self._socket.fileno()
 
     def receive(self) -> tuple[bytes, int] | None:
-        """(frame, arrival in nanoseconds) of the next frame, or None."""
+        """(frame, arrival in nanoseconds) of the next frame, or None; OSError, once, if the interface has gone down."""
         try:
             frame, ancillary, _, _ = self._socket.recvmsg(2048, 64)
-        except (BlockingIOError, OSError):
+        except BlockingIOError:
             return None
         return frame, _arrival_ns(ancillary)
 

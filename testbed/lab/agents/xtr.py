@@ -18,6 +18,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from testbed.dataplane import open_ebpf
 from testbed.dataplane.model import DataPlane
 from testbed.dataplane.slowpath import TAP_QUEUE_FRAMES
@@ -211,13 +213,23 @@ class XtrAgent:
 
     def _read_lan(self) -> None:
         for _ in range(BATCH):
-            received = self._lan.receive()
+            try:
+                received = self._lan.receive()
+            except OSError:
+                self._listen_again(self._lan.fileno())  # the interface is down, and may come up again
+                return
             if received is None:
                 return
             frame, arrival_ns = received
             sighting = read_frame(frame)
             if sighting is not None and sighting.mac != self._gateway_mac:
                 self.driver.feed(HostSighted(sighting, arrival_ns), time.monotonic_ns())
+
+    def _listen_again(self, descriptor: int) -> None:
+        """Go on reading what had an error: uvloop's loop has stopped to."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(descriptor)
+        loop.add_reader(descriptor, self._readers[descriptor])
 
     def _read_reports(self) -> None:
         for report in self._plane.read_events():
@@ -366,4 +378,4 @@ async def xtr_agent(runtime: Runtime) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_agent("xtr", xtr_agent))
+    sys.exit(run_agent("xtr", xtr_agent, run=uvloop.run))
