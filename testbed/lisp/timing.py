@@ -25,7 +25,7 @@ class RateLimiter(Generic[K]):
 
     def allow(self, key: K, now: int) -> bool:
         """Whether one may go now; if so, it counts."""
-        if not self.interval_ns:
+        if not self.interval_ns:  # nothing is kept, so nothing is looked up
             return True
         if now < self.ready_at(key, now):
             return False
@@ -35,6 +35,8 @@ class RateLimiter(Generic[K]):
 
     def ready_at(self, key: K, now: int) -> int:
         """The earliest time from `now` on at which one of this key may go."""
+        if not self.interval_ns:
+            return now
         last = self._last_ns.get(key)
         return now if last is None else max(now, last + self.interval_ns)
 
