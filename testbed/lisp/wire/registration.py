@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from testbed.lisp.wire.codes import AlgorithmId, MapRegisterFlag, MessageType, first_word, flags_in, known, with_flag
 from testbed.lisp.wire.mapping import HEAD, XTR_IDENTITY_OCTETS, XtrIdentity
-from testbed.lisp.wire.reader import Layout, Reader, packed
+from testbed.lisp.wire.reader import Layout, Reader, fitting, packed
 from testbed.lisp.wire.record import EidRecord, decode_records
 
 #: Where the authentication data begin in all three messages: first word, nonce, key, algorithm, length.
@@ -39,7 +39,8 @@ class Authentication:
 
     def encode(self) -> bytes:
         """The octets; ValueError if a field does not fit."""
-        return _AUTHENTICATION.pack(self.key_id, int(self.algorithm_id), len(self.data)) + self.data
+        octets = fitting(len(self.data), 16, "authentication data length")
+        return _AUTHENTICATION.pack(self.key_id, int(self.algorithm_id), octets) + self.data
 
 
 #: Of a message that is not signed (yet).
