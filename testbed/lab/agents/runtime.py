@@ -196,8 +196,8 @@ def run_agent(
         kind: of agent; goes into its events.
         make: makes the agent from its runtime.
         arguments: the command line without the program's name: the configuration's path.
-        run: runs a coroutine in an event loop. Those who are in a remapping's way take uvloop's, which comes from a
-            datagram to its reader in a third of the time, and ends the reading of a descriptor with an error pending.
+        run: runs a coroutine in an event loop. Those who are in a remapping's way take uvloop's, which is quicker, and
+            stops reading a descriptor that has an error (docs/adr/0007-event-loop-of-the-lisp-agents.md).
 
     Returns the exit code: 0 after SIGTERM or SIGINT, 11 after a fault.
     """
