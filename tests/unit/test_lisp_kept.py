@@ -101,6 +101,9 @@ def test_whoever_somebody_waits_for_is_told_first(mechanism: str) -> None:
         assert order == [KeepRegistration, RLOC_B, RLOC_A]
     else:
         assert order == [RLOC_A, GiveWay, KeepRegistration, RLOC_B]
+    stored = [number for number, action in enumerate(actions) if isinstance(action, SaveNonce)]
+    assert any(actions[number].owner.startswith("fence") for number in stored)
+    assert max(stored) < min(number for number, action in enumerate(actions) if isinstance(action, SendControl))
 
 
 def test_a_loser_is_told_at_once_although_it_has_not_been_heard_since(disk: Disk) -> None:
