@@ -82,6 +82,8 @@ def _probes(experiment: Experiment) -> Iterator[Finding]:
     flows, directions = experiment.probes.flows, experiment.probes.directions
     if set(flows) == {"tcp"}:
         yield ("probes", "flows"), "a connection does not show which probe was lost; allowed: tcp beside icmp or udp"
+    if "tcp" in flows and experiment.probes.interval_ms < 1:
+        yield ("probes", "interval_ms"), "too often for a connection's messages; allowed with tcp: at least 1"
     for key, values in (("flows", flows), ("directions", directions)):
         for position, value in enumerate(values):
             if value in values[:position]:

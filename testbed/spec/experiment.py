@@ -80,7 +80,7 @@ class LispSpec(Model):
     echo_nonce: bool = False
     gleaning: bool = False
     locator_status_bits: Literal["none", "verify", "trust"] = "none"
-    rehearse_every_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    rehearse_every_ms: Annotated[float, Field(ge=0.2, le=1000, allow_inf_nan=False)] | None = None
     authentication: Literal["hmac-sha-256-128", "hmac-sha-256-128+hkdf"] = "hmac-sha-256-128+hkdf"
     tolerate: tuple[Tolerance, ...] = ()
     limiters: LimiterSpec = LimiterSpec()
@@ -115,7 +115,7 @@ class ProbeSpec(Model):
         directions: who asks; an outage is measured towards the guest where both are probed.
     """
 
-    interval_ms: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 10.0
+    interval_ms: Annotated[float, Field(ge=0.2, le=1000, allow_inf_nan=False)] = 10.0
     flows: Annotated[tuple[Literal["icmp", "udp", "tcp"], ...], Field(min_length=1)] = ("icmp",)
     directions: Annotated[tuple[Literal["to-guest", "from-guest"], ...], Field(min_length=1)] = ("to-guest",)
 

@@ -59,7 +59,7 @@ def responder(network: Network, tmp_path: Path) -> Iterator[Agent]:
     assert agent.stop() == 0
 
 
-def start_prober(network: Network, folder: Path, flow: str, target: str, interval_ms: int) -> Agent:
+def start_prober(network: Network, folder: Path, flow: str, target: str, interval_ms: float) -> Agent:
     return Agent(
         network,
         "host1",
@@ -151,7 +151,7 @@ def test_a_killed_prober_has_written_all_but_the_last_second(network: Network, t
     assert sum(row["replies"] == 1 for row in rows) > 0.9 * len(rows)
 
 
-@pytest.mark.parametrize("change", [{"flow": "sctp"}, {"interval_ms": 0.5}, {"interval_ms": 1001}, {"direction": "up"}])
+@pytest.mark.parametrize("change", [{"flow": "sctp"}, {"interval_ms": 0.1}, {"interval_ms": 1001}, {"direction": "up"}])
 def test_a_wrong_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     config = {
         "node": "host1", "events": str(tmp_path / "e"), "control": str(tmp_path / "c"), "target": "127.0.0.1",
@@ -168,6 +168,95 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, change: dict[str, Any]
     )
     assert done.returncode == 11
     assert next(iter(change)) in done.stderr
+
+
+@pytest.mark.parametrize("flow", ["icmp", "udp"])
+def test_what_a_fast_schedule_keeps_to_itself_is_told_at_the_end(
+    network: Network, responder: Agent, tmp_path: Path, flow: str
+) -> None:
+    """Twice a millisecond: every probe is in the record in its turn, to the last, with the kernel's stamps."""
+    prober = start_prober(network, tmp_path, flow, TARGETS[0], 0.5)
+    wait_for_rows(tmp_path, 500)
+    before_stop = time.monotonic_ns()
+    assert prober.stop() == 0
+    rows = rows_in(tmp_path)
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+    assert all(row["scheduled_ns"] == rows[0]["scheduled_ns"] + row["seq"] * 500_000 for row in rows)
+    sent = [row for row in rows if row["sent_ns"] is not None]
+    assert sent[-1]["sent_ns"] > before_stop - 100_000_000
+    assert len(sent) >= 0.5 * len(rows)  # a busy machine may keep the prober from sending some
+    assert all(row["sent_ns"] <= row["kernel_sent_ns"] <= row["received_ns"] for row in sent[:-1])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("flow", ["icmp", "udp"])
+def test_what_is_no_answer_of_ours_is_left_out(network: Network, tmp_path: Path, flow: str, target: str) -> None:
+    """Replies to nobody, cut short, and of other runs; nobody answers the probes themselves."""
+    drop(network, on=True)
+    try:
+        prober = start_prober(network, tmp_path, flow, target, INTERVAL_MS)
+        with inside(network.names["host1"]):
+            sender = junk_sender(flow, target)
+        with sender:
+            for junk in (b"", b"T", b"TBPROBE1", b"TBPROBE1" + bytes(16), b"TBPROBE1" + bytes(15), bytes(1500)):
+                for port in ports_of(network, flow):
+                    sender.sendto(junk if flow == "udp" else echo_reply(target, junk), (SOURCES[target], port))
+        wait_for_rows(tmp_path, 10)
+        assert prober.stop() == 0
+    finally:
+        drop(network, on=False)
+    (ended,) = prober.events("probing_ended")
+    assert (ended["answered"], ended["duplicated"]) == (0, 0)
+    assert ended["sent"] >= 5
+
+
+def junk_sender(flow: str, target: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    if flow == "udp":
+        return socket.socket(family, socket.SOCK_DGRAM)
+    return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if ":" in target else socket.IPPROTO_ICMP)
+
+
+def echo_reply(target: str, body: bytes) -> bytes:
+    if ":" in target:
+        return bytes([129, 0, 0, 0]) + bytes(4) + body  # the kernel makes the checksum
+    packet = bytes(8) + body + bytes(len(body) % 2)
+    total = sum(int.from_bytes(packet[i : i + 2], "big") for i in range(0, len(packet), 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return packet[:2] + (~total & 0xFFFF).to_bytes(2, "big") + packet[4 : 8 + len(body)]
+
+
+def ports_of(network: Network, flow: str) -> list[int]:
+    """The UDP ports that are open at the prober's node; for ICMP there is none."""
+    if flow == "icmp":
+        return [0]
+    listed = network.run("host1", "ss", "-Huan", check=True).stdout
+    found = {int(line.split()[3].rsplit(":", 1)[1]) for line in listed.splitlines()}
+    assert found
+    return sorted(found)
+
+
+def test_a_prober_whose_sending_program_dies_says_so_and_ends(network: Network, tmp_path: Path) -> None:
+    prober = start_prober(network, tmp_path, "icmp", TARGETS[0], INTERVAL_MS)
+    wait_for_rows(tmp_path, 5)
+    children = Path(f"/proc/{prober.process.pid}/task/{prober.process.pid}/children").read_text().split()
+    (program,) = [int(pid) for pid in children if "/echo-" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(program, signal.SIGKILL)
+    assert prober.process.wait(5) == 11
+    (failed,) = prober.events("agent_failed")
+    assert "the program that sends the probes has ended" in failed["error"]
+    assert len(rows_in(tmp_path)) >= 5
+
+
+def test_a_killed_prober_leaves_nobody_who_sends(network: Network, tmp_path: Path) -> None:
+    prober = start_prober(network, tmp_path, "icmp", TARGETS[0], INTERVAL_MS)
+    children = Path(f"/proc/{prober.process.pid}/task/{prober.process.pid}/children").read_text().split()
+    programs = [pid for pid in children if "/echo-" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert programs
+    prober.process.kill()
+    prober.process.wait(3)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in programs), 5)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"measure", "plan", "decode"},
 }
 EVERYBODY = {"errors", "events"}
-NOT_PURE_EVERYBODY = {"eventlog", "paths"}
+NOT_PURE_EVERYBODY = {"eventlog", "native", "paths"}
 
 
 def imports_of(path: Path) -> set[str]:

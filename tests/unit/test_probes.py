@@ -47,25 +47,6 @@ def test_payload_round_trip(seq: int) -> None:
     assert probes.decode_payload(payload[:-1], RUN) is None
 
 
-def test_echo_request_is_not_taken_for_its_reply() -> None:
-    for version, reply in probes.ECHO_REPLY.items():
-        request = probes.encode_echo(version, RUN, 70000)
-        head = bytes([0x45]) + bytes(19) if version == 4 else b""
-        assert probes.decode_echo(version, head + request, RUN) is None
-        assert probes.decode_echo(version, head + bytes([reply]) + request[1:], RUN) == 70000
-    assert probes.decode_echo(4, b"", RUN) is None
-
-
-def test_echo_request_on_the_wire() -> None:
-    request = probes.encode_echo(4, RUN, 0x12345)
-    assert request[:2] == b"\x08\x00"
-    assert request[4:8] == RUN[:2] + b"\x23\x45"
-    total = sum(int.from_bytes(request[i : i + 2], "big") for i in range(0, len(request), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    assert total == 0xFFFF
-
-
 def rows_of(ledger: Ledger, output: bytearray) -> list[dict[str, object]]:
     for offset, rows in ledger.changed_rows():
         assert offset <= len(output)

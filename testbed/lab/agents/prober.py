@@ -3,8 +3,8 @@
     python -m testbed.lab.agents.prober CONFIG.json
 
 Beside what every agent has, its configuration names `target` and `source` (addresses), `flow`
-("icmp", "udp" or "tcp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (1 … 1000),
-`output` (rows as in docs/reference/interfaces.md) and, for UDP and TCP, `port` (7 by default).
+("icmp", "udp" or "tcp"), `direction` ("to-guest" or "from-guest", a label), `interval_ms` (0.2 … 1000,
+with "tcp" 1 at least), `output` (rows as in docs/reference/interfaces.md) and, for UDP and TCP, `port` (7 by default).
 """
 
 from __future__ import annotations
@@ -19,39 +19,30 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from ipaddress import ip_address
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.lab.agents import probes
+from testbed.lab.agents.echo import Echo, Told
 from testbed.lab.agents.priority import PROBER_PRIORITY, settle_memory, take_priority
 from testbed.lab.agents.runtime import AgentConfigError, Runtime, run_agent
-from testbed.lab.agents.stamps import (
-    ANCILLARY_OCTETS,
-    PACKET_OCTETS,
-    arrival_ns,
-    departures,
-    stamp_arrivals,
-    stamp_departures,
-)
 from testbed.lab.agents.stream import Stream
 
-FASTEST_MS, SLOWEST_MS = 1.0, 1000.0
+#: Echoes are sent by a program of their own, streams by this process.
+FASTEST_MS, SLOWEST_MS = (0.2, 1.0), 1000.0
 ECHO_PORT = 7  # RFC 862
 FLOWS = ("icmp", "udp", "tcp")
 DIRECTIONS = ("to-guest", "from-guest")
 FLUSH_S = 0.25
-#: How many rows are encoded before the schedule is looked at again: some 50 µs, a few times more on a bad day.
+#: How many rows are encoded before a stream's schedule is looked at again: some 50 µs, a few times more on a bad day.
 ROWS_AT_ONCE = 25
 #: How long replies are waited for after the last probe; an agent ends within a second.
 FAREWELL_S = 0.8
-RECEIVE_BUFFER_OCTETS = 1 << 20
-REPLIES_A_CALL = 64
+#: So long the program that sends echoes has to tell of the last ones.
+LAST_WORDS_S = 0.02
 
-SOL_RAW, ICMP_FILTER = 255, 1
-SOL_ICMPV6, ICMPV6_FILTER = 58, 1
 CLOCK_MONOTONIC = 1
 TFD_TIMER_ABSTIME = 1
 TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC
@@ -80,90 +71,39 @@ class Timer:
         os.close(self.fd)
 
 
-class Echo:
-    """The socket of a flow: sends probes, gives back (sequence number, CLOCK_MONOTONIC of arrival)."""
-
-    def __init__(self, flow: str, source: str, target: str, port: int, run_id: bytes) -> None:
-        self._flow, self._run_id = flow, run_id
-        self._version = ip_address(target).version
-        family = socket.AF_INET if self._version == 4 else socket.AF_INET6
-        self._to = (target, port if flow == "udp" else 0)
-        if flow == "udp":
-            self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        elif self._version == 4:
-            self.socket = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-            wanted = ~(1 << probes.ECHO_REPLY[4]) & 0xFFFFFFFF
-            self.socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", wanted))
-        else:
-            self.socket = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-            # 256 bits in 32-bit words, a set one blocks (RFC 3542 §3.2).
-            blocked = ~(1 << probes.ECHO_REPLY[6])
-            words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
-            self.socket.setsockopt(SOL_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", *words))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_OCTETS)
-        stamp_arrivals(self.socket)
-        stamp_departures(self.socket)
-        self.socket.setblocking(False)
-        self.socket.bind((source, 0))
-
-    def send(self, seq: int) -> bool:
-        """Send a probe; False if the kernel did not take it (no route, no room)."""
-        if self._flow == "udp":
-            packet = probes.encode_payload(self._run_id, seq)
-        else:
-            packet = probes.encode_echo(self._version, self._run_id, seq)
-        try:
-            self.socket.sendto(packet, self._to)
-        except OSError:
-            return False
-        return True
-
-    def receive(self) -> tuple[int | None, int] | None:
-        """The next reply (None for a packet that is not one), or None if there is nothing now."""
-        try:
-            packet, ancillary, _, _ = self.socket.recvmsg(PACKET_OCTETS, ANCILLARY_OCTETS)
-        except OSError:  # nothing there, or an ICMP error of an earlier probe
-            return None
-        received_ns = arrival_ns(ancillary)
-        if self._flow == "udp":
-            return probes.decode_payload(packet, self._run_id), received_ns
-        return probes.decode_echo(self._version, packet, self._run_id), received_ns
-
-    def departed(self) -> Iterator[tuple[int, int]]:
-        """The probes that the kernel has given to the device since: (sequence number, CLOCK_MONOTONIC)."""
-        for packet, moment_ns in departures(self.socket):
-            seq = probes.find_payload(packet, self._run_id)
-            if seq is not None:
-                yield seq, moment_ns
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
-
-
 class Prober:
-    """One flow of probes; its callbacks are driven by the agent's event loop, which must run already."""
+    """One flow of probes; its callbacks are driven by the agent's event loop, which must run already.
+
+    Attributes:
+        priority: of who sends.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         config = checked(runtime.config)
+        self._runtime = runtime
         self._log = runtime.log
         self._labels = {"flow": config["flow"], "direction": config["direction"]}
         self._ledger = probes.Ledger(config["flow"], config["direction"])
-        run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
         self._loop = asyncio.get_running_loop()
+        self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._echo: Echo | None = None
         self._stream: Stream | None = None
+        self._timer: Timer | None = None
+        self._stopped = False
+        interval_ns = round(config["interval_ms"] * 1_000_000)
+        run_id = secrets.token_bytes(probes.RUN_ID_OCTETS)
         where = config["source"], config["target"], int(config.get("port", ECHO_PORT)), run_id
         if config["flow"] == "tcp":
+            self.priority = take_priority(PROBER_PRIORITY)
             self._stream = Stream(*where, self._watch_stream, self._loop.remove_reader, self._say)
+            self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
+            self._timer = Timer(self._schedule.start_ns, interval_ns)
+            self._loop.add_reader(self._timer.fd, self.on_timer)
         else:
-            self._echo = Echo(config["flow"], *where)
-            self._loop.add_reader(self._echo.socket, self.on_reply)
-        self._output = os.open(config["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        interval_ns = round(config["interval_ms"] * 1_000_000)
-        self._schedule = probes.Schedule(time.monotonic_ns() + interval_ns, interval_ns)
-        self.timer = Timer(self._schedule.start_ns, interval_ns)
-        self._loop.add_reader(self.timer.fd, self.on_timer)
+            self._echo = Echo(config["flow"], *where, interval_ns)
+            self.priority = self._echo.priority
+            self._schedule = probes.Schedule(self._echo.start_ns, interval_ns)
+            self._loop.add_reader(self._echo.fileno(), self.on_echoes)
 
     def _watch_stream(self, connected: socket.socket) -> None:
         self._loop.add_reader(connected, self.on_stream)
@@ -173,40 +113,49 @@ class Prober:
         self._log.emit(kind, **fields)
 
     def on_timer(self) -> None:
-        """Send what is due."""
-        self.timer.clear()
+        """Send on the stream what is due."""
+        assert self._timer is not None
+        assert self._stream is not None
+        self._timer.clear()
         missed, due = self._schedule.take(time.monotonic_ns())
-        for seq in missed:
-            self._ledger.add(probes.Probe(seq, self._schedule.due_ns(seq), None))
+        self._miss(missed)
         if due is not None:
             sent_ns: int | None = time.monotonic_ns()
-            if not self._send(due):
+            if not self._stream.send(due):
                 sent_ns = None
             self._ledger.add(probes.Probe(due, self._schedule.due_ns(due), sent_ns))
 
-    def _send(self, seq: int) -> bool:
-        if self._stream is not None:
-            return self._stream.send(seq)
-        assert self._echo is not None
-        return self._echo.send(seq)
-
-    def on_reply(self) -> None:
-        """Record the replies that wait, and what the kernel says of the probes that left."""
-        assert self._echo is not None
-        for seq, moment_ns in self._echo.departed():
-            self._ledger.departed(seq, moment_ns)
-        for _ in range(REPLIES_A_CALL):
-            reply = self._echo.receive()
-            if reply is None:
-                return
-            if reply[0] is not None:
-                self._answered(reply[0], reply[1])
+    def _miss(self, missed: range) -> None:
+        for seq in missed:
+            self._ledger.add(probes.Probe(seq, self._schedule.due_ns(seq), None))
 
     def on_stream(self) -> None:
         """Record what the connection has brought back."""
         assert self._stream is not None
         for seq, received_ns in self._stream.receive():
             self._answered(seq, received_ns)
+
+    def on_echoes(self) -> None:
+        """Record what has become of echoes."""
+        assert self._echo is not None
+        told = self._echo.read()
+        if told is None:
+            self._loop.remove_reader(self._echo.fileno())
+            if not self._stopped:
+                self._runtime.fail(RuntimeError("the program that sends the probes has ended"))
+            return
+        self._record(told)
+
+    def _record(self, told: Iterable[tuple[int, int, int]]) -> None:
+        for kind, seq, moment_ns in told:
+            if kind == Told.DEPARTED:
+                self._ledger.departed(seq, moment_ns)
+            elif kind == Told.ANSWERED:
+                self._answered(seq, moment_ns)
+            else:
+                self._miss(range(len(self._ledger.probes), seq))
+                sent_ns = moment_ns if kind == Told.SENT else None
+                self._ledger.add(probes.Probe(seq, self._schedule.due_ns(seq), sent_ns))
 
     def _answered(self, seq: int, received_ns: int) -> None:
         lost = self._ledger.answer(seq, received_ns)
@@ -243,7 +192,11 @@ class Prober:
 
     def stop(self) -> None:
         """Send nothing any more."""
-        self._loop.remove_reader(self.timer.fd)
+        self._stopped = True
+        if self._timer is not None:
+            self._loop.remove_reader(self._timer.fd)
+        if self._echo is not None:
+            self._echo.stop()
 
     def answered(self) -> int:
         """How many probes have been answered; cheap, unlike the summary, which looks at every probe."""
@@ -251,16 +204,17 @@ class Prober:
 
     def close(self) -> None:
         """Write what is left, say how it went, close everything."""
+        self.stop()
+        if self._echo is not None:
+            self._loop.remove_reader(self._echo.fileno())
+            self._record(self._echo.close())
         self.write(list(self._ledger.changed_rows()))
         fields: dict[str, Any] = {**self._labels, **self.summary()}
         self._log.emit("probing_ended", **fields)
-        self.stop()
-        self.timer.close()
+        if self._timer is not None:
+            self._timer.close()
         if self._stream is not None:
             self._stream.close()
-        if self._echo is not None:
-            self._loop.remove_reader(self._echo.socket)
-            self._echo.close()
         os.close(self._output)
 
 
@@ -272,10 +226,11 @@ def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for key, allowed in (("flow", FLOWS), ("direction", DIRECTIONS)):
         if config[key] not in allowed:
             raise AgentConfigError("agent-config", f"{key} is {config[key]!r}; known: {', '.join(allowed)}")
-    if not FASTEST_MS <= float(config["interval_ms"]) <= SLOWEST_MS:
+    fastest_ms = FASTEST_MS[config["flow"] == "tcp"]
+    if not fastest_ms <= float(config["interval_ms"]) <= SLOWEST_MS:
         raise AgentConfigError(
             "agent-config",
-            f"interval_ms is {config['interval_ms']}; allowed: {FASTEST_MS:g} … {SLOWEST_MS:g}",
+            f"interval_ms is {config['interval_ms']}; allowed: {fastest_ms:g} … {SLOWEST_MS:g}",
         )
     if not Path(config["output"]).parent.is_dir():
         raise AgentConfigError("agent-config", f"There is no folder for {config['output']}")
@@ -285,7 +240,6 @@ def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
 @contextlib.asynccontextmanager
 async def probing(runtime: Runtime) -> AsyncIterator[None]:
     """Probe until the block ends, then wait shortly for the replies that are still out."""
-    priority = take_priority(PROBER_PRIORITY)
     # Nothing here makes cycles, and a collection takes longer than the lateness that is tolerated.
     settle_memory()
     gc.disable()
@@ -299,13 +253,14 @@ async def probing(runtime: Runtime) -> AsyncIterator[None]:
             await prober.flush()
 
     flusher = loop.create_task(flushing())
-    runtime.on("inspect", lambda _: {**prober.summary(), "priority": priority})
+    runtime.on("inspect", lambda _: {**prober.summary(), "priority": prober.priority})
     runtime.on("answered", lambda _: {"answered": prober.answered()})
     try:
         yield
         prober.stop()
         end_ns = time.monotonic_ns() + round(FAREWELL_S * NS)
         since_ns = time.monotonic_ns() - NS
+        await asyncio.sleep(LAST_WORDS_S)
         while prober.outstanding(since_ns) and time.monotonic_ns() < end_ns:
             await asyncio.sleep(0.01)
     finally:

@@ -1,4 +1,7 @@
-"""The prober without its sockets: schedule, payload, ledger of what was sent and came back. Pure."""
+"""The prober without its sockets: schedule, payload, ledger of what was sent and came back. Pure.
+
+Schedule and payload of echoes are in echo.c too.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,6 @@ MAGIC = b"TBPROBE1"
 RUN_ID_OCTETS = 8
 _PAYLOAD = struct.Struct(f"!8s{RUN_ID_OCTETS}sQ")
 PAYLOAD_OCTETS = _PAYLOAD.size
-ICMP_HEADER = struct.Struct("!BBHHH")
-#: Echo request and reply of ICMP (RFC 792) and ICMPv6 (RFC 4443 §4), by IP version.
-ECHO_REQUEST = {4: 8, 6: 128}
-ECHO_REPLY = {4: 0, 6: 129}
 
 #: Octets of a row in the output. Rows have one length, so that a late reply can be written into its own.
 ROW_OCTETS = 256
@@ -177,34 +176,3 @@ def decode_payload(data: bytes, run_id: bytes) -> int | None:
         return None
     magic, whose, seq = _PAYLOAD.unpack_from(data)
     return int(seq) if (magic, whose) == (MAGIC, run_id) else None
-
-
-def find_payload(packet: bytes, run_id: bytes) -> int | None:
-    """The sequence number of this run's probe somewhere in a packet, or None."""
-    at = packet.find(MAGIC)
-    return decode_payload(packet[at:], run_id) if at >= 0 else None
-
-
-def encode_echo(version: int, run_id: bytes, seq: int) -> bytes:
-    """An ICMP echo request; for IPv6 the kernel fills in the checksum, which covers the addresses."""
-    identifier = int.from_bytes(run_id[:2], "big")
-    payload = encode_payload(run_id, seq)
-    head = ICMP_HEADER.pack(ECHO_REQUEST[version], 0, 0, identifier, seq & 0xFFFF)
-    if version == 6:
-        return head + payload
-    words = struct.unpack(f"!{(len(head) + len(payload)) // 2}H", head + payload)
-    total = sum(words)
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return head[:2] + struct.pack("!H", ~total & 0xFFFF) + head[4:] + payload
-
-
-def decode_echo(version: int, packet: bytes, run_id: bytes) -> int | None:
-    """The sequence number of an echo reply as a raw socket gives it, or None.
-
-    An IPv4 raw socket gives the IP header too, an IPv6 one does not (RFC 3542 §3).
-    """
-    start = (packet[0] & 15) * 4 if version == 4 and packet else 0
-    if len(packet) < start + ICMP_HEADER.size or packet[start] != ECHO_REPLY[version]:
-        return None
-    return decode_payload(packet[start + ICMP_HEADER.size :], run_id)

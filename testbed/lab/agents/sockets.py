@@ -7,7 +7,7 @@ import ctypes
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -16,7 +16,7 @@ from testbed.errors import TestbedError
 from testbed.lisp.actions import CONTROL_PORT, Address
 from testbed.lisp.sightings import ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_RARP
 
-_SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS = 35
 _MSG_PROBE = 0x10
 _SO_ATTACH_FILTER = 26
 _SOL_PACKET = 263
@@ -53,10 +53,10 @@ def wall_clock_ahead_ns(
     return best[1]
 
 
-def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+def arrival_ns(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
     """When the kernel received it, CLOCK_MONOTONIC; now, if the kernel does not say."""
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
             # The kernel stamps with the wall clock only.
             arrival_ns: int = seconds * 1_000_000_000 + nanoseconds - wall_clock_ahead_ns()
@@ -91,7 +91,7 @@ class ControlSocket:
         self._buffer = bytearray(_LONGEST_DATAGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
         _attach(self._socket, _WITH_CHECKSUM)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         try:
             self._socket.bind((str(rloc), port))
         except OSError as error:
@@ -117,7 +117,7 @@ class ControlSocket:
         except OSError:
             # An ICMP error of an earlier datagram; who sent it is not served by our stopping.
             return None
-        return bytes(memoryview(self._buffer)[:octets]), _address(peer[0]), peer[1], _arrival_ns(ancillary)
+        return bytes(memoryview(self._buffer)[:octets]), _address(peer[0]), peer[1], arrival_ns(ancillary)
 
     def send(self, payload: bytes, destination: Address, port: int) -> str | None:
         """Send a datagram; the reason if it could not be sent."""
@@ -184,7 +184,7 @@ class LanSocket:
         # Attached before it is bound, so that nothing else is ever queued.
         _attach(self._socket, _SIGHTINGS)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.bind((interface, _ETH_P_ALL))
         # Solicitations go to multicast groups that this host is no member of.
         membership = struct.pack("@iHH8s", socket.if_nametoindex(interface), _PACKET_MR_ALLMULTI, 0, b"")
@@ -200,7 +200,7 @@ class LanSocket:
             frame, ancillary, _, _ = self._socket.recvmsg(2048, 64)
         except BlockingIOError:
             return None
-        return frame, _arrival_ns(ancillary)
+        return frame, arrival_ns(ancillary)
 
     def send(self, frame: bytes) -> None:
         """Send a frame; one that finds no room is lost, as on any LAN."""

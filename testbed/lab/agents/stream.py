@@ -13,10 +13,11 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from testbed.lab.agents import probes
-from testbed.lab.agents.stamps import ANCILLARY_OCTETS, arrival_ns, stamp_arrivals
+from testbed.lab.agents.sockets import SO_TIMESTAMPNS, arrival_ns
 
 SEND_BUFFER_OCTETS = 1 << 20
 CHUNK_OCTETS = 1 << 14
+ANCILLARY_OCTETS = 512
 #: How long a connection attempt may take before another one is made, in probes.
 ATTEMPT_PROBES = 200
 
@@ -59,7 +60,7 @@ class Stream:
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_OCTETS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stamp_arrivals(self.socket)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.bind((self._source, 0))
         self.socket.connect_ex(self._target)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.lab.network.errors import NetworkError, ToolMissingError
+from testbed import native
+from testbed.lab.network.errors import NetworkError
 from testbed.lab.network.impairment import relay_arguments
 from testbed.lab.network.processes import in_node
 from testbed.plan.model import Link
 
 SOURCE = Path(__file__).with_name("relay.c")
-COMPILE = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 #: How long the relay may take to end before it is killed.
 END_S = 2.0
 
@@ -34,29 +31,8 @@ class RelayedLink:
 
 
 def build_relay(cache_dir: Path) -> Path:
-    """Compile the relay unless the cache has it, and return its path.
-
-    Raises:
-        ToolMissingError: there is no C compiler.
-        NetworkError: it does not compile.
-    """
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(COMPILE).encode()).hexdigest()[:16]
-    program = cache_dir / f"relay-{digest}"
-    if program.exists():
-        return program
-    compiler = shutil.which("cc")
-    if compiler is None:
-        what = "no C compiler (`cc`), and this kernel has no netem"
-        raise ToolMissingError("cc-missing", what, next_command="apt-get install gcc libc6-dev")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    # Built beside and renamed: of two labs that start at once neither runs the other's half-written file.
-    partial = program.with_name(f"{program.name}.{os.getpid()}")
-    argv = [compiler, *COMPILE, "-o", str(partial), str(SOURCE), "-lm"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NetworkError("relay-build-failed", "relay.c does not compile", why=done.stderr.strip())
-    partial.replace(program)
-    return program
+    """Compile the relay unless the cache has it, and return its path; the errors are those of `native.program`."""
+    return native.program(SOURCE, cache_dir, "-lm")
 
 
 def relay_input(links: Sequence[RelayedLink], seed: int) -> str:

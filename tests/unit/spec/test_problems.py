@@ -231,6 +231,12 @@ EXPERIMENT_MISTAKES: list[tuple[str, str, list[str]]] = [
         "flows: [tcp]",
         ["e.yaml:8:17: a connection does not show which probe was lost; allowed: tcp beside icmp or udp"],
     ),
+    ("interval_ms: 10", "interval_ms: 0.1", ["e.yaml:8:23: 0.1 is out of range; allowed: at least 0.2"]),
+    (
+        "interval_ms: 10",
+        "interval_ms: 0.5, flows: [icmp, tcp]",
+        ["e.yaml:8:23: too often for a connection's messages; allowed with tcp: at least 1"],
+    ),
     ("interval_ms: 10", "flows: [udp, udp]", ["e.yaml:8:23: udp is there twice; allowed: each once"]),
     (
         "interval_ms: 10",

@@ -83,7 +83,7 @@ def test_a_mistake_in_a_case_is_said_at_its_place(case: str, said: str) -> None:
     [
         ("mechanism: [ttl, pubsbu]", "e.yaml:9:33: 'pubsbu' is not known; did you mean 'pubsub'?"),
         ("mechansim: [ttl]", "e.yaml:9:28: unknown key 'mechansim'; did you mean 'mechanism'?"),
-        ("probes.interval_ms: [10, 0]", "e.yaml:9:41: 0 is out of range; allowed: at least 1"),
+        ("probes.interval_ms: [10, 0]", "e.yaml:9:41: 0 is out of range; allowed: at least 0.2"),
         ("one_way_ms: [0, -10]", "is out of range; allowed: at least 0"),
         ("one_way_ms: [far]", "e.yaml:9:29: 'far' is no delay; allowed: milliseconds"),
         ("topology.sites.0.link.delay: [1]", "unknown key 'delay'; did you mean 'delay_ms'?"),
