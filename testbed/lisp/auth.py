@@ -77,6 +77,22 @@ class Verified:
     covers_trailer: bool
 
 
+#: RFC 2104 §2: what a key is combined with, as the table that does it octet by octet.
+_INNER, _OUTER = (bytes(octet ^ pad for octet in range(256)) for pad in (0x36, 0x5C))
+
+
+def hmac_of(key: bytes, message: bytes, digest: Callable[..., Any]) -> bytes:
+    """HMAC with SHA-1 or SHA-256 (RFC 2104 §2).
+
+    `hmac.digest` gives the same, and has OpenSSL look the algorithm up anew each time: three in a row, as a message of
+    LISP needs them, take 54 µs there and 32 here once the caches hold something else.
+    """
+    block = (key if len(key) <= 64 else digest(key).digest()).ljust(64, b"\0")
+    inner = digest(block.translate(_INNER) + message).digest()
+    mac: bytes = digest(block.translate(_OUTER) + inner).digest()
+    return mac
+
+
 def hkdf_sha256(key_material: bytes, salt: bytes, info: bytes = b"", octets: int = 32) -> bytes:
     """HKDF with SHA-256 (RFC 5869 §2).
 
@@ -86,10 +102,10 @@ def hkdf_sha256(key_material: bytes, salt: bytes, info: bytes = b"", octets: int
         info: of the expansion; empty in LISP.
         octets: of output, at most 8160.
     """
-    key = hmac.digest(salt, key_material, hashlib.sha256)
+    key = hmac_of(salt, key_material, hashlib.sha256)
     output = block = b""
     for counter in range(1, -(-octets // 32) + 1):
-        block = hmac.digest(key, block + info + bytes([counter]), hashlib.sha256)
+        block = hmac_of(key, block + info + bytes([counter]), hashlib.sha256)
         output += block
     return output[:octets]
 
@@ -122,7 +138,7 @@ def sign(
     zeros = Authentication(named.key_id, named.algorithm_id, bytes(algorithm.octets))
     blank = message.encode(zeros)
     covered = blank if message.xtr is None or cover_trailer else blank[:-XTR_IDENTITY_OCTETS]
-    data = hmac.digest(_key(algorithm, message, psk), covered, algorithm.digest)
+    data = hmac_of(_key(algorithm, message, psk), covered, algorithm.digest)
     return blank[:AUTHENTICATION_DATA_OFFSET] + data + blank[AUTHENTICATION_DATA_OFFSET + len(data) :]
 
 
@@ -156,7 +172,7 @@ def verify(data: bytes, psk: bytes, *, decoded: object = None) -> Verified:
         coverages = [(covered[:-XTR_IDENTITY_OCTETS], False), (covered, True)]
     key = _key(algorithm, message, psk)
     for octets, covers_trailer in coverages:
-        expected = hmac.digest(key, octets, algorithm.digest)[: len(received)]
+        expected = hmac_of(key, octets, algorithm.digest)[: len(received)]
         if hmac.compare_digest(expected, received):
             return Verified(message, covers_trailer)
     raise AuthenticationError("the authentication data are not those of this message and secret")

@@ -11,6 +11,7 @@ late it comes, and is refused; one above the fence is a new sighting of the EID,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -34,9 +35,7 @@ class Claimant(NamedTuple):
     identity: XtrIdentity | Address
 
     def __str__(self) -> str:
-        if isinstance(self.identity, XtrIdentity):
-            return f"{self.site}/{self.identity.xtr_id:x}.{self.identity.site_id:x}"
-        return f"{self.site}/{self.identity}"
+        return _text(self)
 
     @classmethod
     def parse(cls, text: str) -> Claimant:
@@ -46,6 +45,14 @@ class Claimant(NamedTuple):
         if ":" in identity or "." in site_id:
             return cls(site, ip_address(identity))
         return cls(site, XtrIdentity(int(xtr_id, 16), int(site_id, 16)))
+
+
+@lru_cache(maxsize=4096)
+def _text(claimant: Claimant) -> str:
+    site, identity = claimant
+    if isinstance(identity, XtrIdentity):
+        return f"{site}/{identity.xtr_id:x}.{identity.site_id:x}"
+    return f"{site}/{identity}"
 
 
 @dataclass(slots=True)

@@ -157,7 +157,9 @@ class Presence:
         if prefix.prefixlen != prefix.max_prefixlen:
             return None
         state = self.state_of(prefix.network_address)
-        return {PresenceState.LOCAL: Forwarding.LOCAL, PresenceState.AWAY: Forwarding.AWAY}.get(state)
+        if state is PresenceState.LOCAL:
+            return Forwarding.LOCAL
+        return Forwarding.AWAY if state is PresenceState.AWAY else None
 
     def arrived_since(self, since_ns: int) -> list[Address]:
         """The EIDs that are here and came at `since_ns` or later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from testbed.lisp.actions import MINUTE_NS, Address, eid_fields
@@ -66,6 +66,8 @@ class Registration:
         record: the mapping, locators sorted.
         merged: the xTRs ask for their parts to be merged (RFC 9301 §5.6, merge-request bit).
         registered_ns: when this owner's stay began.
+        owners: all xTRs that have registered it.
+        expires_ns: when the first part of it ends without a refresh.
     """
 
     eid: EidPrefix
@@ -74,16 +76,17 @@ class Registration:
     record: EidRecord
     merged: bool
     registered_ns: int
+    owners: tuple[Claimant, ...] = field(init=False, compare=False)
+    expires_ns: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owners", tuple([part.owner for part in self.parts]))
+        object.__setattr__(self, "expires_ns", min([part.expires_ns for part in self.parts]))
 
     @property
     def owner(self) -> Claimant:
         """The xTR that was heard last."""
         return self.parts[-1].owner
-
-    @property
-    def owners(self) -> tuple[Claimant, ...]:
-        """All xTRs that have registered it."""
-        return tuple(part.owner for part in self.parts)
 
     @property
     def rloc(self) -> Address:
@@ -99,11 +102,6 @@ class Registration:
     def nonce(self) -> int:
         """Of the last Map-Register."""
         return self.parts[-1].nonce
-
-    @property
-    def expires_ns(self) -> int:
-        """When the first part of it ends without a refresh."""
-        return min(part.expires_ns for part in self.parts)
 
     def inspect(self, now: int) -> dict[str, Any]:
         """It, for people."""

@@ -100,9 +100,14 @@ class Desk:
         self.said: list[Event] = []
         self.log = EventLog(folder / "events.jsonl", "ms", also=self.said.append)
         self.control = ControlSocket(LOOPBACK, port=0)
-        self.driver = Driver(self.log, self.control, {SendControl: self._send})
+        self.stored: list[list[int]] = []
+        self.driver = Driver(self.log, self.control, {SendControl: self._send, SaveNonce: self._save})
         self.machine = Told(actions)
         self.driver.start(self.machine)
+
+    def _save(self, actions: list[SaveNonce]) -> None:
+        self.stored.append([action.nonce for action in actions])
+        self.sent.append(b"stored")
 
     def _send(self, action: SendControl) -> None:
         self.sent.append(action.payload)
@@ -159,6 +164,21 @@ def test_an_answer_gives_way_to_those_who_were_told_something(tmp_path: Path) ->
         assert desk.sent == [b"news", b"reply", b"answer"]
         (answered,) = desk.said
         assert answered.mono_ns >= told_ns + GIVE_WAY_NS
+        desk.close()
+
+    uvloop.run(run())
+
+
+def test_nonces_are_stored_together_and_before_what_comes_next(tmp_path: Path) -> None:
+    async def run() -> None:
+        desk = Desk(tmp_path, [])
+        first, second, third, fourth = (SaveNonce("xtr", number) for number in range(1, 5))
+        desk.driver.feed([first, emit("said"), second, NEWS, third, GiveWay(), fourth, ANSWER], 0)
+        assert desk.sent == [b"stored", b"news", b"stored"]
+        desk.driver.catch_up()
+        assert desk.sent == [b"stored", b"news", b"stored", b"stored", b"answer"]
+        desk.driver.feed([first], 0)
+        assert desk.stored == [[1, 2], [3], [4], [1]]
         desk.close()
 
     uvloop.run(run())

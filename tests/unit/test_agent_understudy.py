@@ -71,7 +71,7 @@ class Agent:
         self.control = ControlSocket(LOOPBACK, port=0)
         self.machine = Idle()
         self.saved: list[SaveNonce] = []
-        self.driver = Driver(self.log, self.control, {SaveNonce: self.saved.append})
+        self.driver = Driver(self.log, self.control, {SaveNonce: self.saved.extend})
         self.driver.start(self.machine)
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ def is_waited_for(action: Action) -> bool:
 class NonceStore:
     """Nonces that outlive the process: one line each time one is used (RFC 9301 §5.6).
 
-    A line is one write, so that a killed process loses none that it sent. The machine's crash may,
+    Lines are one write, so that a killed process loses none that it sent. The machine's crash may,
     which ends the lab too.
 
     Args:
@@ -77,9 +77,9 @@ class NonceStore:
         except (OSError, ValueError) as error:
             raise AgentConfigError("agent-state", f"Cannot keep nonces in {path}", why=str(error)) from error
 
-    def save(self, action: SaveNonce) -> None:
-        """Store a nonce before what was built with it leaves."""
-        os.write(self._fd, action.line())
+    def save(self, actions: Iterable[SaveNonce]) -> None:
+        """Store nonces before what was built with them leaves."""
+        os.write(self._fd, b"".join([action.line() for action in actions]))
 
     def close(self) -> None:
         """Close the file."""
@@ -93,6 +93,7 @@ class Driver:
         log: takes the events.
         control: the control port.
         performers: how each kind of action is carried out; `SendControl` by the control port if nothing else is said.
+            That of `SaveNonce` is given all that are to be stored before the next thing is done.
         pace: of the process.
 
     Attributes:
@@ -159,16 +160,24 @@ class Driver:
         """Carry out what somebody waits for; the events of it, and what nobody waits for, are put off."""
         begun_ns = time.monotonic_ns()
         told = False
+        nonces: list[SaveNonce] = []
         for done, action in enumerate(actions, 1):
             if _can_wait(action):
                 self._put_off(action, begun_ns)
+            elif isinstance(action, SaveNonce):
+                nonces.append(action)
             elif isinstance(action, GiveWay):
                 if told or self._rest:  # in the order of the inputs
                     self._give_way(actions[done:])
-                    return
+                    break
             else:
+                if nonces:
+                    self._performers[SaveNonce](nonces)
+                    nonces = []
                 begun_ns = self._carry_out(action)
                 told |= isinstance(action, SendControl)
+        if nonces:
+            self._performers[SaveNonce](nonces)
 
     def _give_way(self, rest: list[Action]) -> None:
         if not self._rest:

@@ -108,7 +108,7 @@ def rehearse(
             stage,
             {
                 **dict.fromkeys(get_args(Action), _nothing),
-                SaveNonce: lambda action: os.write(null, action.line()),
+                SaveNonce: lambda actions: os.write(null, b"".join([action.line() for action in actions])),
                 SendControl: lambda action: control.rehearse(),
                 _GiveCue: lambda action: stage.send(_CUE, LOOPBACK, stage.port),
                 **(dry or {}),

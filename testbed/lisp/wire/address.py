@@ -121,9 +121,15 @@ Address = IPv4Address | IPv6Address | Lcaf | OpaqueAddress | None
 
 #: AFI and address.
 _IPV4_AFI, _IPV4_OCTETS = b"\0\1", 6
+_NO_AFI = b"\0\0"
 #: A network's messages name the same few addresses again and again.
 _ipv4 = lru_cache(maxsize=4096)(IPv4Address)
 _ipv6 = lru_cache(maxsize=4096)(IPv6Address)
+
+
+@lru_cache(maxsize=4096)
+def _ipv4_octets(address: IPv4Address) -> bytes:
+    return _IPV4_AFI + address.packed
 
 
 def decode_address(reader: Reader, name: str, *, last: bool = False) -> Address:
@@ -142,14 +148,15 @@ def decode_address(reader: Reader, name: str, *, last: bool = False) -> Address:
         # What nearly all of them are, without the calls below.
         reader.offset = stop
         return _ipv4(reader.data[start + 2 : stop])
+    if reader.data.startswith(_NO_AFI, start) and start + 2 <= reader.end:
+        reader.offset = start + 2
+        return None
     with reader.at(name):
         afi = reader.uint(2, "afi")
         if afi == Afi.IPV4:
             return _ipv4(reader.take(4, "address"))
         if afi == Afi.IPV6:
             return _ipv6(reader.take(16, "address"))
-        if afi == Afi.NONE:
-            return None
         if afi == Afi.LCAF:
             return _decode_lcaf(reader)
         if last:
@@ -162,7 +169,7 @@ def encode_address(address: Address) -> bytes:
     if address is None:
         return b"\0\0"
     if isinstance(address, IPv4Address):
-        return b"\0\1" + address.packed
+        return _ipv4_octets(address)
     if isinstance(address, IPv6Address):
         return b"\0\2" + address.packed
     if isinstance(address, OpaqueAddress):

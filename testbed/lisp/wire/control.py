@@ -72,20 +72,21 @@ class EncapsulatedControl:
         """
         flags = flags_in(EncapsulatedControlFlag, reader.uint(4, "header"))
         security = _take_security(reader) if EncapsulatedControlFlag.SECURITY in flags else b""
-        with reader.at("inner"):
-            start = reader.offset
-            packet = parse_ip(reader)
-            if packet.fragmented:
-                raise reader.error("ip", "a fragment", offset=start)
-            if packet.protocol != PROTOCOL_UDP:
-                raise reader.error("ip", f"protocol {packet.protocol}, not UDP", offset=start)
-            udp = parse_udp(packet, reader)
-            if UDP_HEADER + len(udp.payload) != len(packet.payload):
-                why = f"{UDP_HEADER + len(udp.payload)}, of {len(packet.payload)}"
-                raise reader.error("udp.length", why, offset=packet.payload_offset + 4)
-            if not udp.checksum_ok and not (allow_zero_checksum and udp.checksum == 0):
-                why = "must not be zero" if udp.checksum == 0 else "wrong"
-                raise reader.error("udp.checksum", why, offset=packet.payload_offset + 6)
+        reader.path.append("inner")
+        start = reader.offset
+        packet = parse_ip(reader)
+        if packet.fragmented:
+            raise reader.error("ip", "a fragment", offset=start)
+        if packet.protocol != PROTOCOL_UDP:
+            raise reader.error("ip", f"protocol {packet.protocol}, not UDP", offset=start)
+        udp = parse_udp(packet, reader)
+        if UDP_HEADER + len(udp.payload) != len(packet.payload):
+            why = f"{UDP_HEADER + len(udp.payload)}, of {len(packet.payload)}"
+            raise reader.error("udp.length", why, offset=packet.payload_offset + 4)
+        if not udp.checksum_ok and not (allow_zero_checksum and udp.checksum == 0):
+            why = "must not be zero" if udp.checksum == 0 else "wrong"
+            raise reader.error("udp.checksum", why, offset=packet.payload_offset + 6)
+        reader.path.pop()
         reader.expect_end()
         return cls(
             packet.source, packet.destination, udp.source_port, udp.payload, udp.destination_port,
@@ -180,7 +181,7 @@ def decode_control(data: bytes, *, allow_zero_checksum: bool = False) -> Message
     if entry is None:
         return OpaqueMessage(known(MessageType, message_type), data)
     name, decode = entry
-    with reader.at(name):
-        if message_type == MessageType.ENCAPSULATED_CONTROL:
-            return EncapsulatedControl.decode(reader, allow_zero_checksum=allow_zero_checksum)
-        return decode(reader)
+    reader.path.append(name)
+    if message_type == MessageType.ENCAPSULATED_CONTROL:
+        return EncapsulatedControl.decode(reader, allow_zero_checksum=allow_zero_checksum)
+    return decode(reader)

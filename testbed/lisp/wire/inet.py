@@ -196,8 +196,10 @@ def parse_ip(reader: Reader, *, allow_missing: bool = False) -> IpPacket:
         raise reader.error("version", "no octets left")
     version = reader.data[reader.offset] >> 4
     if version == 4:
-        with reader.at("ipv4"):
-            return _parse_ipv4(reader, allow_missing)
+        reader.path.append("ipv4")
+        packet = _parse_ipv4(reader, allow_missing)
+        reader.path.pop()
+        return packet
     if version == 6:
         with reader.at("ipv6"):
             return _parse_ipv6(reader, allow_missing)
@@ -297,10 +299,10 @@ def parse_udp(packet: IpPacket, reader: Reader | None = None) -> UdpDatagram:
         inner = Reader(packet.payload)
     else:
         inner = reader.window(packet.payload_offset, packet.payload_offset + len(packet.payload))
-    with inner.at("udp"):
-        source_port, destination_port, octets, stated = inner.uints(_UDP)
-        if octets < UDP_HEADER or (octets > len(packet.payload) and not (packet.missing or packet.fragmented)):
-            raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 4)
+    inner.path.append("udp")
+    source_port, destination_port, octets, stated = inner.uints(_UDP)
+    if octets < UDP_HEADER or (octets > len(packet.payload) and not (packet.missing or packet.fragmented)):
+        raise inner.error("length", f"{octets}, of {len(packet.payload)}", offset=inner.offset - 4)
     covered = packet.payload[:octets]
     verdict: bool | None = None
     if stated and len(covered) == octets:

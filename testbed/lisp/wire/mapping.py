@@ -95,9 +95,10 @@ class MapRequest:
         itr_rlocs = tuple(decode_address(reader, f"itr_rlocs[{index}]") for index in range(itr_rloc_count))
         requests = []
         for index in range(word & 0xFF):
-            with reader.at(f"requests[{index}]"):
-                request_flags, mask_length = reader.uints(_REQUEST)
-                requests.append(RequestedEid(decode_eid(reader, mask_length), bool(request_flags & 0x80)))
+            reader.path.append(f"requests[{index}]")
+            request_flags, mask_length = reader.uints(_REQUEST)
+            requests.append(RequestedEid(decode_eid(reader, mask_length), bool(request_flags & 0x80)))
+            reader.path.pop()
         record = xtr = None
         if MapRequestFlag.MAP_DATA_PRESENT in flags:
             with reader.at("map_reply_record"):

@@ -48,27 +48,29 @@ class Layout:
 class Reader:
     """Reads big-endian fields from a bounded stretch of bytes; every failure is a `WireError`.
 
-    `with reader.at("records[0]"):` names what is being read, so that errors say where they are.
+    `with reader.at("records[0]"):` names what is being read, so that errors say where they are. Where every message is
+    read, the name is put on `path` and taken off by hand: a reader is of no use after an error, and that is no call.
 
     Attributes:
+        path: the names of what is being read, outermost first.
         data: the whole message.
         offset: of the next octet.
         end: offset after the last octet that may be read.
         depth: how many containers (LCAFs) are open around what is read now.
     """
 
-    __slots__ = ("_path", "data", "depth", "end", "offset")
+    __slots__ = ("data", "depth", "end", "offset", "path")
 
     def __init__(self, data: bytes, offset: int = 0, end: int | None = None) -> None:
         self.data = data
         self.offset = offset
         self.end = len(data) if end is None else end
         self.depth = 0
-        self._path: list[str] = []
+        self.path: list[str] = []
 
     def at(self, name: str) -> Reader:
         """Open a field of that name; to be used in a `with` statement, whose end closes it."""
-        self._path.append(name)
+        self.path.append(name)
         return self
 
     def __enter__(self) -> Reader:
@@ -77,7 +79,7 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._path.pop()
+        self.path.pop()
 
     @property
     def remaining(self) -> int:
@@ -86,7 +88,7 @@ class Reader:
 
     def error(self, name: str, why: str, *, offset: int | None = None) -> WireError:
         """A `WireError` about a field, at `offset` or where the cursor is."""
-        path = ".".join([*self._path, name] if name else self._path)
+        path = ".".join([*self.path, name] if name else self.path)
         return WireError(self.offset if offset is None else offset, path, why)
 
     def take(self, octets: int, name: str) -> bytes:
@@ -123,7 +125,7 @@ class Reader:
     def window(self, start: int, end: int) -> Reader:
         """A reader of the octets from `start` to `end` of the same message, with the same path."""
         inner = Reader(self.data, start, end)
-        inner._path = self._path.copy()
+        inner.path = self.path.copy()
         inner.depth = self.depth
         return inner
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -28,9 +28,17 @@ class EidPrefix:
 
     prefix: IPv4Network | IPv6Network
     instance_id: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Much is looked up by it, and ipaddress hashes anew each time.
+        object.__setattr__(self, "_hash", hash((self.prefix, self.instance_id)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
-        return f"[{self.instance_id}]{self.prefix}" if self.instance_id else str(self.prefix)
+        return _text(self)
 
     def is_within(self, other: EidPrefix) -> bool:
         """Whether this is all of another prefix of the same instance, or a part of it."""
@@ -77,16 +85,21 @@ def decode_eid(reader: Reader, mask_length: int, name: str = "eid") -> Eid:
         if mask_length > bare.max_prefixlen:
             why = f"mask length {mask_length} exceeds {bare.max_prefixlen}"
             raise reader.error(name, why, offset=start)
-        return EidPrefix(_network(bare, mask_length), instance_id)
+        return _eid_prefix(bare, mask_length, instance_id)
     return OtherEid(mask_length, address)
 
 
+#: A network's messages name the same few EIDs again and again.
 @lru_cache(maxsize=4096)
-def _network(address: IPv4Address | IPv6Address, mask_length: int) -> IPv4Network | IPv6Network:
-    """The prefix; a network's messages name the same few again and again."""
+def _text(eid: EidPrefix) -> str:
+    return f"[{eid.instance_id}]{eid.prefix}" if eid.instance_id else str(eid.prefix)
+
+
+@lru_cache(maxsize=4096)
+def _eid_prefix(address: IPv4Address | IPv6Address, mask_length: int, instance_id: int) -> EidPrefix:
     if isinstance(address, IPv4Address):
-        return IPv4Network((address.packed, mask_length), strict=False)
-    return IPv6Network((address.packed, mask_length), strict=False)
+        return EidPrefix(IPv4Network((address.packed, mask_length), strict=False), instance_id)
+    return EidPrefix(IPv6Network((address.packed, mask_length), strict=False), instance_id)
 
 
 def eid_mask_length(eid: Eid) -> int:
@@ -150,8 +163,9 @@ def decode_locators(reader: Reader, count: int) -> tuple[RlocRecord, ...]:
     """Read `count` RLOC-records."""
     locators = []
     for index in range(count):
-        with reader.at(f"locators[{index}]"):
-            locators.append(RlocRecord.decode(reader))
+        reader.path.append(f"locators[{index}]")
+        locators.append(RlocRecord.decode(reader))
+        reader.path.pop()
     return tuple(locators)
 
 
@@ -207,6 +221,7 @@ def decode_records(reader: Reader, count: int) -> tuple[EidRecord, ...]:
     """Read `count` EID-records."""
     records = []
     for index in range(count):
-        with reader.at(f"records[{index}]"):
-            records.append(EidRecord.decode(reader))
+        reader.path.append(f"records[{index}]")
+        records.append(EidRecord.decode(reader))
+        reader.path.pop()
     return tuple(records)

@@ -50,8 +50,9 @@ UNAUTHENTICATED = Authentication()
 def _decode_body(reader: Reader) -> tuple[int, int, Authentication, tuple[EidRecord, ...]]:
     """First word, nonce, authentication, records."""
     word, nonce = reader.uints(HEAD)
-    with reader.at("authentication"):
-        authentication = Authentication.decode(reader)
+    reader.path.append("authentication")
+    authentication = Authentication.decode(reader)
+    reader.path.pop()
     return word, nonce, authentication, decode_records(reader, word & 0xFF)
 
 
