@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from testbed.lisp.actions import Action, SaveNonce
 from testbed.lisp.mapping import shared
-from testbed.lisp.wire import EidPrefix, EidRecord, RlocRecord
+from testbed.lisp.wire import EidPrefix, EidRecord
 
 #: "No version number": never counted, never compared (RFC 9302 §6.1).
 NULL_MAP_VERSION = 0
@@ -43,18 +42,20 @@ class MapVersions:
     def __init__(self, saved: dict[str, int], random64: Callable[[], int]) -> None:
         self._saved = saved
         self._random64 = random64
-        self._locators: dict[EidPrefix, tuple[RlocRecord, ...]] = {}
+        #: As `shared` gives them.
+        self._locators: dict[EidPrefix, tuple[tuple[object, ...], ...]] = {}
 
     def restore(self, record: EidRecord, eid: EidPrefix) -> None:
         """Know what a prefix's locators were before a restart."""
         self._locators[eid] = shared(record)
 
-    def number(self, record: EidRecord, eid: EidPrefix) -> tuple[EidRecord, list[Action]]:
+    def number(self, record: EidRecord, eid: EidPrefix, brought: int) -> tuple[EidRecord, list[Action]]:
         """Give a registered mapping its version.
 
         Args:
             record: as registered; locators in wire order, so that equal sets are equal.
             eid: its prefix.
+            brought: the version that the ETR calls it, or 0.
 
         Returns the record with its version, and what to do before anyone is told of it. A version that
         the ETR brings counts if it is newer than ours; an older one is that of an earlier mapping.
@@ -65,7 +66,6 @@ class MapVersions:
         locators = shared(record)
         same = count is not None and self._locators.get(eid) == locators
         self._locators[eid] = locators
-        brought = record.map_version
         if count is None:
             # RFC 9302 §6: the first one is random, unless the ETR has one.
             new = brought - 1 if brought else self._random64() % VERSIONS
@@ -74,9 +74,9 @@ class MapVersions:
         else:
             new = count if same else count + 1
         if new == count:
-            return replace(record, map_version=_version(count)), []
+            return record.numbered(_version(count)), []
         self._saved[owner] = new
-        return replace(record, map_version=_version(new)), [SaveNonce(owner, new)]
+        return record.numbered(_version(new)), [SaveNonce(owner, new)]
 
 
 def _version(count: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from testbed.lisp.actions import MINUTE_NS, Address, Forwarding, ForwardingLocator, Prefix
 from testbed.lisp.config import XtrConfig
 from testbed.lisp.map_cache import CacheEntry
-from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag, RlocRecord
+from testbed.lisp.wire import PRIORITY_UNUSABLE, TTL_LOCAL_DECISION, EidPrefix, EidRecord, LocatorFlag
 from testbed.lisp.wire import Action as MappingAction
 
 #: What a negative answer does to packets (RFC 9301 §5.4); anything unassigned drops.
@@ -110,14 +110,26 @@ def _usable(record: EidRecord, asked: Prefix, config: XtrConfig) -> Prefix | str
     return next((space for space in spaces if space.overlaps(asked)), spaces[0])
 
 
+#: A locator is local to one xTR of a site and not to another.
+_OWN_WORD = int(LocatorFlag.LOCAL)
+
+
 def agree(one: EidRecord, other: EidRecord) -> bool:
     """Whether two xTRs registered the same mapping: only whose own each locator is may differ (L-bit)."""
     return replace(one, locators=()) == replace(other, locators=()) and shared(one) == shared(other)
 
 
-def shared(record: EidRecord) -> tuple[RlocRecord, ...]:
-    """The locators of a mapping as any xTR of the site would register them."""
-    return tuple(replace(each, flags=each.flags & ~LocatorFlag.LOCAL) for each in record.locators)
+def shared(record: EidRecord) -> tuple[tuple[object, ...], ...]:
+    """The locators of a mapping without what each xTR of the site says in its own way: to be compared with others."""
+    return tuple(
+        [
+            (
+                each.rloc, each.priority, each.weight, each.multicast_priority, each.multicast_weight,
+                int(each.flags) | _OWN_WORD,
+            )
+            for each in record.locators
+        ]
+    )  # fmt: skip
 
 
 def best_rloc(entry: CacheEntry) -> Address | None:

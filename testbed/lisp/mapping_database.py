@@ -130,8 +130,8 @@ class MappingDatabase:
         """Give a mapping its map-version, if the mechanism has any; `brought` is what an ETR calls it."""
         if not self._config.mechanism.map_versions:
             return registration, []
-        record, counted = self._versions.number(replace(registration.record, map_version=brought), registration.eid)
-        return replace(registration, record=record), counted
+        record, counted = self._versions.number(registration.record, registration.eid, brought)
+        return registration.mapped(record), counted
 
     def _accept(self, new: Registration, nonce: int, now: int) -> tuple[list[Action], list[Action]]:
         eid, site, claimant, record = new.eid, new.site, new.owner, new.record

@@ -83,6 +83,10 @@ class Registration:
         object.__setattr__(self, "owners", tuple([part.owner for part in self.parts]))
         object.__setattr__(self, "expires_ns", min([part.expires_ns for part in self.parts]))
 
+    def mapped(self, record: EidRecord) -> Registration:
+        """The same registration of another mapping."""
+        return Registration(self.eid, self.site, self.parts, record, self.merged, self.registered_ns)
+
     @property
     def owner(self) -> Claimant:
         """The xTR that was heard last."""

@@ -54,7 +54,7 @@ def record(*rlocs: str, version: int = 0) -> EidRecord:
 
 
 def numbered(versions: MapVersions, given: EidRecord) -> int:
-    return versions.number(given, PREFIX)[0].map_version
+    return versions.number(given, PREFIX, given.map_version)[0].map_version
 
 
 def test_a_version_changes_with_the_locators_only() -> None:
@@ -78,7 +78,7 @@ def test_versions_go_on_after_a_restart() -> None:
     first = MapVersions(saved, lambda: 4093)
     stored: dict[str, int] = {}
     for site in ("xtr-a", "xtr-b", "xtr-a"):
-        _, actions = first.number(record(site), PREFIX)
+        _, actions = first.number(record(site), PREFIX, 0)
         for action in actions:
             assert isinstance(action, SaveNonce)
             assert action.nonce >= stored.get(action.owner, 0)

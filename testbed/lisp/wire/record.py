@@ -189,6 +189,10 @@ class EidRecord:
     flags: EidRecordFlag = EidRecordFlag.NONE
     map_version: int = 0
 
+    def numbered(self, map_version: int) -> EidRecord:
+        """The same mapping under another map-version."""
+        return EidRecord(self.eid, self.ttl_minutes, self.locators, self.action, self.flags, map_version)
+
     @classmethod
     def decode(cls, reader: Reader) -> EidRecord:
         """Read one; WireError as `decode_eid` and `RlocRecord.decode`."""
