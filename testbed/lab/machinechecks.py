@@ -26,7 +26,7 @@ PROGRAMS: dict[str, tuple[str, bool]] = {
     "ethtool": ("no links with offloads off", False),
     "dumpcap": ("no captures, so no first and last frames", False),
     "clang": ("the data plane cannot be compiled", False),
-    "cc": ("the link relay and the images' helpers cannot be compiled", False),
+    "cc": ("what sends probes, the link relay and the images' helpers cannot be compiled", False),
     "mmdebstrap": ("images cannot be built", True),
     "mkfs.erofs": ("images cannot be built", True),
     "tshark": ("one test is skipped: the comparison with its dissector", True),
