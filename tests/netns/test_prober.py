@@ -184,8 +184,10 @@ def test_what_a_fast_schedule_keeps_to_itself_is_told_at_the_end(
     assert all(row["scheduled_ns"] == rows[0]["scheduled_ns"] + row["seq"] * 500_000 for row in rows)
     sent = [row for row in rows if row["sent_ns"] is not None]
     assert sent[-1]["sent_ns"] > before_stop - 100_000_000
-    assert len(sent) >= 0.5 * len(rows)  # a busy machine may keep the prober from sending some
-    assert all(row["sent_ns"] <= row["kernel_sent_ns"] <= row["received_ns"] for row in sent[:-1])
+    answered = [row for row in sent if row["received_ns"] is not None]
+    # A busy machine may keep the prober from sending some, and the responder from taking them.
+    assert len(answered) >= 0.25 * len(rows)
+    assert all(row["sent_ns"] <= row["kernel_sent_ns"] <= row["received_ns"] for row in answered)
 
 
 @pytest.mark.parametrize("target", TARGETS)
