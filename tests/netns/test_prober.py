@@ -187,7 +187,9 @@ def test_what_a_fast_schedule_keeps_to_itself_is_told_at_the_end(
     answered = [row for row in sent if row["received_ns"] is not None]
     # A busy machine may keep the prober from sending some, and the responder from taking them.
     assert len(answered) >= 0.25 * len(rows)
-    assert all(row["sent_ns"] <= row["kernel_sent_ns"] <= row["received_ns"] for row in answered)
+    # The kernel's stamps are of another clock, which is compared with ours for each.
+    apart_ns = 5_000
+    assert all(row["sent_ns"] - apart_ns <= row["kernel_sent_ns"] <= row["received_ns"] + apart_ns for row in answered)
 
 
 @pytest.mark.parametrize("target", TARGETS)

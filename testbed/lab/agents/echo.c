@@ -153,7 +153,7 @@ static int64_t wall_clock_ahead(void)
 {
     uint64_t closest = UINT64_MAX;
     int64_t ahead = 0;
-    for (int i = 0; i < 5 && closest > 5000; i++) {
+    for (int i = 0; i < 5 && closest > 1000; i++) {
         uint64_t before = now_ns(CLOCK_MONOTONIC), wall = now_ns(CLOCK_REALTIME), after = now_ns(CLOCK_MONOTONIC);
         if (after - before < closest) {
             closest = after - before;
