@@ -199,6 +199,7 @@ def test_what_is_no_answer_of_ours_is_left_out(network: Network, tmp_path: Path,
     drop(network, on=True)
     try:
         prober = start_prober(network, tmp_path, flow, target, INTERVAL_MS)
+        wait_for_rows(tmp_path, 5)  # an answer to what was not sent yet would be left out for that
         with inside(network.names["host1"]):
             sender = junk_sender(flow, target)
         with sender:
