@@ -43,7 +43,7 @@ class Echo:
 
     Attributes:
         start_ns: when the first probe is due, CLOCK_MONOTONIC.
-        priority: how the scheduler treats it: `fifo-10`, or `nice-10` where that is not permitted.
+        priority: how the scheduler treats it: `fifo-10`, or its niceness where that is not permitted.
 
     Raises TestbedError if it cannot be compiled or does not start.
     """
@@ -64,7 +64,7 @@ class Echo:
             ended = self._process.wait()
             raise TestbedError("prober-failed", f"The sending of {flow} probes ended with {ended} before it began")
         _, self.start_ns, realtime = _RECORD.unpack(ready)
-        self.priority = f"fifo-{realtime}" if realtime else "nice-10"
+        self.priority = f"fifo-{realtime}" if realtime else f"nice{os.getpriority(os.PRIO_PROCESS, self._process.pid)}"
 
     def fileno(self) -> int:
         """Of what it tells; readable when there is something."""
