@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,11 +142,12 @@ def lossy(run_dir: str, packets: str, loss_percent: str, seed: str) -> list[int]
     return [int(number) for number in got]
 
 
-def jitter(run_dir: str) -> str:
-    """Return the summary of pings over a link with jitter."""
+def jitter(run_dir: str) -> list[float]:
+    """Return the round-trip times (ms) of pings over a link with jitter."""
     with Network(two_sites("link: {delay_ms: 10, jitter_ms: 1}"), Path(run_dir), backend="relay") as net:
         net.impairments()  # resolves addresses
-        return net.exec("xtr-a", ["ping", "-n", "-q", "-c", "300", "-i", "0.003", "10.0.1.1"]).stdout
+        said = net.exec("xtr-a", ["ping", "-n", "-c", "300", "-i", "0.003", "10.0.1.1"]).stdout
+    return [float(ms) for ms in re.findall(r"time=(\S+) ms", said)]
 
 
 def relay_died(run_dir: str) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 import pytest
@@ -80,12 +81,14 @@ def test_losses_are_binomial_and_repeat_with_the_seed(tmp_path: Path) -> None:
 
 
 def test_jitter_is_the_standard_deviation_of_each_direction(tmp_path: Path) -> None:
-    summary = in_own_lab(CASES, "jitter", str(tmp_path))
-    smallest, mean, _, deviation = map(float, re.search(r"= (.*) ms", summary)[1].split("/"))
-    assert 19.5 <= mean <= 22
-    # Two directions of 1 ms each: sqrt(2) ms, and what a loaded machine adds.
-    assert 1.2 <= deviation <= 2.2
-    assert smallest < 19
+    rtts_ms = in_own_lab(CASES, "jitter", str(tmp_path))
+    assert len(rtts_ms) == 300
+    # Quantiles: a loaded machine's few late packets would be most of a standard deviation.
+    low, middle, high = quantiles(rtts_ms, n=100)[15], median(rtts_ms), quantiles(rtts_ms, n=100)[83]
+    assert 19.5 <= middle <= 22
+    # Two directions of 1 ms each: sqrt(2) ms either side of the middle hold 68 of 100.
+    assert 1.1 <= (high - low) / 2 <= 2.0
+    assert min(rtts_ms) < 19
 
 
 def test_a_relay_that_dies_is_said(tmp_path: Path) -> None:
