@@ -198,16 +198,17 @@ class Itr:
         if first.action == MappingAction.DROP_AUTH_FAILURE and not first.locators:
             # The Map-Server gave up on us: what is cached may be old, so subscribe again.
             return self._ask(prefixes[0], now) if self.subscriptions.ended(prefixes[0], notify.nonce) else []
-        if self._override(prefixes[0]) is Forwarding.LOCAL:
+        elsewhere = [each for each in prefixes if self._override(each) is not Forwarding.LOCAL]
+        if not elsewhere:
             return None  # of an EID that is here: a loss (RFC 9437 §6)
-        known = self.subscriptions.covering(prefixes[0])
-        if not known and not self.subscriptions.is_last(prefixes[0], notify.nonce):
+        known = self.subscriptions.covering(elsewhere[0])
+        if not known and not self.subscriptions.is_last(elsewhere[0], notify.nonce):
             return None
-        meant = self.subscriptions.accept(prefixes[0], notify.nonce)
+        meant = self.subscriptions.accept(elsewhere[0], notify.nonce)
         if meant is None:
             # What answers the end of a subscription comes under the last nonce too, and is no news.
             reason = "replayed publication" if known else "publication without subscription"
-            fields: dict[str, Any] = {"eid": prefixes[0], "nonce": hex(notify.nonce)}
+            fields: dict[str, Any] = {"eid": elsewhere[0], "nonce": hex(notify.nonce)}
             return dropped(self.counters, "map-notify", reason, peer, **fields)
         judged = judge(notify.records, meant, self._config)
         actions = [*self.subscriptions.store(), *self._refused(judged.refused, "map-notify", peer)]

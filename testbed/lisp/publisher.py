@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from testbed.lisp.actions import Action, Address, eid_fields, emit
@@ -12,23 +13,15 @@ from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.prefix_map import PrefixMap
 from testbed.lisp.sealing import Secret
+from testbed.lisp.wire import MAX_RECORDS, EidPrefix, EidRecord, MapRequest
 from testbed.lisp.wire import Action as MappingAction
-from testbed.lisp.wire import EidPrefix, EidRecord, MapRequest
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionKey:
-    """A subscription: an xTR and the prefix that it asked for; also who a publication is for."""
+    """A subscription: an xTR and the prefix that it asked for; also of what it has not acknowledged."""
 
     subscriber: Claimant
-    eid: EidPrefix
-
-
-@dataclass(frozen=True, slots=True)
-class PublicationKey:
-    """A publication that waits for its acknowledgement: of one mapping under one subscription."""
-
-    subscription: SubscriptionKey
     eid: EidPrefix
 
 
@@ -41,12 +34,16 @@ class Subscription:
         itr_rloc: where Map-Notifies go.
         secret: of the security association (RFC 9437 §7.1: pre-shared, the site's).
         port: UDP port that Map-Notifies go to.
+        untold: what was published and is not acknowledged, the oldest first.
+        told: what the last publication said of it.
     """
 
     nonce: int
     itr_rloc: Address
     secret: Secret
     port: int
+    untold: dict[EidPrefix, EidRecord] = field(default_factory=dict)
+    told: dict[EidPrefix, EidRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +143,54 @@ class Publisher:
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,
         )  # fmt: skip
-        return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
+        return (), [event, *self._notify(key, self._records_of(eid), "subscription", now)]
 
     def publish(self, record: EidRecord, eid: EidPrefix, owners: Collection[Claimant], now: int) -> list[Action]:
         """Tell every subscriber of an overlapping prefix, its owners apart, that a mapping changed (RFC 9437 §6)."""
         actions: list[Action] = []
         overlapping = [row for _, same in self._active.overlapping(eid.prefix, eid.instance_id) for row in same.items()]
         for key, subscription in overlapping:
-            if key.subscriber in owners:
-                # It has the EID itself now and subscribed while that was elsewhere.
-                if key.eid == eid:
-                    self._end(key)
+            was_untold = subscription.untold.pop(eid, None) is not None
+            if key.subscriber not in owners:
+                subscription.untold[eid] = record
+                actions += self._tell(key, subscription, now)
                 continue
-            subscription.nonce += 1
-            actions += self._notify(key, (record,), eid, "publication", now)
+            # It has the EID itself now and subscribed while that was elsewhere: that is not to be repeated to it.
+            if was_untold:
+                self._notifier.cancel(key)
+                actions += self._tell(key, subscription, now)
+            if key.eid == eid:
+                self._end(key)
         return actions
 
-    def abandoned(self, key: PublicationKey, now: int) -> list[Action]:
+    def acknowledged(self, key: SubscriptionKey, now: int) -> list[Action]:
+        """A subscriber knows what it was told last; it is told what one message did not hold."""
+        subscription = self._subscriptions[key]
+        for eid, record in subscription.told.items():
+            if subscription.untold.get(eid) is record:
+                del subscription.untold[eid]
+        return self._tell(key, subscription, now)
+
+    def _tell(self, key: SubscriptionKey, subscription: Subscription, now: int) -> list[Action]:
+        """Publish what is not acknowledged, in one Map-Notify.
+
+        A subscriber drops what comes under a nonce below its last (RFC 9437 §6): a publication that was lost would
+        never be heard if a later one, of another EID under a wider prefix, were heard before it is repeated. So what
+        was not acknowledged is in the later one too.
+        """
+        if not subscription.untold:
+            return []
+        subscription.nonce += 1
+        subscription.told = dict(islice(subscription.untold.items(), MAX_RECORDS))
+        return self._notify(key, tuple(subscription.told.values()), "publication", now)
+
+    def abandoned(self, key: SubscriptionKey) -> list[Action]:
         """A subscriber acknowledges nothing: its subscription ends, which it is told once (RFC 9437 §5)."""
-        subscription = self._subscriptions[key.subscription]
-        self._end(key.subscription)
-        record = _denied(key.subscription.eid, MappingAction.DROP_AUTH_FAILURE)
+        subscription = self._subscriptions[key]
+        self._end(key)
+        record = _denied(key.eid, MappingAction.DROP_AUTH_FAILURE)
         return [
-            emit("subscription_ended", eid=key.subscription.eid, peer=subscription.itr_rloc, reason="silent"),
+            emit("subscription_ended", eid=key.eid, peer=subscription.itr_rloc, reason="silent"),
             *self._notifier.notify_once(
                 subscription.nonce,
                 (record,),
@@ -193,12 +215,10 @@ class Publisher:
         if same is not None and same.pop(key, None) is not None and not same:
             self._active.pop(key.eid.prefix, key.eid.instance_id)
 
-    def _notify(
-        self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: EidPrefix, reason: str, now: int
-    ) -> list[Action]:
+    def _notify(self, key: SubscriptionKey, records: tuple[EidRecord, ...], reason: str, now: int) -> list[Action]:
         subscription = self._subscriptions[key]
         return self._notifier.notify(
-            PublicationKey(key, eid),
+            key,
             subscription.nonce,
             records,
             secret=subscription.secret,
