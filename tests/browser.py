@@ -61,14 +61,12 @@ class Page:
         requests: every URL that was asked for, the page itself included.
         complaints: console messages, exceptions, violations of the page's policy.
         facts: what `FACTS` found.
-        png: a picture of the top of it.
     """
 
     view: View
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    png: bytes = b""
 
 
 #: What a test wants to know, as the page's own measure of itself.
@@ -86,9 +84,13 @@ FACTS = """(() => {
     return box.x < -0.5 || box.x + box.width > room.width + 0.5 || box.y < -1 || box.y + box.height > room.height + 1;
   }).map(text => svg.getAttribute("aria-labelledby") + ": " + text.textContent));
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const seen = new Map();
   const rgba = colour => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
+    if (!seen.has(colour)) {
+      canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+      seen.set(colour, [...canvas.getImageData(0, 0, 1, 1).data]);
+    }
+    return seen.get(colour);
   };
   const light = colour => {
     const [r, g, b] = rgba(colour).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -266,7 +268,6 @@ def open_page(path: Path, view: View, tools: DevTools | None = None) -> Page:
     page = Page(view)
     with opened(path, view, tools=tools) as tab:
         page.facts = json.loads(tab.evaluate(FACTS))
-        page.png = tab.picture()
         for event in tab.events():
             what = event["params"]
             if event["method"] == "Network.requestWillBeSent":

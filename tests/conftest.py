@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.effort import examples
+
 ALLOWED = Path(__file__).with_name("allowed-skips.txt")
 _refused: list[str] = []
-settings.register_profile("patient", deadline=None)  # a busy machine is slow, not wrong
+settings.register_profile("patient", deadline=None, max_examples=examples(100))  # a busy machine is slow, not wrong
 settings.load_profile("patient")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from tests.captures import (
     section_header,
     statistics,
 )
+from tests.effort import MUTATIONS
 from tests.property import strategies
 from tests.property.test_wire import SEED, mutated
 from tests.vectors.tables import MESSAGES, octets
 
-MUTATIONS = int(os.environ.get("TESTBED_MUTATIONS", "20000")) // 10
+READ = MUTATIONS // 10
 FRAMES = [ethernet(control(octets(text)), 100) for _, _, text in MESSAGES]
 
 
@@ -46,7 +46,7 @@ def test_no_frame_raises(link_type: int, data: bytes) -> None:
 def test_no_mutated_frame_raises() -> None:
     chance = random.Random(SEED)
     found = 0
-    for number in range(MUTATIONS):
+    for number in range(READ):
         data = mutated(chance.choice(FRAMES), chance)
         try:
             packet = lisp_packet(Frame(1, 1, data, 1))
@@ -55,7 +55,7 @@ def test_no_mutated_frame_raises() -> None:
                 assert render(packet)
         except Exception as error:
             raise AssertionError(f"mutation {number} of seed {SEED}: {data.hex()}") from error
-    assert found > MUTATIONS // 10
+    assert found > READ // 10
 
 
 def test_no_mutated_capture_raises_another_error(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_no_mutated_capture_raises_another_error(tmp_path: Path) -> None:
     pcapng += statistics(0, option(4, bytes(8)))
     path = tmp_path / "capture"
     outcomes = set()
-    for _ in range(MUTATIONS):
+    for _ in range(READ):
         path.write_bytes(mutated(chance.choice([pcap(FRAMES[:3]), pcapng]), chance))
         try:
             read = list(frames(path))

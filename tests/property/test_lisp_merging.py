@@ -13,6 +13,7 @@ from testbed.lisp.actions import SECOND_NS, Address
 from testbed.lisp.config import XtrOptions
 from testbed.lisp.ownership import Claimant
 from testbed.lisp.wire import LocatorFlag, MapRegisterFlag, RlocRecord, XtrIdentity
+from tests.effort import examples
 from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, SECOND_AT_A, Network, packet_to
 from tests.unit.lisp_server import Server, events
 
@@ -85,7 +86,7 @@ class MergeMachine(RuleBasedStateMachine):
         assert not deadlines or found is not None
 
 
-MergeMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
+MergeMachine.TestCase.settings = settings(max_examples=examples(80), stateful_step_count=30)
 TestMerging = MergeMachine.TestCase
 
 MOVES = st.lists(
@@ -100,7 +101,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 @given(moves=MOVES, seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.2, 0.5]))
 def test_a_moving_eid_ends_at_one_site_with_all_of_its_xtrs(
     moves: list[tuple[str, int, bool, bool]], seed: int, loss: float

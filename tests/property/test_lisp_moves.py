@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.lisp.actions import SECOND_NS, Address
+from tests.effort import examples
 from tests.unit.lisp_network import CORRESPONDENT, EID, MS_NS, OTHER_RLOCS, RLOCS, Network, packet_to
 
 MOVES = st.lists(
@@ -44,7 +45,7 @@ SURVIVES_RESTART = {"smr-old-xtr", "map-version"}
 
 
 @pytest.mark.parametrize("mechanism", ["smr-old-xtr", "pubsub", "smr-map-server", "map-version"])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
 @given(
     moves=MOVES,
     seed=st.integers(0, 2**32),

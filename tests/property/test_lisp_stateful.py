@@ -12,6 +12,7 @@ from testbed.lisp.actions import MINUTE_NS, SECOND_NS, Forwarding, ForwardingLoc
 from testbed.lisp.config import SiteConfig
 from testbed.lisp.map_cache import CacheEntry, MapCache
 from testbed.lisp.sealing import Secret
+from tests.effort import examples
 from tests.unit.lisp_server import MOBILE, RLOC_A, RLOC_B, RLOC_C, Server, events
 
 RLOC_D = IPv4Address("10.0.4.2")
@@ -187,7 +188,7 @@ class RegistrationMachine(RuleBasedStateMachine):
                 assert [locator.rloc for locator in record.locators] == ([RLOCS[held[0]]] if held else [])
 
 
-CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
-RegistrationMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+CacheMachine.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=40)
+RegistrationMachine.TestCase.settings = settings(max_examples=examples(80), stateful_step_count=40)
 TestMapCache = CacheMachine.TestCase
 TestRegistrations = RegistrationMachine.TestCase

@@ -19,11 +19,10 @@ from testbed.lisp.wire import (
 )
 from testbed.lisp.wire.address import decode_address, encode_address
 from testbed.lisp.wire.inet import checksum
+from tests.effort import MUTATIONS
 from tests.property import strategies
 from tests.vectors.tables import MESSAGES, octets
 
-#: Mutated messages that `test_mutations` decodes; CI sets 200000 or more.
-MUTATIONS = int(os.environ.get("TESTBED_MUTATIONS", "20000"))
 SEED = int(os.environ.get("TESTBED_SEED", "9301"))
 
 

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from testbed.measure.compare import MIN_N, cliffs_delta, compare, permutation_p, ranked
 from testbed.measure.statistics import P95_MIN_N, describe, ecdf, median_interval, wilson
+from tests.effort import examples
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -70,7 +71,7 @@ def test_same_seed_same_interval() -> None:
     assert describe(sample, rng(5)) == describe(sample, rng(5))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.floats(0, 1e6), min_size=6, max_size=30))
 def test_interval_lies_within_the_sample(sample: list[float]) -> None:
     found = describe(sample, rng())
