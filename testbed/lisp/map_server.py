@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from testbed.lisp.actions import Action, Address, GiveWay, SaveNonce, SendControl, emit
+from testbed.lisp.actions import Action, Address, GiveWay, SendControl, emit
 from testbed.lisp.admission import Admission, Admitted, Refused
 from testbed.lisp.config import MapServerConfig, SiteConfig, ns
 from testbed.lisp.inputs import ControlReceived
@@ -160,10 +160,9 @@ class MapServer:
         if accepted and MapRegisterFlag.WANT_MAP_NOTIFY in message.flags:
             answer += _notified(accepted, judged, message, event)
         if self._config.mechanism.map_versions:
-            # Until it knows its map-version, the new xTR's packets tell nobody anything. What keeps those who lost the
-            # EID from taking it back is stored before it hears.
-            stored = [each for each in telling if isinstance(each, SaveNonce)]
-            return [*actions, *stored, *answer, *(each for each in telling if not isinstance(each, SaveNonce))]
+            # Until the new xTR knows its map-version, its packets tell nobody anything. But before that the old one has
+            # to send on what still comes to it: the guest itself may have nothing to say until it is asked.
+            return [*actions, *telling, *answer]
         return [*actions, *telling, GiveWay(), *answer]  # nobody waits for the answer but who registered
 
     def _taken(
