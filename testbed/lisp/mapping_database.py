@@ -19,7 +19,7 @@ from testbed.lisp.mapping import agree
 from testbed.lisp.merging import MergeKey, conflicts, tell_fellows, united
 from testbed.lisp.notifier import Notifier
 from testbed.lisp.ownership import Claimant, Ownership
-from testbed.lisp.publisher import Publisher, Subscriber, SubscriptionKey
+from testbed.lisp.publisher import PublicationKey, Publisher, Subscriber
 from testbed.lisp.registry import Part, Registration, Registry
 from testbed.lisp.resolver import Resolver
 from testbed.lisp.solicitor import SMR_TRANSMISSIONS, Solicitor
@@ -81,7 +81,7 @@ class MappingDatabase:
         """Repeat notifications, end registrations that nobody refreshed."""
         abandoned, actions = self._notifier.handle_timer(now)
         for key in abandoned:
-            if isinstance(key, SubscriptionKey):
+            if isinstance(key, PublicationKey):
                 actions += self._publisher.abandoned(key)
         actions += self.solicitor.handle_timer(now)
         for registration in self._registry.expire(now):
@@ -270,8 +270,8 @@ class MappingDatabase:
         key = self._notifier.acknowledge(message, payload, source)
         if key is None:
             return None
-        if isinstance(key, SubscriptionKey):
-            return self._publisher.acknowledged(key, now)
+        if isinstance(key, PublicationKey):
+            self._publisher.acknowledged(key)
         if not isinstance(key, Claimant):
             return []
         known, actions = self.ownership.acknowledge(key, message.nonce)

@@ -19,9 +19,17 @@ from testbed.lisp.wire import Action as MappingAction
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionKey:
-    """A subscription: an xTR and the prefix that it asked for; also of what it has not acknowledged."""
+    """A subscription: an xTR and the prefix that it asked for; also who a publication is for."""
 
     subscriber: Claimant
+    eid: EidPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationKey:
+    """A publication that waits for its acknowledgement: of one mapping under one subscription."""
+
+    subscription: SubscriptionKey
     eid: EidPrefix
 
 
@@ -34,16 +42,14 @@ class Subscription:
         itr_rloc: where Map-Notifies go.
         secret: of the security association (RFC 9437 §7.1: pre-shared, the site's).
         port: UDP port that Map-Notifies go to.
-        untold: what was published and is not acknowledged, the oldest first.
-        told: what the last publication said of it.
+        untold: EID → what its publication said, itself first; as long as that is not acknowledged, the oldest first.
     """
 
     nonce: int
     itr_rloc: Address
     secret: Secret
     port: int
-    untold: dict[EidPrefix, EidRecord] = field(default_factory=dict)
-    told: dict[EidPrefix, EidRecord] = field(default_factory=dict)
+    untold: dict[EidPrefix, dict[EidPrefix, EidRecord]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,54 +149,48 @@ class Publisher:
             "subscription_ended" if ending else "subscribed", eid=eid, peer=subscriber.rloc,
             nonce=hex(request.nonce), mono_ns=now,
         )  # fmt: skip
-        return (), [event, *self._notify(key, self._records_of(eid), "subscription", now)]
+        return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
 
     def publish(self, record: EidRecord, eid: EidPrefix, owners: Collection[Claimant], now: int) -> list[Action]:
-        """Tell every subscriber of an overlapping prefix, its owners apart, that a mapping changed (RFC 9437 §6)."""
+        """Tell every subscriber of an overlapping prefix, its owners apart, that a mapping changed (RFC 9437 §6).
+
+        A subscriber drops what comes under a nonce below its last (§6): a publication that was lost would never be
+        heard if a later one, of another EID under a wider prefix, were heard before it is repeated. So a publication
+        has with it what was not acknowledged before it.
+        """
         actions: list[Action] = []
         overlapping = [row for _, same in self._active.overlapping(eid.prefix, eid.instance_id) for row in same.items()]
         for key, subscription in overlapping:
-            was_untold = subscription.untold.pop(eid, None) is not None
-            if key.subscriber not in owners:
-                subscription.untold[eid] = record
-                actions += self._tell(key, subscription, now)
+            untold = subscription.untold
+            was_untold = untold.pop(eid, None) is not None
+            if key.subscriber in owners:
+                # It has the EID itself now and subscribed while that was elsewhere.
+                if was_untold:
+                    self._notifier.cancel(PublicationKey(key, eid))
+                if key.eid == eid:
+                    self._end(key)
                 continue
-            # It has the EID itself now and subscribed while that was elsewhere: that is not to be repeated to it.
-            if was_untold:
-                self._notifier.cancel(key)
-                actions += self._tell(key, subscription, now)
-            if key.eid == eid:
-                self._end(key)
+            said = {eid: record} | {each: untold[each][each] for each in islice(untold, MAX_RECORDS - 1)}
+            untold[eid] = said
+            subscription.nonce += 1
+            actions += self._notify(key, tuple(said.values()), eid, "publication", now)
         return actions
 
-    def acknowledged(self, key: SubscriptionKey, now: int) -> list[Action]:
-        """A subscriber knows what it was told last; it is told what one message did not hold."""
-        subscription = self._subscriptions[key]
-        for eid, record in subscription.told.items():
-            if subscription.untold.get(eid) is record:
-                del subscription.untold[eid]
-        return self._tell(key, subscription, now)
+    def acknowledged(self, key: PublicationKey) -> None:
+        """A subscriber knows of a publication, and of what that had with it."""
+        untold = self._subscriptions[key.subscription].untold
+        for eid, record in untold.pop(key.eid, {}).items():
+            if eid in untold and untold[eid][eid] is record:
+                del untold[eid]
+                self._notifier.cancel(PublicationKey(key.subscription, eid))
 
-    def _tell(self, key: SubscriptionKey, subscription: Subscription, now: int) -> list[Action]:
-        """Publish what is not acknowledged, in one Map-Notify.
-
-        A subscriber drops what comes under a nonce below its last (RFC 9437 §6): a publication that was lost would
-        never be heard if a later one, of another EID under a wider prefix, were heard before it is repeated. So what
-        was not acknowledged is in the later one too.
-        """
-        if not subscription.untold:
-            return []
-        subscription.nonce += 1
-        subscription.told = dict(islice(subscription.untold.items(), MAX_RECORDS))
-        return self._notify(key, tuple(subscription.told.values()), "publication", now)
-
-    def abandoned(self, key: SubscriptionKey) -> list[Action]:
+    def abandoned(self, key: PublicationKey) -> list[Action]:
         """A subscriber acknowledges nothing: its subscription ends, which it is told once (RFC 9437 §5)."""
-        subscription = self._subscriptions[key]
-        self._end(key)
-        record = _denied(key.eid, MappingAction.DROP_AUTH_FAILURE)
+        subscription = self._subscriptions[key.subscription]
+        self._end(key.subscription)
+        record = _denied(key.subscription.eid, MappingAction.DROP_AUTH_FAILURE)
         return [
-            emit("subscription_ended", eid=key.eid, peer=subscription.itr_rloc, reason="silent"),
+            emit("subscription_ended", eid=key.subscription.eid, peer=subscription.itr_rloc, reason="silent"),
             *self._notifier.notify_once(
                 subscription.nonce,
                 (record,),
@@ -215,10 +215,12 @@ class Publisher:
         if same is not None and same.pop(key, None) is not None and not same:
             self._active.pop(key.eid.prefix, key.eid.instance_id)
 
-    def _notify(self, key: SubscriptionKey, records: tuple[EidRecord, ...], reason: str, now: int) -> list[Action]:
+    def _notify(
+        self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: EidPrefix, reason: str, now: int
+    ) -> list[Action]:
         subscription = self._subscriptions[key]
         return self._notifier.notify(
-            key,
+            PublicationKey(key, eid),
             subscription.nonce,
             records,
             secret=subscription.secret,
