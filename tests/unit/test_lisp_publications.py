@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
+
 from testbed.lisp.actions import SECOND_NS, Action, Address
 from testbed.lisp.config import SiteConfig
 from testbed.lisp.inputs import ControlReceived, HostSighted, Started
@@ -26,7 +28,8 @@ from testbed.lisp.wire import (
 from tests.unit.lisp_network import EID, MAP_SERVER, MOBILE, MS_NS, RLOCS, Network, settled, site_secret
 from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, SITES, Server, sends
 
-OTHER = ip_address("192.168.0.11")
+#: C talks to EID and is subscribed to it by itself; to these only as parts of their prefix.
+OTHER, THIRD = ip_address("192.168.0.11"), ip_address("192.168.0.12")
 #: Of the site that has the whole prefix.
 RLOC_H = ip_address("10.0.9.2")
 HOME = site_secret("home")
@@ -41,7 +44,7 @@ def sight(network: Network, site: str, eid: Address) -> None:
 
 
 def home() -> Network:
-    """Both guests are at A; whatever of their prefix is nowhere else is at its home site, H."""
+    """The guests are at A; whatever of their prefix is nowhere else is at its home site, H."""
     network = Network("pubsub", start=False)
     network._server = replace(network._server, sites=(*network._server.sites, WITH_HOME[-1]))
     network.restart_map_server()
@@ -52,7 +55,8 @@ def home() -> Network:
     record = EidRecord(EidPrefix(MOBILE), 1440, (RlocRecord(RLOC_H, flags=LocatorFlag.REACHABLE),))
     message = MapRegister(1, (record,), flags=MapRegisterFlag.PROXY_REPLY, xtr=XtrIdentity(99))
     network.give("ms", ControlReceived(HOME.seal(message), RLOC_H, 4342))
-    sight(network, "xtr-a", OTHER)
+    for eid in (OTHER, THIRD):
+        sight(network, "xtr-a", eid)
     network.run_for(SECOND_NS)
     return network
 
@@ -85,35 +89,22 @@ def is_publication(payload: bytes, destination: Address) -> bool:
     return destination == RLOCS["xtr-c"] and isinstance(decode_control(payload), MapNotify)
 
 
-def test_a_publication_that_is_lost_is_in_the_next_one() -> None:
+@pytest.mark.parametrize("arrivals_ns", [[], [60 * MS_NS]], ids=["lost", "overtaken"])
+def test_a_publication_that_does_not_come_in_time_is_in_the_next_one(arrivals_ns: list[int]) -> None:
     network = subscribed_to_all()
     network.faults = lambda source, destination, payload, count: (
-        [] if is_publication(payload, destination) else [10 * MS_NS]
+        arrivals_ns if is_publication(payload, destination) else [10 * MS_NS]
     )
-    sight(network, "xtr-b", EID)
-    network.run_for(100 * MS_NS)
-    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
     sight(network, "xtr-b", OTHER)
-    network.run_for(100 * MS_NS)
-    moved = {f"{each}/32": str(RLOCS["xtr-b"]) for each in (EID, OTHER)}
+    network.run_for(15 * MS_NS)
+    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
+    sight(network, "xtr-b", THIRD)
+    network.run_for(85 * MS_NS)
+    moved = {f"{each}/32": str(RLOCS["xtr-b"]) for each in (OTHER, THIRD)}
     assert {eid: rloc for eid, rloc in rlocs(network).items() if eid in moved} == moved
     network.run_for(20 * SECOND_NS)
     unacknowledged = network.nodes["ms"].machine.inspect(network.now)["unacknowledged"]
     assert [each for each in unacknowledged if each["reason"] == "publication"] == []
-
-
-def test_publications_that_overtake_each_other_lose_nothing() -> None:
-    network = subscribed_to_all()
-    network.faults = lambda source, destination, payload, count: [
-        (60 if is_publication(payload, destination) else 10) * MS_NS
-    ]
-    sight(network, "xtr-b", EID)
-    network.run_for(15 * MS_NS)
-    network.faults = lambda source, destination, payload, count: [10 * MS_NS]
-    sight(network, "xtr-b", OTHER)
-    network.run_for(85 * MS_NS)
-    moved = {f"{each}/32": str(RLOCS["xtr-b"]) for each in (EID, OTHER)}
-    assert {eid: rloc for eid, rloc in rlocs(network).items() if eid in moved} == moved
 
 
 def test_an_answer_that_is_lost_before_a_publication_is_asked_for_again() -> None:
