@@ -30,13 +30,16 @@ from testbed.dataplane.slowpath import SlowPath, Tap
 from testbed.errors import TestbedError
 
 MAX_INSTANCE_ID = (1 << 24) - 1
+#: Of no packet.
+NO_INSTANCE = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
-    """An entry as it was given, its locators that are used, and their generation."""
+    """An entry as it was given, its key in the kernel, its locators that are used, and their generation."""
 
     entry: Entry
+    key: bytes
     locators: tuple[Locator, ...]
     generation: int
 
@@ -68,9 +71,10 @@ class EbpfDataPlane:
         }
         self._drops = program.per_cpu_map("drop_counters", 8)
         self._reports_lost = program.per_cpu_map("reports_lost", 8)
-        self._installed: dict[tuple[Prefix, int], _Installed] = {}
+        #: What is installed, by the kernel's key: its hash is that of octets, and takes no calls.
+        self._installed: dict[bytes, _Installed] = {}
         self._generations = Generations()
-        self._own: set[tuple[Prefix, int]] = set()
+        self._own: set[bytes] = set()
         self._resources = ExitStack()
 
     def take_over(self, resources: ExitStack) -> None:
@@ -80,11 +84,9 @@ class EbpfDataPlane:
     def set_own_addresses(self, addresses: Iterable[Address], instance_id: int) -> None:
         """Leave these addresses to the kernel, whatever else is installed."""
         for address in addresses:
-            prefix = ip_network(address)
-            self._own.add((prefix, instance_id))
-            self._entries[prefix.version][layout.encode_key(prefix, instance_id)] = layout.encode_entry(
-                layout.KernelKind.OWN
-            )
+            key = layout.encode_key(ip_network(address), instance_id)
+            self._own.add(key)
+            self._entries[address.version][key] = layout.encode_entry(layout.KernelKind.OWN)
 
     def set_entry(self, entry: Entry) -> None:
         """Install or replace the entry of exactly this prefix; one that is replaced leaves its counters.
@@ -93,29 +95,29 @@ class EbpfDataPlane:
 
         Raises TestbedError if the prefix is one of the xTR's own addresses.
         """
-        place = (entry.eid, entry.instance_id)
-        if place in self._own:
+        key, table = layout.encode_key(entry.eid, entry.instance_id), self._entries[entry.eid.version]
+        if key in self._own:
             raise TestbedError(
                 "eid-is-own-address",
                 f"{entry.eid} is an address of this xTR and cannot be a mapping.",
                 next_command="testbed validate TOPOLOGY",
             )
         locators = layout.usable_locators(entry, self._families)
-        installed = _Installed(entry, locators, self._generation_of(place, locators))
+        replaced = self._installed.get(key)
+        installed = _Installed(entry, key, locators, self._generation_after(replaced, locators))
+        value = self._encoded(installed)
         # What its packets said of the locators counted for the mapping that is replaced.
-        counted = self._counters(*place)
-        self._write(installed, layout.Counters(counted.packets, counted.bytes, counted.last_used_ns))
-        self._installed[place] = installed
+        table[key] = layout.counting_on(value, table[key]) if replaced is not None else value
+        self._installed[key] = installed
 
-    def _write(self, installed: _Installed, counters: layout.Counters) -> None:
-        """Put an entry into the kernel's table."""
+    def _encoded(self, installed: _Installed, locator_status: int = 0) -> bytes:
+        """An entry as the kernel's table has it, which has counted nothing yet."""
         entry, generation = installed.entry, installed.generation
-        key = layout.encode_key(entry.eid, entry.instance_id)
-        self._entries[entry.eid.version][key] = layout.encode_entry(
+        return layout.encode_entry(
             layout.kernel_kind(entry.kind),
             installed.locators,
             mtu_of=self._path_mtus.of,
-            counters=counters,
+            locator_status=locator_status,
             expires_ns=entry.expires_ns,
             generation=generation,
             # Announced by an earlier value of the entry, or nothing to announce: keep the kernel quiet.
@@ -126,30 +128,29 @@ class EbpfDataPlane:
     def rehearse(self, entry: Entry) -> None:
         """Do what `set_entry` and `read_events` do without changing anything: it is then in the processor's caches."""
         layout.decode_report(self._reports.rehearse(layout.example_report(entry.eid.network_address)))
-        locators = layout.usable_locators(entry, self._families)
-        layout.encode_entry(
-            layout.kernel_kind(entry.kind), locators, mtu_of=self._path_mtus.of, expires_ns=entry.expires_ns
-        )
+        key, table = layout.encode_key(entry.eid, NO_INSTANCE), self._entries[entry.eid.version]
+        installed = _Installed(entry, key, layout.usable_locators(entry, self._families), 0)
+        value = self._encoded(installed)
         with contextlib.suppress(KeyError):
-            self._entries[entry.eid.version][layout.encode_key(entry.eid, entry.instance_id)]
+            table[key]
+        table.rehearse(key, layout.counting_on(value, value))
 
     def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
         """Remove the entry of exactly this prefix; nothing happens if there is none."""
-        if self._installed.pop((eid, instance_id), None) is not None:
-            del self._entries[eid.version][layout.encode_key(eid, instance_id)]
+        key = layout.encode_key(eid, instance_id)
+        if self._installed.pop(key, None) is not None:
+            del self._entries[eid.version][key]
 
     def usage(self, eid: Prefix, instance_id: int = 0) -> tuple[int, int, int | None]:
         """(packets, bytes, last_used_ns or None) of an entry since there is one for this prefix.
 
         The time is of CLOCK_MONOTONIC_COARSE, up to a timer tick (1 to 10 ms) behind CLOCK_MONOTONIC.
         """
-        counters = self._counters(eid, instance_id)
+        key = layout.encode_key(eid, instance_id)
+        if key not in self._installed:
+            return 0, 0, None
+        counters = layout.decode_counters(self._entries[eid.version][key])
         return counters.packets, counters.bytes, counters.last_used_ns
-
-    def _counters(self, eid: Prefix, instance_id: int) -> layout.Counters:
-        if (eid, instance_id) not in self._installed:
-            return layout.Counters()
-        return layout.decode_counters(self._entries[eid.version][layout.encode_key(eid, instance_id)])
 
     def mtus(self) -> dict[str, Any]:
         """MTUs in octets of IP: the core link's, and of the paths that are known to be narrower."""
@@ -161,7 +162,7 @@ class EbpfDataPlane:
 
     def _learn_path_mtu(self, said: TooBig) -> bool:
         """What a core router says of a packet of ours; whether it can be true."""
-        if not self._path_mtus.is_plausible(said) or not any(self._places_of({said.rloc})):
+        if not self._path_mtus.is_plausible(said) or not any(self._using({said.rloc})):
             return False
         if self._path_mtus.learn(said):
             self._rewrite({said.rloc})
@@ -174,16 +175,19 @@ class EbpfDataPlane:
             self._rewrite(old)
         return bool(old)
 
-    def _places_of(self, rlocs: AbstractSet[Address]) -> Iterator[tuple[Prefix, int]]:
-        """Where entries go to one of these locators."""
-        return (place for place, each in self._installed.items() if not rlocs.isdisjoint(rlocs_of(each.locators)))
+    def _using(self, rlocs: AbstractSet[Address]) -> Iterator[_Installed]:
+        """The entries that go to one of these locators."""
+        return (each for each in self._installed.values() if not rlocs.isdisjoint(rlocs_of(each.locators)))
 
     def _rewrite(self, rlocs: AbstractSet[Address]) -> None:
         """Write the entries anew that go to one of these locators, whose MTU has changed."""
         for rloc in rlocs:
             self._on_path_mtu(rloc, self._path_mtus.of(rloc))
-        for place in self._places_of(rlocs):
-            self._write(self._installed[place], self._counters(*place))
+        for each in self._using(rlocs):
+            table = self._entries[each.entry.eid.version]
+            present = table[each.key]
+            value = self._encoded(each, layout.decode_counters(present).locator_status)
+            table[each.key] = layout.counting_on(value, present)
 
     def drops(self) -> dict[str, int]:
         """Packets dropped since start, by reason; reasons that never came about are 0."""
@@ -264,10 +268,9 @@ class EbpfDataPlane:
         self._config = config
         self._configuration[bytes(4)] = config.encode()
 
-    def _generation_of(self, place: tuple[Prefix, int], locators: tuple[Locator, ...]) -> int:
-        """The generation of these locators at a place: the present one if they are the same."""
-        present = self._installed[place].generation if place in self._installed else 0
-        number = self._generations.after(present, locators)
+    def _generation_after(self, replaced: _Installed | None, locators: tuple[Locator, ...]) -> int:
+        """The generation of locators in the place of those of another entry: the same if they are the same."""
+        number = self._generations.after(replaced.generation if replaced is not None else 0, locators)
         if self._generations.are_many(len(self._installed)):
             self._generations.forget({number, *(each.generation for each in self._installed.values())})
         return number

@@ -26,6 +26,7 @@ UNUSABLE_PRIORITY = 255  # RFC 9300 §9
 THRESHOLDS = 65536
 
 _CONFIG = struct.Struct("=IIIIIBBBB16s16sIIII")
+_KEY_BITS, _KEY_INSTANCE = struct.Struct("=I"), struct.Struct("!I")
 _ECHO_REQUEST = struct.Struct("=QIHH")
 _ENTRY = struct.Struct("=QIIHBBI")
 _LOCATOR = struct.Struct("=16sHHI")
@@ -145,7 +146,9 @@ def usable_locators(entry: Entry, families: frozenset[int]) -> tuple[Locator, ..
         for locator in entry.locators
         if locator.priority != UNUSABLE_PRIORITY and locator.rloc.version in families
     ]
-    best = min((locator.priority for locator in usable), default=UNUSABLE_PRIORITY)
+    if len(usable) < 2:
+        return tuple(usable)  # nearly all of them, and there is nothing to choose
+    best = min(locator.priority for locator in usable)
     chosen = [locator for locator in usable if locator.priority == best]
     # Weight 0 takes no traffic beside others; all zero leaves the split to us (RFC 9300 §9): even.
     if any(locator.weight for locator in chosen):
@@ -165,7 +168,7 @@ def encode_echo_request(nonce: int) -> bytes:
 
 def encode_key(prefix: Prefix, instance_id: int) -> bytes:
     """As `struct key_v4` or `key_v6`: the instance-ID is the trie's first 32 bits."""
-    head = struct.pack("=I", 32 + prefix.prefixlen) + struct.pack("!I", instance_id)
+    head = _KEY_BITS.pack(32 + prefix.prefixlen) + _KEY_INSTANCE.pack(instance_id)
     return head + prefix.network_address.packed
 
 
@@ -174,7 +177,7 @@ def encode_entry(
     locators: tuple[Locator, ...] = (),
     *,
     mtu_of: Callable[[Address], int] = lambda rloc: LONGEST_PACKET,
-    counters: Counters = Counters(),
+    locator_status: int = 0,
     expires_ns: int | None = None,
     generation: int = 0,
     announced: int = 0,
@@ -182,7 +185,7 @@ def encode_entry(
 ) -> bytes:
     """As `struct entry`; the locators must be those that `usable_locators` chose.
 
-    `mtu_of` says what the path to a locator carries, octets of IP; `counters` is what they begin at.
+    `mtu_of` says what the path to a locator carries, octets of IP; it begins with counters of 0 (`counting_on`).
     """
     head = _ENTRY.pack(
         # 0 means never, and a moment that has passed is as good as the first nanosecond.
@@ -192,7 +195,7 @@ def encode_entry(
         map_version,
         kind,
         len(locators),
-        counters.locator_status,
+        locator_status,
     )
     total = sum(locator.weight for locator in locators)
     tail = b""
@@ -202,8 +205,12 @@ def encode_entry(
         threshold = THRESHOLDS * taken // total if total else THRESHOLDS * count // len(locators)
         mtu = min(mtu_of(locator.rloc), LONGEST_PACKET)
         tail += _LOCATOR.pack(locator.rloc.packed.ljust(16, b"\0"), locator.rloc.version, mtu, threshold)
-    usage = _USAGE.pack(counters.packets, counters.bytes, counters.last_used_ns or 0)
-    return (head + tail).ljust(_USAGE_OFFSET, b"\0") + usage
+    return (head + tail).ljust(ENTRY_SIZE, b"\0")
+
+
+def counting_on(value: bytes, replaced: bytes) -> bytes:
+    """A `struct entry` that counts on from another; what that one's packets said of the locators is not taken over."""
+    return value[:_USAGE_OFFSET] + replaced[_USAGE_OFFSET:]
 
 
 def kernel_kind(kind: EntryKind) -> KernelKind:

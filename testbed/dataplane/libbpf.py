@@ -16,6 +16,7 @@ from pathlib import Path
 from testbed.errors import PrerequisiteMissingError, TestbedError
 
 INGRESS = 1
+BPF_ANY, BPF_EXIST = 0, 2  # linux/bpf.h: write whether or not something is stored under the key; only if
 REPLACE = 1
 HANDLE = PRIORITY = 1
 MAX_ERRNO = 4095
@@ -113,20 +114,26 @@ class Map:
 
     def __init__(self, library: Library, fd: int, value_size: int) -> None:
         self._library, self._fd, self._value_size = library, fd, value_size
+        # Looked up once, as an entry is written between a message and the packets that wait for it.
+        self._lookup, self._update = library.bpf_map_lookup_elem, library.bpf_map_update_elem
+        self._value = ctypes.create_string_buffer(value_size)
 
     def __getitem__(self, key: bytes) -> bytes:
         """The value stored under a key (an LPM trie: of its longest match); KeyError if there is none."""
-        value = ctypes.create_string_buffer(self._value_size)
-        if self._library.bpf_map_lookup_elem(self._fd, key, value) != 0:
+        if self._lookup(self._fd, key, self._value) != 0:
             raise KeyError(key)
-        return value.raw
+        return self._value.raw
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         if len(value) != self._value_size:
             raise ValueError(f"value of {len(value)} octets for a map of {self._value_size}")
-        result = self._library.bpf_map_update_elem(self._fd, key, value, 0)
+        result = self._update(self._fd, key, value, BPF_ANY)
         if result != 0:
             raise self._library.error("Writing a map of the data plane", result)
+
+    def rehearse(self, key: bytes, value: bytes) -> None:
+        """Do what writing does except for writing, under a key that nothing is stored under."""
+        self._update(self._fd, key, value, BPF_EXIST)
 
     def __delitem__(self, key: bytes) -> None:
         if self._library.bpf_map_delete_elem(self._fd, key) != 0:

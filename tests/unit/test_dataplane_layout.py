@@ -55,9 +55,15 @@ def test_weights_become_shares_of_the_hash(weights: tuple[int, ...], thresholds:
     assert len(value) == layout.ENTRY_SIZE
 
 
-def test_what_the_kernel_keeps_of_an_entry_can_be_written_back() -> None:
-    kept = layout.Counters(packets=1, bytes=2, last_used_ns=3, locator_status=0b101)
-    assert layout.decode_counters(layout.encode_entry(layout.KernelKind.REMOTE, counters=kept)) == kept
+def test_an_entry_counts_on_from_the_one_that_it_replaces() -> None:
+    kept = layout.Counters(packets=1, bytes=2, last_used_ns=3)
+    counted = struct.pack("=QQQ", kept.packets, kept.bytes, 3)
+    replaced = layout.encode_entry(layout.KernelKind.AWAY, locator_status=0b101)[: -len(counted)] + counted
+    value = layout.encode_entry(layout.KernelKind.REMOTE, (locator("10.0.0.1"),), generation=7)
+    assert layout.decode_counters(value) == layout.Counters()
+    assert layout.decode_counters(layout.counting_on(value, replaced)) == kept
+    assert layout.counting_on(value, replaced)[: -len(counted)] == value[: -len(counted)]
+    assert layout.decode_counters(replaced).locator_status == 0b101
 
 
 def test_an_expiry_in_the_past_is_not_never() -> None:
