@@ -187,7 +187,8 @@ class Publisher:
     def abandoned(self, key: PublicationKey) -> list[Action]:
         """A subscriber acknowledges nothing: its subscription ends, which it is told once (RFC 9437 §5)."""
         subscription = self._subscriptions[key.subscription]
-        self._end(key.subscription)
+        if not self._end(key.subscription):
+            return []  # told already, with another publication that it does not acknowledge, or ended by itself
         record = _denied(key.subscription.eid, MappingAction.DROP_AUTH_FAILURE)
         return [
             emit("subscription_ended", eid=key.subscription.eid, peer=subscription.itr_rloc, reason="silent"),
@@ -209,11 +210,21 @@ class Publisher:
             for key, each in same.items()
         ]
 
-    def _end(self, key: SubscriptionKey) -> None:
-        """Publish no more under a subscription; its nonce is kept against replays (RFC 9437 §5)."""
+    def _end(self, key: SubscriptionKey) -> bool:
+        """Publish no more under a subscription; its nonce is kept against replays (RFC 9437 §5). Whether there was one.
+
+        What was published and is not acknowledged is repeated no more: a new subscription begins with all that there
+        is to know, and would end with the old one's silence.
+        """
         same = self._active.get(key.eid.prefix, key.eid.instance_id)
-        if same is not None and same.pop(key, None) is not None and not same:
+        ended = same.pop(key, None) if same is not None else None
+        if ended is None:
+            return False
+        if not same:
             self._active.pop(key.eid.prefix, key.eid.instance_id)
+        for eid in (key.eid, *ended.untold):
+            self._notifier.cancel(PublicationKey(key, eid))
+        return True
 
     def _notify(
         self, key: SubscriptionKey, records: tuple[EidRecord, ...], eid: EidPrefix, reason: str, now: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
-from testbed.lisp.actions import Action, Emit, SendControl
+from testbed.lisp.actions import SECOND_NS, Action, Emit, SendControl
 from testbed.lisp.config import MapServerConfig, MapServerOptions, SiteConfig
 from testbed.lisp.inputs import ControlReceived
 from testbed.lisp.map_server import MapServer
@@ -102,6 +102,16 @@ class Server:
         request = MapRequest(nonce, itr_rlocs, asked, flags=flags, xtr=xtr)
         destination = ip_network(eid).network_address
         return self.receive(EncapsulatedControl(RLOC_C, destination, PORT, request.encode()).encode(), RLOC_C)
+
+    def run_for(self, seconds: float) -> list[Action]:
+        """Let time pass, and the timers fire."""
+        until = self.now + round(seconds * SECOND_NS)
+        actions: list[Action] = []
+        while (deadline := self.machine.next_deadline()) is not None and deadline <= until:
+            self.now = deadline
+            actions += self.machine.handle_timer(self.now)
+        self.now = until
+        return actions
 
     def records(self, eid: str, instance_id: int = 0) -> tuple[EidRecord, ...]:
         """The records of the one Map-Reply to a request."""

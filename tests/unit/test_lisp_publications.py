@@ -26,7 +26,7 @@ from testbed.lisp.wire import (
     host_eid,
 )
 from tests.unit.lisp_network import EID, MAP_SERVER, MOBILE, MS_NS, RLOCS, Network, settled, site_secret
-from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, SITES, Server, sends
+from tests.unit.lisp_server import RLOC_B, RLOC_C, SECRETS, SITES, Server, events, sends
 
 #: C talks to EID and is subscribed to it by itself; to these only as parts of their prefix.
 OTHER, THIRD = ip_address("192.168.0.11"), ip_address("192.168.0.12")
@@ -217,6 +217,29 @@ def test_what_a_message_does_not_hold_waits_for_its_own_acknowledgement() -> Non
     assert eids(last) == [hosts[-1], *hosts[: MAX_RECORDS - 1]]
     acknowledge(server, last)
     assert [each[0] for each in unacknowledged(server)] == [hosts[MAX_RECORDS - 1]]
+
+
+def test_who_subscribes_again_is_told_nothing_any_more_under_the_old_subscription() -> None:
+    server = wide_subscriber()
+    server.register("192.168.0.10/32", nonce=2)
+    (second,) = publications(server.register("192.168.0.11/32", nonce=3))
+    identity = XtrIdentity(int(RLOC_C))
+    (answer,) = publications(server.request(str(MOBILE), nonce=FIRST + 9, subscribe=True, xtr=identity))
+    assert answer.nonce > second.nonce
+    assert {"192.168.0.10/32", "192.168.0.11/32"} < {*eids(answer)}
+    assert unacknowledged(server) == []
+    acknowledge(server, answer)
+    server.run_for(170)
+    assert [each["eid"] for each in server.machine.inspect(server.now)["subscriptions"]] == [str(MOBILE)]
+
+
+def test_who_is_silent_is_told_once_that_its_subscription_has_ended() -> None:
+    server = wide_subscriber()
+    for host in (10, 11):
+        server.register(f"192.168.0.{host}/32", nonce=host)
+    ended = events(server.run_for(170), "subscription_ended")
+    assert [(each["eid"], each["reason"]) for each in ended] == [(str(MOBILE), "silent")]
+    assert unacknowledged(server) == []
 
 
 def test_a_subscriber_that_gets_the_eid_itself_is_not_told_any_more_that_it_is_elsewhere() -> None:
