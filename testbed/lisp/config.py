@@ -263,7 +263,7 @@ class SiteConfig:
     def is_dynamic(self, eid: EidPrefix) -> bool:
         """Whether a prefix in the site's instance is a single EID that may come to the site and go from it."""
         single = eid.prefix.prefixlen == eid.prefix.max_prefixlen
-        return single and any(_within(eid.prefix, each) for each in self.dynamic_eid_prefixes)
+        return single and any(eid.prefix.network_address in each for each in self.dynamic_eid_prefixes)
 
 
 def check_instance_id(instance_id: int) -> None:
@@ -275,7 +275,7 @@ def check_instance_id(instance_id: int) -> None:
 
 
 def _within(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,9 @@ class MappingDatabase:
         eid, record, owners = registration.eid, registration.record, registration.owners
         told_of_loss = self._tell_losers({*losers, *self.ownership.ignorant_of(eid)} - {*owners}, eid, record, now)
         # Who sends to the old locator first, who sends it on from there after that.
-        actions = self._publisher.publish(self.resolver.proxied(record), eid, owners, now)
+        actions: list[Action] = []
+        if self._publisher.has_subscribers:
+            actions += self._publisher.publish(self.resolver.proxied(record), eid, owners, now)
         if self._config.mechanism.smr_from_map_server:
             host = host_eid(eid.prefix.network_address, eid.instance_id)
             for itr_rloc in self.resolver.askers(eid, now):

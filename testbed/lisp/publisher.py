@@ -151,6 +151,11 @@ class Publisher:
         )  # fmt: skip
         return (), [event, *self._notify(key, self._records_of(eid), eid, "subscription", now)]
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody has ever subscribed: nothing has to be made ready for nobody."""
+        return bool(self._subscriptions)
+
     def publish(self, record: EidRecord, eid: EidPrefix, owners: Collection[Claimant], now: int) -> list[Action]:
         """Tell every subscriber of an overlapping prefix, its owners apart, that a mapping changed (RFC 9437 §6).
 
