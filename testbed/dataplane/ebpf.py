@@ -30,7 +30,7 @@ from testbed.dataplane.slowpath import SlowPath, Tap
 from testbed.errors import TestbedError
 
 MAX_INSTANCE_ID = (1 << 24) - 1
-#: Of no packet.
+#: Of no packet, whose instance-ID has 24 bits: what a kernel stores there although it should not (`rehearse`) is harmless.
 NO_INSTANCE = (1 << 32) - 1
 
 
@@ -133,6 +133,7 @@ class EbpfDataPlane:
         value = self._encoded(installed)
         with contextlib.suppress(KeyError):
             table[key]
+        # A trie of an older kernel may take no notice of BPF_EXIST, hence the instance that no packet has.
         table.rehearse(key, layout.counting_on(value, value))
 
     def delete_entry(self, eid: Prefix, instance_id: int = 0) -> None:
