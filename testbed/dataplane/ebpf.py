@@ -30,7 +30,7 @@ from testbed.dataplane.slowpath import SlowPath, Tap
 from testbed.errors import TestbedError
 
 MAX_INSTANCE_ID = (1 << 24) - 1
-#: Of no packet, whose instance-ID has 24 bits: what a kernel stores there although it should not (`rehearse`) is harmless.
+#: Of no packet, whose instance-ID has 24 bits: what is stored there is harmless (`rehearse`).
 NO_INSTANCE = (1 << 32) - 1
 
 
